@@ -1,0 +1,237 @@
+//! What stands in the attribute's parentheses.
+
+use proc_macro2::{Span, TokenStream};
+use quote::ToTokens;
+use syn::ext::IdentExt;
+use syn::parse::{ParseStream, Parser};
+use syn::{Error, Ident, LitStr, Result, Token, Type, token};
+
+use crate::words::{KEYS, PROPAGATIONS, known, unsupported};
+
+/// The arguments of a scope, as far as they can be judged without types.
+#[derive(Default)]
+pub(crate) struct Args {
+    pub(crate) place: Place,
+    /// The variant of `multidb::Propagation`, if one was written.
+    pub(crate) propagation: Option<Ident>,
+}
+
+/// What chooses the scope's database.
+#[derive(Default)]
+pub(crate) enum Place {
+    /// The app that the function's module belongs to.
+    #[default]
+    Module,
+    App(LitStr),
+    Alias(LitStr),
+    Models(Vec<Type>),
+}
+
+/// Who ends the transaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Auto,
+    Manual,
+}
+
+impl Args {
+    /// `mode` is the one that the attribute's own name says.
+    pub(crate) fn parse(mode: Mode, tokens: TokenStream) -> Result<Self> {
+        let mut seen = Vec::new();
+        let args = (|input: ParseStream<'_>| {
+            let mut args = Self::default();
+            while !input.is_empty() {
+                args.argument(input, &mut seen)?;
+                if !input.is_empty() {
+                    input.parse::<Token![,]>()?;
+                }
+            }
+            Ok(args)
+        })
+        .parse2(tokens)?;
+        if mode == Mode::Manual {
+            return Err(Error::new(Span::call_site(), unsupported("commit_manually")));
+        }
+        Ok(args)
+    }
+
+    fn argument(&mut self, input: ParseStream<'_>, seen: &mut Vec<Ident>) -> Result<()> {
+        if let Ok(alias) = input.fork().parse::<LitStr>() {
+            let text = format!("a database is named by a key: write `using = {}`", alias.to_token_stream());
+            return Err(Error::new(alias.span(), text));
+        }
+        if !starts_with_key(input) {
+            return self.model(input);
+        }
+        let key = input.call(Ident::parse_any)?;
+        known(&key, KEYS, "key", ", and models come without a key")?;
+        if seen.contains(&key) {
+            return Err(Error::new(key.span(), format!("`{key}` is given twice")));
+        }
+        self.key(&key, input)?;
+        seen.push(key);
+        Ok(())
+    }
+
+    fn model(&mut self, input: ParseStream<'_>) -> Result<()> {
+        let start = input.span();
+        let expected = "expected a model, such as `Account`, or a key, such as `using = \"orders\"`";
+        let model: Type = input.parse().map_err(|_| Error::new(start, expected))?;
+        match &mut self.place {
+            Place::Models(models) if models.iter().any(|listed| same(listed, &model)) => {
+                Err(Error::new_spanned(&model, format!("`{}` is listed twice", text(&model))))
+            }
+            Place::Models(models) => {
+                models.push(model);
+                Ok(())
+            }
+            Place::Module => {
+                self.place = Place::Models(vec![model]);
+                Ok(())
+            }
+            Place::App(_) | Place::Alias(_) => Err(choose_one(&model)),
+        }
+    }
+
+    fn key(&mut self, key: &Ident, input: ParseStream<'_>) -> Result<()> {
+        match key.to_string().as_str() {
+            "app" => self.choose(key, Place::App(name(key, input)?)),
+            "using" => self.choose(key, Place::Alias(name(key, input)?)),
+            "propagation" => {
+                self.propagation = Some(propagation(key, input)?);
+                Ok(())
+            }
+            other => Err(Error::new(key.span(), unsupported(other))),
+        }
+    }
+
+    fn choose(&mut self, key: &Ident, place: Place) -> Result<()> {
+        if !matches!(self.place, Place::Module) {
+            return Err(choose_one(key));
+        }
+        self.place = place;
+        Ok(())
+    }
+}
+
+/// The type as users write it: tokens print with a space between any two.
+pub(crate) fn text(ty: &Type) -> String {
+    ty.to_token_stream().to_string().replace(' ', "")
+}
+
+/// Whether two types are written alike: macros know no more than that.
+pub(crate) fn same(a: &Type, b: &Type) -> bool {
+    text(a) == text(b)
+}
+
+/// Models are paths and mostly in capitals; a lone word in small letters can only be meant as a key.
+fn starts_with_key(input: ParseStream<'_>) -> bool {
+    let ahead = input.fork();
+    let Ok(word) = ahead.call(Ident::parse_any) else {
+        return false;
+    };
+    let lower = word.to_string().starts_with(|first: char| first.is_lowercase());
+    ahead.peek(Token![=]) || lower && (ahead.is_empty() || ahead.peek(Token![,]) || ahead.peek(token::Paren))
+}
+
+fn choose_one(second: &dyn ToTokens) -> Error {
+    Error::new_spanned(second, "models, `app` and `using` each choose the database: choose one of them")
+}
+
+/// The variant that the word after `propagation =` names.
+fn propagation(key: &Ident, input: ParseStream<'_>) -> Result<Ident> {
+    equals(key, "nested", input)?;
+    let start = input.span();
+    let word =
+        input.call(Ident::parse_any).map_err(|_| Error::new(start, "write `propagation = nested`, a bare word"))?;
+    known(&word, PROPAGATIONS, "value", "")?;
+    Ok(Ident::new(&variant(&word.to_string()), Span::call_site()))
+}
+
+/// `RequiresNew` of `requires_new`.
+fn variant(word: &str) -> String {
+    let mut start = true;
+    let letters = word.chars().filter_map(|letter| {
+        let first = std::mem::replace(&mut start, letter == '_');
+        (letter != '_').then_some(if first { letter.to_ascii_uppercase() } else { letter })
+    });
+    letters.collect()
+}
+
+/// The string after `app =` and `using =`.
+fn name(key: &Ident, input: ParseStream<'_>) -> Result<LitStr> {
+    equals(key, "\"..\"", input)?;
+    let start = input.span();
+    let expected = format!("`{key}` takes a name in quotes: write `{key} = \"..\"`");
+    let value: LitStr = input.parse().map_err(|_| Error::new(start, expected))?;
+    if value.value().is_empty() {
+        return Err(Error::new(value.span(), format!("`{key}` must not be empty")));
+    }
+    Ok(value)
+}
+
+fn equals(key: &Ident, example: &str, input: ParseStream<'_>) -> Result<()> {
+    match input.parse::<Option<Token![=]>>()? {
+        Some(_) => Ok(()),
+        None => Err(Error::new(key.span(), format!("`{key}` takes a value: write `{key} = {example}`"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Args> {
+        Args::parse(Mode::Auto, text.parse().expect("the test's tokens"))
+    }
+
+    fn refusal(text: &str) -> String {
+        parse(text).err().expect("the arguments are refused").to_string()
+    }
+
+    #[test]
+    fn models_are_any_types_in_the_order_written() {
+        let Ok(Args { place: Place::Models(models), .. }) = parse("Account, crate::bank::Entry, Foo<'a, T>, Self,")
+        else {
+            panic!("not a list of models");
+        };
+        let texts: Vec<_> = models.iter().map(text).collect();
+        assert_eq!(texts, ["Account", "crate::bank::Entry", "Foo<'a,T>", "Self"]);
+    }
+
+    #[test]
+    fn supported_keys_are_read() {
+        assert!(matches!(parse("").unwrap_or_default().place, Place::Module));
+        let args = parse("using = \"orders\", propagation = requires_new").unwrap_or_default();
+        assert!(matches!(args.place, Place::Alias(alias) if alias.value() == "orders"));
+        assert_eq!(args.propagation.expect("a variant"), "RequiresNew");
+        let args = parse("propagation = nested, app = \"bank\"").unwrap_or_default();
+        assert!(matches!(args.place, Place::App(app) if app.value() == "bank"));
+        assert_eq!(args.propagation.expect("a variant"), "Nested");
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        assert_eq!(refusal("using = \"a\", using = \"b\""), "`using` is given twice");
+        assert_eq!(refusal("Account, Account"), "`Account` is listed twice");
+        let one = "models, `app` and `using` each choose the database: choose one of them";
+        for text in ["Account, app = \"a\"", "using = \"a\", Account", "app = \"a\", using = \"b\""] {
+            assert_eq!(refusal(text), one);
+        }
+    }
+
+    #[test]
+    fn names_are_strings_after_a_key() {
+        assert_eq!(refusal("\"orders\""), "a database is named by a key: write `using = \"orders\"`");
+        assert_eq!(refusal("app = \"\""), "`app` must not be empty");
+        assert_eq!(refusal("using = orders"), "`using` takes a name in quotes: write `using = \"..\"`");
+        assert_eq!(refusal("using(\"orders\")"), "`using` takes a value: write `using = \"..\"`");
+        assert_eq!(refusal("app"), "`app` takes a value: write `app = \"..\"`");
+    }
+
+    #[test]
+    fn manual_scopes_are_not_supported() {
+        let refused = Args::parse(Mode::Manual, TokenStream::new()).err().expect("refused");
+        assert_eq!(refused.to_string(), unsupported("commit_manually"));
+    }
+}

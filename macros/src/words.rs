@@ -1,0 +1,138 @@
+//! The words that the contract knows, and what is said of the others.
+
+use syn::{Error, Ident, Result};
+
+/// A word that the contract knows. What is not supported is refused by its name, and not as unknown.
+pub(crate) struct Word {
+    pub(crate) name: &'static str,
+    pub(crate) supported: bool,
+}
+
+/// The keys. One that becomes supported changes its line here and is read in `args`.
+pub(crate) const KEYS: &[Word] = &[
+    yes("app"),
+    yes("using"),
+    yes("propagation"),
+    no("mode"),
+    no("isolation"),
+    no("read_only"),
+    no("deferrable"),
+    no("immediate"),
+    no("exclusive"),
+    no("timeout"),
+    no("retry"),
+    no("once"),
+    no("hint"),
+    no("label"),
+    no("databases"),
+    no("commit"),
+    no("hook_errors"),
+    no("verify_commit"),
+    no("acknowledge"),
+];
+
+/// The values of `propagation`.
+pub(crate) const PROPAGATIONS: &[Word] = &[
+    yes("nested"),
+    yes("requires_new"),
+    no("join"),
+    no("durable"),
+    no("mandatory"),
+    no("supports"),
+    no("never"),
+    no("not_supported"),
+];
+
+/// Refuses a word that is not in the table, or not supported.
+pub(crate) fn known(word: &Ident, table: &[Word], what: &str, also: &str) -> Result<()> {
+    let written = word.to_string();
+    match table.iter().find(|known| known.name == written) {
+        Some(known) if known.supported => Ok(()),
+        Some(_) => Err(Error::new(word.span(), unsupported(&written))),
+        None => {
+            let hint = closest(&written, table).map(|name| format!(", did you mean `{name}`?")).unwrap_or_default();
+            let accepted = quoted(table.iter().filter(|known| known.supported).map(|known| known.name));
+            let message = format!("unknown {what} `{written}`{hint} (accepted: {accepted}{also})");
+            Err(Error::new(word.span(), message))
+        }
+    }
+}
+
+pub(crate) fn unsupported(name: &str) -> String {
+    format!("`{name}` is not supported yet by this version of multidb")
+}
+
+/// `` `a`, `b` `` of names.
+pub(crate) fn quoted<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+const fn yes(name: &'static str) -> Word {
+    Word { name, supported: true }
+}
+
+const fn no(name: &'static str) -> Word {
+    Word { name, supported: false }
+}
+
+/// The known word that a mistyped one most likely means.
+fn closest(written: &str, table: &[Word]) -> Option<&'static str> {
+    let distances = table.iter().map(|known| (distance(written, known.name), known.name));
+    distances.filter(|&(far, name)| far <= 1 + name.len() / 5).min().map(|(_, name)| name)
+}
+
+/// Levenshtein's distance, row by row.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use proc_macro2::Span;
+
+    use super::*;
+
+    fn refusal(word: &str, table: &[Word]) -> Option<String> {
+        let word = Ident::new(word, Span::call_site());
+        known(&word, table, "key", "").err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_word_of_the_contract_passes_or_says_that_it_is_not_supported() {
+        for table in [KEYS, PROPAGATIONS] {
+            for word in table {
+                let expected = (!word.supported).then(|| unsupported(word.name));
+                assert_eq!(refusal(word.name, table), expected);
+            }
+        }
+        let isolation = "`isolation` is not supported yet by this version of multidb";
+        assert_eq!(refusal("isolation", KEYS).as_deref(), Some(isolation));
+    }
+
+    #[test]
+    fn a_mistyped_word_gets_a_suggestion_and_a_foreign_one_the_list() {
+        let refused = |word| refusal(word, KEYS).expect("refused");
+        let list = "(accepted: `app`, `using`, `propagation`)";
+        assert_eq!(refused("usin"), format!("unknown key `usin`, did you mean `using`? {list}"));
+        assert!(refused("readonly").contains("did you mean `read_only`?"));
+        assert_eq!(refused("colour"), format!("unknown key `colour` {list}"));
+    }
+
+    #[test]
+    fn the_distance_counts_what_is_added_dropped_and_replaced() {
+        assert_eq!(distance("using", "using"), 0);
+        assert_eq!(distance("usin", "using"), 1);
+        assert_eq!(distance("user", "using"), 3);
+        assert_eq!(distance("", "app"), 3);
+    }
+}

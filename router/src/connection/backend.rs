@@ -1,0 +1,92 @@
+//! The three kinds of database, and what the library needs to know of each.
+
+use diesel::connection::{AnsiTransactionManager, Connection};
+use diesel::migration::MigrationConnection;
+use diesel::query_builder::bind_collector::BindCollector;
+use diesel::query_builder::{MoveableBindCollector, QueryBuilder, QueryFragment};
+use diesel::r2d2::R2D2Connection;
+use diesel::result::{ConnectionError, QueryResult};
+
+use super::control::Control;
+use super::settings::Settings;
+
+/// A kind of database: [`Postgres`](crate::Postgres), [`Mysql`](crate::Mysql) or [`Sqlite`](crate::Sqlite).
+///
+/// These are markers of the library, not Diesel's backends, so that the handle's type says nothing of the transport.
+/// The trait is sealed.
+pub trait Backend: Dialect {}
+
+impl<B: Dialect> Backend for B {}
+
+/// Texts that name a backend in errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Names {
+    /// The database's own name.
+    pub backend: &'static str,
+    /// The handle that fits it.
+    pub handle: &'static str,
+}
+
+/// What differs between the databases.
+pub trait Dialect: Sized + Send + Sync + 'static {
+    /// Diesel's backend.
+    type Native: diesel::backend::Backend<QueryBuilder: QueryBuilder<Self::Native> + Default> + 'static;
+    /// Diesel's connection.
+    type Raw: Connection<Backend = Self::Native, TransactionManager = AnsiTransactionManager>
+        + R2D2Connection
+        + MigrationConnection
+        + Send
+        + 'static;
+    /// Collected bind values, free of the query's lifetime.
+    type Binds: 'static;
+
+    /// Diesel's backend, as a value.
+    const NATIVE: Self::Native;
+
+    /// How errors name it.
+    const NAMES: Names;
+
+    /// Whether RELEASE may wait for the next control statement.
+    ///
+    /// Not where RELEASE is what finds out that a DDL has committed the transaction.
+    const DEFERS_RELEASE: bool;
+
+    /// Opens a connection and prepares its session.
+    fn connect(settings: &Settings) -> Result<Self::Raw, ConnectionError>;
+
+    /// Writes one control statement, without its semicolon.
+    fn write(control: Control<'_>, sql: &mut String);
+
+    /// Whether the connection still reaches its server. Asked only after a failure.
+    fn alive(raw: &mut Self::Raw) -> bool;
+
+    /// Whether a COMMIT that failed on a live connection may nevertheless have committed.
+    fn commit_may_have_happened(message: &str) -> bool;
+
+    /// Whether a failed RELEASE or ROLLBACK TO says that a statement has committed the transaction by itself.
+    fn is_implicit_commit(_message: &str) -> bool {
+        false
+    }
+
+    /// The bind values of a statement, ready to be used with a statement text of their own.
+    fn collect_binds<T: QueryFragment<Self::Native>>(raw: &mut Self::Raw, statement: &T) -> QueryResult<Self::Binds>;
+
+    /// Runs a statement text with collected binds as a prepared statement that the connection keeps.
+    fn execute_prepared(raw: &mut Self::Raw, sql: String, binds: Self::Binds) -> QueryResult<usize>;
+}
+
+/// Collects the bind values of a statement and gives them away.
+pub(super) fn collect<'a, N, T, C>(
+    statement: &'a T,
+    lookup: &mut N::MetadataLookup,
+    backend: &'a N,
+) -> QueryResult<C::BindData>
+where
+    N: diesel::backend::Backend<BindCollector<'a> = C>,
+    T: QueryFragment<N>,
+    C: BindCollector<'a, N> + MoveableBindCollector<N> + Default,
+{
+    let mut collector = C::default();
+    statement.collect_binds(&mut collector, lookup, backend)?;
+    Ok(collector.moveable())
+}

@@ -1,0 +1,90 @@
+//! The statements that begin, nest and end transactions, as values.
+//!
+//! A scope hands them to the driver as a list, together with the statement that they precede. So a transport may send
+//! the list in one batch (Diesel's does) or in the statement's own round trip.
+
+use std::fmt;
+
+/// How a transaction begins. It also decides how it ends, on MySQL and MariaDB.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Start {
+    /// MySQL and MariaDB: the transaction is a branch of an XA transaction from its start.
+    pub xa: Option<Gid>,
+    /// MySQL and MariaDB: set a savepoint that an implicit commit destroys, so that COMMIT notices.
+    pub tripwire: bool,
+}
+
+/// One control statement. Levels are numbered from 1, the transaction itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control<'a> {
+    /// Begin the transaction: opens level 1.
+    Begin(&'a Start),
+    /// Open level n, for n above 1.
+    Savepoint(u32),
+    /// Keep the work of level n in level n - 1.
+    Release(u32),
+    /// Undo the work of level n; the level stays open on the server.
+    RollbackTo(u32),
+    /// Commit the transaction.
+    Commit(&'a Start),
+    /// Roll the transaction back.
+    Rollback(&'a Start),
+    /// First phase of a commit over several databases: the connection is then outside of any transaction.
+    Prepare(&'a Gid),
+    /// Second phase: commit what was prepared.
+    CommitPrepared(&'a Gid),
+    /// Second phase: roll back what was prepared.
+    RollbackPrepared(&'a Gid),
+}
+
+/// The name of a prepared branch: its transaction's and its own part.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Gid {
+    global: String,
+    branch: String,
+}
+
+impl Gid {
+    /// The longest of the two parts, in bytes: XA's limit.
+    pub const PART_LIMIT: usize = 64;
+
+    /// `None` where a part is empty, too long, or holds anything but letters, digits and `_`, `.`, `-`.
+    pub fn new(global: &str, branch: &str) -> Option<Self> {
+        let fits = |part: &str| {
+            !part.is_empty()
+                && part.len() <= Self::PART_LIMIT
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+        };
+        (fits(global) && fits(branch)).then(|| Self { global: global.into(), branch: branch.into() })
+    }
+
+    /// The name as an XA literal, `'global','branch'`.
+    pub fn xa(&self) -> impl fmt::Display + '_ {
+        fmt::from_fn(|f| write!(f, "'{}','{}'", self.global, self.branch))
+    }
+
+    /// The name as PostgreSQL's literal, `'global:branch'`.
+    pub fn postgres(&self) -> impl fmt::Display + '_ {
+        fmt::from_fn(|f| write!(f, "'{}:{}'", self.global, self.branch))
+    }
+}
+
+/// The savepoint of level n.
+pub fn savepoint(level: u32) -> impl fmt::Display {
+    fmt::from_fn(move |f| write!(f, "multidb_{level}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Gid;
+
+    #[test]
+    fn a_gid_that_would_need_quoting_is_refused() {
+        assert!(Gid::new("m1.prod-a_1", "0").is_some());
+        for bad in ["", "it's", "a b", "a:b", "é"] {
+            assert!(Gid::new(bad, "0").is_none(), "{bad:?}");
+            assert!(Gid::new("a", bad).is_none(), "{bad:?}");
+        }
+        assert!(Gid::new(&"a".repeat(65), "0").is_none());
+    }
+}

@@ -1,0 +1,148 @@
+//! What every statement of a transaction asks before it runs: may I, and at which level?
+//!
+//! One gate is shared by a transaction and its slots. So a rule of the transaction (doomed, or a cursor is open) holds
+//! on whichever database the statement runs, and does not depend on the route.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::alias::Alias;
+use crate::error::{Error, Result};
+use crate::failure::Failure;
+use crate::site::Site;
+
+// Relaxed is enough: a handle that moves to another thread moves there through something that synchronises.
+/// The shared state of one transaction.
+pub struct Gate {
+    depth: AtomicU32,
+    streams: AtomicU32,
+    doomed: AtomicBool,
+    detail: Mutex<Detail>,
+}
+
+struct Detail {
+    site: Site,
+    doom: Option<Doom>,
+}
+
+/// Why nothing more can be committed at `level` and above.
+#[derive(Clone)]
+struct Doom {
+    level: u32,
+    first: Arc<Failure>,
+    site: Site,
+    refused: u32,
+}
+
+impl Gate {
+    /// The gate of a transaction that `site` opens.
+    pub fn new(site: Site) -> Self {
+        Self {
+            depth: AtomicU32::new(0),
+            streams: AtomicU32::new(0),
+            doomed: AtomicBool::new(false),
+            detail: Mutex::new(Detail { site, doom: None }),
+        }
+    }
+
+    /// How many levels the transaction has.
+    pub fn depth(&self) -> u32 {
+        self.depth.load(Relaxed)
+    }
+
+    /// The transaction has `depth` levels now, and `site` is the innermost scope.
+    pub fn set_depth(&self, depth: u32, site: Site) {
+        self.depth.store(depth, Relaxed);
+        self.detail().site = site;
+    }
+
+    /// The innermost scope.
+    pub fn site(&self) -> Site {
+        self.detail().site
+    }
+
+    /// Lets a statement through, at the level that it belongs to.
+    pub fn admit(&self, database: &Alias) -> Result<u32> {
+        if self.doomed.load(Relaxed) {
+            return Err(self.refuse());
+        }
+        self.no_stream(database)?;
+        Ok(self.depth())
+    }
+
+    /// Refuses while a streaming cursor is open anywhere in the transaction.
+    pub fn no_stream(&self, database: &Alias) -> Result<()> {
+        if self.streams.load(Relaxed) == 0 {
+            return Ok(());
+        }
+        let reason = "rows of an earlier query are still being read in this transaction; read them all first (`load`), \
+                      or read them with the loading mode `multidb::OwnedRows`";
+        Err(Error::Busy { database: database.clone(), reason })
+    }
+
+    /// A streaming cursor was opened.
+    pub fn open_stream(&self) {
+        self.streams.fetch_add(1, Relaxed);
+    }
+
+    /// A streaming cursor and all its rows are gone.
+    pub fn close_stream(&self) {
+        self.streams.fetch_sub(1, Relaxed);
+    }
+
+    /// Dooms `level` and all above it. The first failure stays the cause.
+    pub fn doom(&self, level: u32, failure: Failure) {
+        let mut detail = self.detail();
+        let site = detail.site;
+        match &mut detail.doom {
+            Some(doom) => doom.level = doom.level.min(level),
+            none => *none = Some(Doom { level, first: Arc::new(failure), site, refused: 0 }),
+        }
+        self.doomed.store(true, Relaxed);
+    }
+
+    /// The levels above `depth` were undone: so is a doom of theirs.
+    pub fn lift(&self, depth: u32) {
+        let mut detail = self.detail();
+        if detail.doom.as_ref().is_some_and(|doom| doom.level > depth) {
+            detail.doom = None;
+            self.doomed.store(false, Relaxed);
+        }
+    }
+
+    /// A doom of the levels above `depth` becomes one of `depth`, since they could not be undone.
+    pub fn pass_outward(&self, depth: u32, failure: impl FnOnce() -> Failure) {
+        self.doom(depth, failure());
+    }
+
+    /// The error of a doomed transaction, if it is one.
+    pub fn doomed(&self) -> Option<Error> {
+        if !self.doomed.load(Relaxed) {
+            return None;
+        }
+        self.detail().doom.as_ref().map(Doom::error)
+    }
+
+    /// The first failure of a doomed transaction.
+    pub fn failure(&self) -> Option<Arc<Failure>> {
+        self.detail().doom.as_ref().map(|doom| Arc::clone(&doom.first))
+    }
+
+    fn refuse(&self) -> Error {
+        let mut detail = self.detail();
+        let doom = detail.doom.as_mut().expect("the flag says doomed");
+        doom.refused = doom.refused.saturating_add(1);
+        doom.error()
+    }
+
+    fn detail(&self) -> MutexGuard<'_, Detail> {
+        self.detail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Doom {
+    fn error(&self) -> Error {
+        let Site { function, file, line, .. } = self.site;
+        Error::Doomed { first: Arc::clone(&self.first), function, file, line, refused: self.refused }
+    }
+}

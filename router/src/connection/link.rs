@@ -1,0 +1,255 @@
+//! One live connection with what has to be remembered of it.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+
+use diesel::connection::{
+    AnsiTransactionManager, CacheSize, Connection, SimpleConnection, TransactionManager, TransactionManagerStatus,
+    ValidTransactionManagerStatus,
+};
+use diesel::query_builder::{QueryBuilder, QueryFragment, QueryId};
+use diesel::result::QueryResult;
+
+use super::backend::Dialect;
+use super::control::Control;
+use super::guard;
+use super::instrument::{SharedInstrumentation, Watcher};
+use super::settings::Settings;
+use crate::alias::Alias;
+use crate::error::Error;
+use crate::failure::Failure;
+
+/// How many statement texts a connection keeps prepared beyond those that Diesel keeps.
+pub const REPEATED_LIMIT: usize = 256;
+
+/// A live connection. Diesel's transaction manager on it is the only owner of its depth.
+pub struct Link<B: Dialect> {
+    database: Alias,
+    raw: B::Raw,
+    broken: bool,
+    holds_branch: bool,
+    touched: bool,
+    sql: String,
+    repeated: Option<Repeated>,
+}
+
+impl<B: Dialect> Link<B> {
+    /// Takes over a fresh connection.
+    pub fn new(raw: B::Raw, settings: &Settings) -> Self {
+        let repeated = settings.prepare_repeated.then(Repeated::default);
+        Self {
+            database: settings.alias.clone(),
+            raw,
+            broken: false,
+            holds_branch: false,
+            touched: false,
+            sql: String::new(),
+            repeated,
+        }
+    }
+
+    /// Diesel's connection.
+    pub fn raw(&mut self) -> &mut B::Raw {
+        &mut self.raw
+    }
+
+    /// Sends control statements in one batch, and keeps Diesel's depth right.
+    pub fn control<'a>(&mut self, controls: impl IntoIterator<Item = Control<'a>>) -> QueryResult<()> {
+        let mut sql = std::mem::take(&mut self.sql);
+        sql.clear();
+        let (mut begins, mut ends) = (false, false);
+        for control in controls {
+            if !sql.is_empty() {
+                sql.push_str("; ");
+            }
+            begins |= matches!(control, Control::Begin(_));
+            ends |= matches!(control, Control::Commit(_) | Control::Rollback(_) | Control::Prepare(_));
+            B::write(control, &mut sql);
+        }
+        let result = if begins {
+            AnsiTransactionManager::begin_transaction_sql(&mut self.raw, &sql)
+        } else {
+            self.raw.batch_execute(&sql)
+        };
+        if result.is_ok() && ends {
+            *self.status() = TransactionManagerStatus::Valid(ValidTransactionManagerStatus::default());
+        }
+        self.sql = sql;
+        result
+    }
+
+    /// Runs a statement that gives no rows.
+    ///
+    /// Diesel parses an UPDATE, a struct INSERT and an upsert anew each time. From its second use on such a text is
+    /// kept prepared here, unless it holds raw SQL, whose texts are often made for one use.
+    pub fn execute<T>(&mut self, statement: &T) -> QueryResult<usize>
+    where
+        T: QueryFragment<B::Native> + QueryId,
+    {
+        if T::query_id().is_none() && !statement.is_safe_to_cache_prepared(&B::NATIVE)? {
+            let raw_sql = is_raw_sql(std::any::type_name::<T>());
+            if raw_sql || self.repeated.is_some() {
+                let mut builder = <B::Native as diesel::backend::Backend>::QueryBuilder::default();
+                statement.to_sql(&mut builder, &B::NATIVE)?;
+                let sql = builder.finish();
+                if raw_sql {
+                    self.refuse_control(&sql)?;
+                } else if self.repeated.as_mut().is_some_and(|repeated| repeated.admits(&sql)) {
+                    let binds = B::collect_binds(&mut self.raw, statement)?;
+                    return B::execute_prepared(&mut self.raw, sql, binds);
+                }
+            }
+        }
+        self.raw.execute_returning_count(statement)
+    }
+
+    /// Runs a text of one or more statements.
+    pub fn batch(&mut self, sql: &str) -> QueryResult<()> {
+        self.refuse_control(sql)?;
+        self.raw.batch_execute(sql)
+    }
+
+    /// Inside a transaction, refuses a text that would end it; outside, keeps the connection from the pool.
+    fn refuse_control(&mut self, sql: &str) -> QueryResult<()> {
+        if let Some(statement) = guard::transaction_control(sql) {
+            if self.in_transaction() {
+                return Err(Error::TransactionControl { database: self.database.clone(), statement }.into());
+            }
+            self.broken = true;
+        }
+        Ok(())
+    }
+
+    /// Lends Diesel's connection. Also gives the first failure that no inner transaction has undone.
+    pub fn watch<T>(
+        &mut self,
+        forward: Option<SharedInstrumentation>,
+        body: impl FnOnce(&mut B::Raw) -> T,
+    ) -> (T, Option<Failure>) {
+        let watcher = Watcher::new(forward.clone());
+        self.touched = true;
+        self.raw.set_instrumentation(watcher.clone());
+        let result = body(&mut self.raw);
+        match forward {
+            Some(forward) => self.raw.set_instrumentation(forward),
+            None => self.raw.set_instrumentation(diesel::connection::get_default_instrumentation()),
+        }
+        (result, watcher.failure())
+    }
+
+    /// Whether Diesel knows of an open transaction.
+    pub fn in_transaction(&mut self) -> bool {
+        matches!(self.status().transaction_depth(), Ok(Some(_)))
+    }
+
+    /// Whether nothing but ROLLBACK makes sense on this connection's transaction.
+    pub fn aborted(&mut self) -> bool {
+        match self.status() {
+            TransactionManagerStatus::Valid(status) => {
+                status.in_transaction.as_ref().is_some_and(|open| open.requires_rollback_maybe_up_to_top_level)
+            }
+            TransactionManagerStatus::InError => true,
+        }
+    }
+
+    /// Asks whether the connection still reaches its server; if it doesn't, the pool discards it. After failures only.
+    pub fn alive(&mut self) -> bool {
+        let alive = B::alive(&mut self.raw);
+        self.broken |= !alive;
+        alive
+    }
+
+    /// Keeps the connection from going back to the pool.
+    pub fn break_off(&mut self) {
+        self.broken = true;
+    }
+
+    /// Keeps the connection from the pool for as long as a prepared branch belongs to it.
+    pub fn hold_for_branch(&mut self, held: bool) {
+        self.holds_branch = held;
+    }
+
+    /// Whether the pool may hand the connection to somebody else.
+    pub fn is_clean(&mut self) -> bool {
+        !self.broken && !self.holds_branch && matches!(self.status().transaction_depth(), Ok(None))
+    }
+
+    /// Lends the connection an instrumentation until it is returned.
+    pub fn instrument(&mut self, instrumentation: SharedInstrumentation) {
+        self.touched = true;
+        self.raw.set_instrumentation(instrumentation);
+    }
+
+    /// Sets Diesel's statement cache until the connection is returned.
+    pub fn cache_statements(&mut self, size: CacheSize) {
+        self.touched = true;
+        self.raw.set_prepared_statement_cache_size(size);
+    }
+
+    /// Undoes what a handle has set on the connection.
+    pub fn reset(&mut self) {
+        if std::mem::take(&mut self.touched) {
+            self.raw.set_instrumentation(diesel::connection::get_default_instrumentation());
+            self.raw.set_prepared_statement_cache_size(CacheSize::Unbounded);
+        }
+    }
+
+    fn status(&mut self) -> &mut TransactionManagerStatus {
+        AnsiTransactionManager::transaction_manager_status_mut(&mut self.raw)
+    }
+}
+
+/// Whether the statement's type holds SQL that the user wrote as text.
+fn is_raw_sql(type_name: &str) -> bool {
+    type_name.contains("::sql_query::") || type_name.contains("::SqlLiteral<")
+}
+
+/// Which statement texts are worth keeping prepared.
+#[derive(Default)]
+struct Repeated {
+    hasher: RandomState,
+    seen: HashSet<u64>,
+    kept: HashSet<Box<str>>,
+}
+
+impl Repeated {
+    /// Whether this text was seen before and there is room for it.
+    fn admits(&mut self, sql: &str) -> bool {
+        if self.kept.contains(sql) {
+            return true;
+        }
+        if self.kept.len() >= REPEATED_LIMIT {
+            return false;
+        }
+        let hash = self.hasher.hash_one(sql);
+        if self.seen.remove(&hash) {
+            self.kept.insert(sql.into());
+            return true;
+        }
+        if self.seen.len() >= REPEATED_LIMIT {
+            self.seen.clear();
+        }
+        self.seen.insert(hash);
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_kept_from_its_second_use_and_no_more_than_the_limit() {
+        let mut repeated = Repeated::default();
+        assert!(!repeated.admits("UPDATE a"));
+        assert!(repeated.admits("UPDATE a"));
+        for n in 0..2 * REPEATED_LIMIT {
+            let text = format!("UPDATE {n}");
+            repeated.admits(&text);
+            repeated.admits(&text);
+        }
+        assert_eq!(repeated.kept.len(), REPEATED_LIMIT);
+        assert!(repeated.admits("UPDATE a"));
+        assert!(repeated.seen.len() <= REPEATED_LIMIT);
+    }
+}

@@ -1,0 +1,20 @@
+//! Real connections: pools, the slot through which everything reaches one, and what differs between the databases.
+//!
+//! Only [`slot::Slot`] and [`pool::Pool`] touch a real connection. Nothing here knows of scopes or of routes.
+
+pub mod backend;
+pub mod control;
+pub mod gate;
+pub mod guard;
+pub mod instrument;
+pub mod levels;
+pub mod link;
+#[cfg(feature = "mysql")]
+pub mod mysql;
+pub mod pool;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+pub mod settings;
+pub mod slot;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;

@@ -1,0 +1,260 @@
+//! The pool of one database.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::thread::Thread;
+use std::time::Duration;
+
+use diesel::r2d2::{self, ManageConnection, PooledConnection};
+use diesel::result::{ConnectionError, QueryResult};
+use scheduled_thread_pool::ScheduledThreadPool;
+
+use super::backend::Dialect;
+use super::instrument::SharedInstrumentation;
+use super::link::Link;
+use super::settings::Settings;
+use crate::alias::Alias;
+use crate::error::{Error, Result};
+use crate::failure::classify;
+use crate::site::Site;
+
+/// How long a thread that already holds a connection waits for another one.
+///
+/// Short, because whoever holds the other pool's last connection may be waiting for this thread's.
+pub const WAIT_WHILE_HOLDING: Duration = Duration::from_secs(2);
+/// The threads that open and replace connections, for all pools together.
+pub const POOL_THREADS: usize = 3;
+/// How many holders an error names.
+const HOLDERS_NAMED: usize = 8;
+
+/// One pool of connections, and who holds them.
+pub struct Pool<B: Dialect> {
+    r2d2: r2d2::Pool<Manager<B>>,
+    settings: Settings,
+    holders: Holders,
+}
+
+impl<B: Dialect> Pool<B> {
+    /// Makes a pool; opens no connection unless `min_idle` asks for some.
+    pub fn new(settings: Settings) -> Self {
+        static THREADS: LazyLock<Arc<ScheduledThreadPool>> = LazyLock::new(|| {
+            Arc::new(
+                ScheduledThreadPool::builder().num_threads(POOL_THREADS).thread_name_pattern("multidb-pool-{}").build(),
+            )
+        });
+        let pool = &settings.pool;
+        let r2d2 = r2d2::Pool::builder()
+            .max_size(pool.max_size)
+            .min_idle(Some(pool.min_idle))
+            .connection_timeout(pool.connection_timeout)
+            .idle_timeout(pool.idle_timeout)
+            .max_lifetime(pool.max_lifetime)
+            // A ping at each checkout costs a round trip; a dead connection is found and replaced at BEGIN instead.
+            .test_on_check_out(false)
+            .thread_pool(Arc::clone(&THREADS))
+            .error_handler(Box::new(Report(settings.alias.clone())))
+            .build_unchecked(Manager { settings: settings.clone(), _backend: std::marker::PhantomData });
+        Self { r2d2, settings, holders: Holders::default() }
+    }
+
+    /// What the pool was made from.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Opens one connection beside the pool, to find out whether the database can be reached.
+    pub fn check(&self) -> Result<()> {
+        B::connect(&self.settings).map(drop).map_err(|error| self.unreachable(&error.to_string()))
+    }
+
+    /// How many connections are open, and how many of them idle.
+    pub fn state(&self) -> (u32, u32) {
+        let state = self.r2d2.state();
+        (state.connections, state.idle_connections)
+    }
+
+    /// Takes a connection. Waits the pool's timeout, or [`WAIT_WHILE_HOLDING`] where this thread holds one already.
+    pub fn lease(&self, site: Option<Site>) -> Result<Lease<B>> {
+        let held = HELD.with(Arc::clone);
+        let full = self.settings.pool.connection_timeout;
+        let wait = if held.load(Ordering::Relaxed) > 0 { full.min(WAIT_WHILE_HOLDING) } else { full };
+        match self.r2d2.get_timeout(wait) {
+            Ok(link) => Ok(Lease { link, _counted: Counted::count(held), _holder: self.holders.register(site) }),
+            Err(error) => Err(self.exhausted_or_unreachable(&error, wait)),
+        }
+    }
+
+    /// Runs one statement in autocommit, on a connection taken for it alone.
+    ///
+    /// It is never repeated, whatever happened to it: nobody knows how far it came.
+    pub fn run<T>(
+        &self,
+        instrumentation: Option<&SharedInstrumentation>,
+        statement: impl FnOnce(&mut Link<B>) -> QueryResult<T>,
+    ) -> QueryResult<T> {
+        let mut lease = self.lease(None)?;
+        if let Some(instrumentation) = instrumentation {
+            lease.instrument(instrumentation.clone());
+        }
+        let result = statement(&mut lease);
+        if result.as_ref().is_err_and(|error| classify(error).is_some()) {
+            lease.alive();
+        }
+        result
+    }
+
+    fn exhausted_or_unreachable(&self, error: &r2d2::PoolError, waited: Duration) -> Error {
+        let (connections, idle) = self.state();
+        let size = self.settings.pool.max_size;
+        if connections >= size && idle == 0 {
+            let database = self.settings.alias.clone();
+            Error::PoolExhausted { database, size, waited, holders: self.holders.to_string() }
+        } else {
+            self.unreachable(&error.to_string())
+        }
+    }
+
+    fn unreachable(&self, problem: &str) -> Error {
+        let problem = crate::databases::mask_in(problem, &self.settings.url);
+        Error::Pool { database: self.settings.alias.clone(), problem }
+    }
+}
+
+/// A connection taken from a pool; dropping it gives it back, or discards it where it isn't clean.
+pub struct Lease<B: Dialect> {
+    link: PooledConnection<Manager<B>>,
+    _counted: Counted,
+    _holder: Holder,
+}
+
+impl<B: Dialect> Drop for Lease<B> {
+    fn drop(&mut self) {
+        self.link.reset();
+    }
+}
+
+impl<B: Dialect> std::ops::Deref for Lease<B> {
+    type Target = Link<B>;
+
+    fn deref(&self) -> &Link<B> {
+        &self.link
+    }
+}
+
+impl<B: Dialect> std::ops::DerefMut for Lease<B> {
+    fn deref_mut(&mut self) -> &mut Link<B> {
+        &mut self.link
+    }
+}
+
+/// Opens connections for r2d2, and tells it which to discard.
+pub struct Manager<B> {
+    settings: Settings,
+    _backend: std::marker::PhantomData<B>,
+}
+
+impl<B: Dialect> ManageConnection for Manager<B> {
+    type Connection = Link<B>;
+    type Error = ConnectionError;
+
+    fn connect(&self) -> Result<Link<B>, ConnectionError> {
+        B::connect(&self.settings).map(|raw| Link::new(raw, &self.settings))
+    }
+
+    fn is_valid(&self, _link: &mut Link<B>) -> Result<(), ConnectionError> {
+        Ok(())
+    }
+
+    // Diesel's own manager discards everything that comes back while a thread panics. Here a panic is rolled back first.
+    fn has_broken(&self, link: &mut Link<B>) -> bool {
+        !link.is_clean()
+    }
+}
+
+/// Tells of connections that could not be opened.
+#[derive(Debug)]
+struct Report(Alias);
+
+impl r2d2::HandleError<ConnectionError> for Report {
+    fn handle_error(&self, error: ConnectionError) {
+        tracing::warn!(target: crate::telemetry::TARGET, alias = %self.0, %error, "a connection could not be opened");
+    }
+}
+
+thread_local! {
+    /// How many connections this thread has taken and not given back. Shared, since a handle may end on another thread.
+    static HELD: Arc<AtomicU32> = Arc::new(AtomicU32::new(0));
+}
+
+/// One count in a thread's [`HELD`].
+struct Counted(Arc<AtomicU32>);
+
+impl Counted {
+    fn count(count: Arc<AtomicU32>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Who holds a connection: the thread, and the scope if there is one.
+type Held = (Thread, Option<Site>);
+
+/// Who holds the connections of a pool, for the error that says so.
+#[derive(Default, Clone)]
+struct Holders(Arc<Mutex<Vec<Option<Held>>>>);
+
+impl Holders {
+    fn register(&self, site: Option<Site>) -> Holder {
+        let entry = Some((std::thread::current(), site));
+        let mut holders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = if let Some(free) = holders.iter().position(Option::is_none) {
+            holders[free] = entry;
+            free
+        } else {
+            holders.push(entry);
+            holders.len() - 1
+        };
+        Holder { holders: self.clone(), at }
+    }
+}
+
+impl fmt::Display for Holders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let holders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut named = 0;
+        for (thread, site) in holders.iter().flatten().take(HOLDERS_NAMED) {
+            let separator = if named == 0 { "" } else { ", " };
+            let thread = thread.name().unwrap_or("without a name");
+            match site {
+                Some(site) => write!(f, "{separator}{site} in thread `{thread}`")?,
+                None => write!(f, "{separator}a handle outside of any scope in thread `{thread}`")?,
+            }
+            named += 1;
+        }
+        let all = holders.iter().flatten().count();
+        match (named, all - named) {
+            (0, _) => f.write_str("nobody that is known"),
+            (_, 0) => Ok(()),
+            (_, more) => write!(f, ", and {more} more"),
+        }
+    }
+}
+
+/// One entry of [`Holders`].
+struct Holder {
+    holders: Holders,
+    at: usize,
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.holders.0.lock().unwrap_or_else(PoisonError::into_inner)[self.at] = None;
+    }
+}

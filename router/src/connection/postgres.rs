@@ -1,0 +1,67 @@
+//! PostgreSQL.
+
+use std::fmt::Write;
+
+use diesel::connection::{AnsiTransactionManager, Connection, TransactionManager};
+use diesel::pg::{Pg, PgConnection, PgMetadataLookup};
+use diesel::query_builder::bind_collector::RawBytesBindCollector;
+use diesel::query_builder::{CollectedQuery, MoveableBindCollector, QueryFragment};
+use diesel::result::{ConnectionError, QueryResult};
+
+use super::backend::{Dialect, Names, collect};
+use super::control::{Control, savepoint};
+use super::settings::Settings;
+
+/// PostgreSQL: the backend of [`PgConn`](crate::PgConn).
+#[derive(Debug, Clone, Copy)]
+pub enum Postgres {}
+
+impl Dialect for Postgres {
+    type Native = Pg;
+    type Raw = PgConnection;
+    type Binds = <RawBytesBindCollector<Pg> as MoveableBindCollector<Pg>>::BindData;
+
+    const NATIVE: Pg = Pg;
+    const NAMES: Names = Names { backend: "PostgreSQL", handle: "PgConn" };
+    const DEFERS_RELEASE: bool = true;
+
+    fn connect(settings: &Settings) -> Result<PgConnection, ConnectionError> {
+        PgConnection::establish(&settings.url)
+    }
+
+    fn write(control: Control<'_>, sql: &mut String) {
+        let written = match control {
+            Control::Begin(_) => sql.write_str("BEGIN"),
+            Control::Savepoint(level) => write!(sql, "SAVEPOINT {}", savepoint(level)),
+            Control::Release(level) => write!(sql, "RELEASE SAVEPOINT {}", savepoint(level)),
+            Control::RollbackTo(level) => write!(sql, "ROLLBACK TO SAVEPOINT {}", savepoint(level)),
+            Control::Commit(_) => sql.write_str("COMMIT"),
+            Control::Rollback(_) => sql.write_str("ROLLBACK"),
+            // A bare PREPARE of an aborted transaction answers success and rolls back; a SAVEPOINT there fails.
+            Control::Prepare(gid) => {
+                write!(sql, "SAVEPOINT multidb_alive; PREPARE TRANSACTION {}", gid.postgres())
+            }
+            Control::CommitPrepared(gid) => write!(sql, "COMMIT PREPARED {}", gid.postgres()),
+            Control::RollbackPrepared(gid) => write!(sql, "ROLLBACK PREPARED {}", gid.postgres()),
+        };
+        written.expect("a String takes everything");
+    }
+
+    fn alive(raw: &mut PgConnection) -> bool {
+        // Diesel asks libpq after each statement, and keeps the answer.
+        AnsiTransactionManager::transaction_manager_status_mut(raw).transaction_depth().is_ok()
+    }
+
+    fn commit_may_have_happened(_message: &str) -> bool {
+        false
+    }
+
+    fn collect_binds<T: QueryFragment<Pg>>(raw: &mut PgConnection, statement: &T) -> QueryResult<Self::Binds> {
+        let lookup: &mut dyn PgMetadataLookup = raw;
+        collect(statement, lookup, &Pg)
+    }
+
+    fn execute_prepared(raw: &mut PgConnection, sql: String, binds: Self::Binds) -> QueryResult<usize> {
+        raw.execute_returning_count(&CollectedQuery::new(sql, true, binds))
+    }
+}

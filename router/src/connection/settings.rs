@@ -1,0 +1,86 @@
+//! What a pool needs to open its connections.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::alias::Alias;
+
+/// How long SQLite waits for a lock of another connection, unless configured otherwise.
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many connections a pool may have, unless configured otherwise: r2d2's own default.
+pub const POOL_MAX_SIZE: u32 = 10;
+/// How long a thread that holds no connection waits for one, unless configured otherwise: r2d2's own default.
+pub const POOL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Everything that a pool is made from.
+#[derive(Clone)]
+pub struct Settings {
+    /// The database's name.
+    pub alias: Alias,
+    /// Where it is. Never printed: it may hold a password.
+    pub url: String,
+    /// The pool, in r2d2's own words.
+    pub pool: PoolSettings,
+    /// SQLite's session.
+    pub sqlite: SqliteSettings,
+    /// Whether statements that Diesel would parse anew each time are kept prepared from their second use on.
+    pub prepare_repeated: bool,
+}
+
+/// r2d2's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// The most connections that the pool opens.
+    pub max_size: u32,
+    /// How many idle connections it keeps ready.
+    pub min_idle: u32,
+    /// How long a checkout waits.
+    pub connection_timeout: Duration,
+    /// After which time an idle connection is closed.
+    pub idle_timeout: Option<Duration>,
+    /// After which time a connection is replaced.
+    pub max_lifetime: Option<Duration>,
+}
+
+impl Default for PoolSettings {
+    fn default() -> Self {
+        Self {
+            max_size: POOL_MAX_SIZE,
+            min_idle: 0,
+            connection_timeout: POOL_TIMEOUT,
+            idle_timeout: Some(Duration::from_mins(10)),
+            max_lifetime: Some(Duration::from_mins(30)),
+        }
+    }
+}
+
+/// SQLite's session settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqliteSettings {
+    /// How long to wait for another connection's lock.
+    pub busy_timeout: Duration,
+    /// `PRAGMA journal_mode`; `None` leaves the file as it is.
+    pub journal_mode: Option<&'static str>,
+    /// `PRAGMA synchronous`; `None` leaves SQLite's default.
+    pub synchronous: Option<&'static str>,
+    /// `PRAGMA foreign_keys`: on, unlike in SQLite itself, so that all backends check what the schema says.
+    pub foreign_keys: bool,
+}
+
+impl Default for SqliteSettings {
+    fn default() -> Self {
+        Self { busy_timeout: BUSY_TIMEOUT, journal_mode: None, synchronous: None, foreign_keys: true }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("alias", &self.alias)
+            .field("url", &crate::databases::mask(&self.url))
+            .field("pool", &self.pool)
+            .field("sqlite", &self.sqlite)
+            .field("prepare_repeated", &self.prepare_repeated)
+            .finish()
+    }
+}

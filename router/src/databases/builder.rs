@@ -1,0 +1,151 @@
+//! Building a registry.
+
+use super::config::DatabaseConfig;
+use super::database::{Database, Kind};
+use super::registry::Databases;
+use super::url;
+use crate::alias::Alias;
+use crate::connection::settings::Settings;
+use crate::error::{Error, Result};
+use crate::model::{ModelInfo, Models};
+use crate::routing::{Access, Chain, Router, Subject};
+
+/// The most databases of one registry.
+pub const DATABASES_LIMIT: usize = 1_000;
+
+/// Collects databases, routers and models. See [`Databases::builder`].
+#[derive(Default)]
+#[must_use = "a builder does nothing until `build` or `install`"]
+pub struct DatabasesBuilder {
+    databases: Vec<DatabaseConfig>,
+    chain: Chain,
+    models: Vec<&'static ModelInfo>,
+}
+
+impl DatabasesBuilder {
+    /// A SQLite file, by its path or a `sqlite:` or `file:` URL.
+    pub fn sqlite(self, alias: impl Into<Alias>, path_or_url: impl Into<String>) -> Self {
+        self.with_kind(alias, path_or_url, Kind::Sqlite)
+    }
+
+    /// A PostgreSQL database, by its `postgres://` URL.
+    pub fn postgres(self, alias: impl Into<Alias>, url: impl Into<String>) -> Self {
+        self.with_kind(alias, url, Kind::Postgres)
+    }
+
+    /// A MySQL or MariaDB database, by its `mysql://` URL.
+    pub fn mysql(self, alias: impl Into<Alias>, url: impl Into<String>) -> Self {
+        self.with_kind(alias, url, Kind::Mysql)
+    }
+
+    /// A database with all its settings. One of the same alias is replaced: code comes after the configuration.
+    pub fn database(mut self, database: DatabaseConfig) -> Self {
+        match self.databases.iter_mut().find(|known| known.alias == database.alias) {
+            Some(known) => *known = database,
+            None => self.databases.push(database),
+        }
+        self
+    }
+
+    /// A router; the first one given is asked first.
+    pub fn router(mut self, router: impl Router) -> Self {
+        self.chain.push(router);
+        self
+    }
+
+    /// Models whose routes are checked at the start, so that a misspelt alias is found there: a tuple of types.
+    pub fn models<M: Models>(mut self) -> Self {
+        for model in M::infos() {
+            if !self.models.contains(&model) {
+                self.models.push(model);
+            }
+        }
+        self
+    }
+
+    /// Builds the registry: connects to each database once, and asks the routers for every registered model.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::UnknownDatabase`], [`Error::RouteRefused`] or [`Error::Pool`].
+    pub fn build(self) -> Result<Databases> {
+        let databases = self.build_lazy()?;
+        for model in databases.models() {
+            databases.route(Subject::Model(model), Access::Write, false)?;
+        }
+        for database in databases.iter() {
+            database.driver().check()?;
+        }
+        Ok(databases)
+    }
+
+    /// Builds the registry without connecting and without asking the routers.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn build_lazy(self) -> Result<Databases> {
+        if self.databases.is_empty() {
+            return Err(Error::config(
+                "no database is configured",
+                "add a table `[default]` with a `url` to databases.toml, set `DATABASE_URL`, or call \
+                 `.sqlite(\"default\", \"app.db\")`",
+            ));
+        }
+        if self.databases.len() > DATABASES_LIMIT {
+            return Err(Error::config("more than 1000 databases are configured", "split the application"));
+        }
+        let databases = self.databases.into_iter().map(open).collect::<Result<_>>()?;
+        Ok(Databases::new(databases, self.chain, self.models))
+    }
+
+    /// Builds the registry and makes it the default of the process.
+    ///
+    /// # Errors
+    /// Those of [`build`](Self::build) and [`Databases::install`].
+    pub fn install(self) -> Result<Databases> {
+        let databases = self.build()?;
+        databases.install()?;
+        Ok(databases)
+    }
+
+    fn with_kind(self, alias: impl Into<Alias>, url: impl Into<String>, kind: Kind) -> Self {
+        let mut database = DatabaseConfig::new(alias, url);
+        database.kind = Some(kind);
+        self.database(database)
+    }
+}
+
+fn open(config: DatabaseConfig) -> Result<Database> {
+    if let Some(objection) = config.alias.objection() {
+        let problem = format!("this is no name for a database: {objection}");
+        return Err(config.error(None, problem, "choose a name such as `orders`"));
+    }
+    let kind = config.kind()?;
+    let driver_url = url::for_driver(kind, config.url());
+    let mut pool = config.pool_settings()?;
+    if url::is_private_memory(kind, &driver_url) {
+        if config.pool.max_size.is_some_and(|size| size > 1) {
+            let remedy = "set it to 1, or use `file:name?mode=memory&cache=shared`";
+            return Err(config.error(
+                Some("pool.max_size"),
+                "each connection to `:memory:` would be a database of its own",
+                remedy,
+            ));
+        }
+        // The one connection is the database: it must neither be doubled nor be replaced.
+        (pool.max_size, pool.idle_timeout, pool.max_lifetime) = (1, None, None);
+    }
+    let settings = Settings {
+        alias: config.alias.clone(),
+        url: driver_url,
+        pool,
+        sqlite: config.sqlite_settings()?,
+        prepare_repeated: config.prepare_repeated.unwrap_or(true),
+    };
+    Ok(Database { alias: config.alias, kind, driver: kind.driver(settings)? })
+}
+
+impl std::fmt::Debug for DatabasesBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatabasesBuilder").field("databases", &self.databases).finish_non_exhaustive()
+    }
+}

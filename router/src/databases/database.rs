@@ -1,0 +1,150 @@
+//! One database.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::alias::Alias;
+use crate::connection::backend::{Dialect, Names};
+use crate::connection::control::Start;
+use crate::connection::gate::Gate;
+use crate::connection::pool::Pool;
+use crate::connection::settings::Settings;
+use crate::connection::slot::{AnySlot, Slot};
+use crate::error::{Error, Result};
+
+/// A kind of database, as configuration names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    Postgres,
+    Mysql,
+    Sqlite,
+}
+
+impl Kind {
+    pub(crate) fn feature(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Mysql => "mysql",
+            Self::Sqlite => "sqlite",
+        }
+    }
+
+    /// The driver, where the feature of the backend is on.
+    pub(super) fn driver(self, settings: Settings) -> Result<Arc<dyn Driver>> {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres => Ok(open::<crate::Postgres>(settings)),
+            #[cfg(feature = "mysql")]
+            Self::Mysql => Ok(open::<crate::Mysql>(settings)),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite => Ok(open::<crate::Sqlite>(settings)),
+            #[expect(unreachable_patterns, reason = "reachable where a backend's feature is off")]
+            off => Err(Error::Config {
+                alias: Some(settings.alias),
+                key: Some("url".into()),
+                problem: format!("it is a URL of the backend `{}`, which is not built in", off.feature()),
+                remedy: format!("write `multidb = {{ features = [\"{}\"] }}` in Cargo.toml", off.feature()),
+            }),
+        }
+    }
+}
+
+fn open<B: Dialect>(settings: Settings) -> Arc<dyn Driver> {
+    Arc::new(Arc::new(Pool::<B>::new(settings)))
+}
+
+/// Makes slots for one pool, whatever its backend.
+pub(crate) trait Driver: Send + Sync {
+    /// A slot of a transaction; takes no connection yet.
+    fn slot(&self, gate: Arc<Gate>, start: Start) -> Arc<dyn AnySlot>;
+    /// The pool, to find its backend.
+    fn pool(&self) -> Arc<dyn std::any::Any + Send + Sync>;
+    fn names(&self) -> Names;
+    fn state(&self) -> PoolState;
+    fn check(&self) -> Result<()>;
+}
+
+impl<B: Dialect> Driver for Arc<Pool<B>> {
+    fn slot(&self, gate: Arc<Gate>, start: Start) -> Arc<dyn AnySlot> {
+        Arc::new(Slot::new(Self::clone(self), gate, start))
+    }
+
+    fn pool(&self) -> Arc<dyn std::any::Any + Send + Sync> {
+        Self::clone(self)
+    }
+
+    fn names(&self) -> Names {
+        B::NAMES
+    }
+
+    fn state(&self) -> PoolState {
+        let (connections, idle_connections) = Pool::state(self);
+        PoolState { connections, idle_connections, max_size: self.settings().pool.max_size }
+    }
+
+    fn check(&self) -> Result<()> {
+        Pool::check(self)
+    }
+}
+
+/// One database of the registry.
+pub struct Database {
+    pub(super) alias: Alias,
+    pub(super) kind: Kind,
+    pub(super) driver: Arc<dyn Driver>,
+}
+
+/// How many connections a pool has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolState {
+    /// Open connections, idle or not.
+    pub connections: u32,
+    /// Open connections that nobody holds.
+    pub idle_connections: u32,
+    /// The most that there may be.
+    pub max_size: u32,
+}
+
+impl Database {
+    /// The name of the database.
+    pub fn alias(&self) -> &Alias {
+        &self.alias
+    }
+
+    /// What kind of database it is: `"PostgreSQL"`, `"MySQL or MariaDB"` or `"SQLite"`.
+    pub fn backend(&self) -> &'static str {
+        self.driver.names().backend
+    }
+
+    /// How many connections its pool has at this moment.
+    pub fn pool_state(&self) -> PoolState {
+        self.driver.state()
+    }
+
+    pub(crate) fn driver(&self) -> &dyn Driver {
+        &*self.driver
+    }
+
+    pub(crate) fn is_sqlite(&self) -> bool {
+        self.kind == Kind::Sqlite
+    }
+
+    /// The error of a handle that doesn't fit.
+    pub(crate) fn wrong_backend(&self, handle: &'static str, asked: String) -> Error {
+        let names = self.driver.names();
+        Error::WrongBackend {
+            database: self.alias.clone(),
+            actual: names.backend,
+            handle,
+            fitting: names.handle,
+            asked,
+        }
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("alias", &self.alias).field("backend", &self.backend()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,15 @@
+//! The databases of an application: the registry, its builder and its configuration.
+
+mod builder;
+mod config;
+mod current;
+mod database;
+mod registry;
+mod url;
+
+pub use builder::DatabasesBuilder;
+pub use config::{DatabaseConfig, PoolConfig, SqliteConfig};
+pub use current::Entered;
+pub use database::{Database, PoolState};
+pub use registry::Databases;
+pub(crate) use url::{mask, mask_in};

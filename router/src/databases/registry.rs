@@ -1,0 +1,186 @@
+//! All databases of an application, with the routers that choose among them.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::builder::DatabasesBuilder;
+use super::current::{self, Entered};
+use super::database::Database;
+use crate::alias::Alias;
+use crate::error::{Error, Result};
+use crate::model::ModelInfo;
+use crate::routing::{Access, Chain, Subject};
+
+/// The databases of an application. A clone is the same registry.
+#[derive(Clone)]
+pub struct Databases(Arc<Registry>);
+
+pub(super) struct Registry {
+    pub(super) databases: Arc<[Database]>,
+    pub(super) chain: Chain,
+    pub(super) models: Vec<&'static ModelInfo>,
+}
+
+impl Databases {
+    /// A builder without any database.
+    pub fn builder() -> DatabasesBuilder {
+        DatabasesBuilder::default()
+    }
+
+    /// Reads `databases.toml`, or what the file is called, and then the environment, which overrides it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the alias, the key and what to write.
+    pub fn from_config(path: impl AsRef<Path>) -> Result<DatabasesBuilder> {
+        super::config::from_file(path.as_ref())
+    }
+
+    /// Reads the text of a configuration file, and nothing else: the environment overrides nothing.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the alias, the key and what to write.
+    pub fn from_toml(text: &str) -> Result<DatabasesBuilder> {
+        super::config::from_toml(text)
+    }
+
+    /// Reads the environment alone: `DATABASE_URL` is `default`, `DATABASE_URL_ORDERS` is `orders`, and
+    /// `MULTIDB_DATABASES__ORDERS__URL` is the key `url` of `orders`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the variable and what to write.
+    pub fn from_env() -> Result<DatabasesBuilder> {
+        super::config::from_env()
+    }
+
+    pub(super) fn new(databases: Vec<Database>, chain: Chain, models: Vec<&'static ModelInfo>) -> Self {
+        Self(Arc::new(Registry { databases: databases.into(), chain, models }))
+    }
+
+    /// Makes this registry the default of the process. A process can do that once.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when one is installed already.
+    pub fn install(&self) -> Result<()> {
+        current::install(self)
+    }
+
+    /// The registry that a scope opened now would use: the entered one, else the installed one.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when there is neither.
+    pub fn current() -> Result<Databases> {
+        current::current()
+    }
+
+    /// Makes this registry the default of this thread until the guard is dropped. Parallel tests don't see each other.
+    pub fn enter(&self) -> Entered {
+        current::enter(self)
+    }
+
+    /// One database.
+    ///
+    /// # Errors
+    /// [`Error::UnknownDatabase`] with the nearest configured alias.
+    pub fn database(&self, alias: &str) -> Result<&Database> {
+        let index = self
+            .find(alias)
+            .ok_or_else(|| self.unknown(Alias::from(alias.to_owned()), "asked for by its name".to_owned()))?;
+        Ok(&self.0.databases[index])
+    }
+
+    /// The databases, in the order in which they were configured.
+    pub fn iter(&self) -> impl Iterator<Item = &Database> {
+        self.0.databases.iter()
+    }
+
+    /// The registered models.
+    pub fn models(&self) -> &[&'static ModelInfo] {
+        &self.0.models
+    }
+
+    /// The same databases and pools, with this router instead of the chain.
+    #[must_use]
+    pub fn with_router(&self, router: impl crate::routing::Router) -> Databases {
+        let mut chain = Chain::default();
+        chain.push(router);
+        let databases = Arc::clone(&self.0.databases);
+        Self(Arc::new(Registry { databases, chain, models: self.0.models.clone() }))
+    }
+
+    /// Asks the routers.
+    pub(crate) fn route(&self, subject: Subject, access: Access, in_scope: bool) -> Result<usize> {
+        let unknown = |alias, asked| self.unknown(alias, asked);
+        self.0.chain.decide(subject, access, in_scope, |alias| self.find(alias), unknown)
+    }
+
+    /// The index of a configured alias.
+    pub(crate) fn find(&self, alias: &str) -> Option<usize> {
+        self.0.databases.iter().position(|database| database.alias == alias)
+    }
+
+    pub(crate) fn at(&self, index: usize) -> &Database {
+        &self.0.databases[index]
+    }
+
+    pub(crate) fn same_as(&self, other: &Databases) -> bool {
+        Arc::ptr_eq(&self.0.databases, &other.0.databases)
+    }
+
+    pub(crate) fn unknown(&self, alias: Alias, asked: String) -> Error {
+        let known: Vec<&str> = self.iter().map(|database| database.alias.as_str()).collect();
+        let list = match &known[..] {
+            [] => "none is configured".to_owned(),
+            known => format!("configured: `{}`", known.join("`, `")),
+        };
+        let remedy = match nearest(alias.as_str(), &known) {
+            Some(near) => format!("did you mean `{near}`? ({list})"),
+            None => format!("{list}; add a table `[{alias}]` with its `url` to the configuration"),
+        };
+        Error::UnknownDatabase { alias, asked, remedy }
+    }
+}
+
+/// How many letters two words may differ in for one to be taken for the other.
+const TYPO_LIMIT: usize = 2;
+
+/// The word that was probably meant.
+pub(crate) fn nearest<'a>(word: &str, among: &[&'a str]) -> Option<&'a str> {
+    let near = among.iter().map(|known| (distance(word, known), *known)).min()?;
+    let (distance, known) = near;
+    (distance <= TYPO_LIMIT && distance < known.len().max(1)).then_some(known)
+}
+
+/// Levenshtein's distance, in bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let changed = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+impl fmt::Debug for Databases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typo_finds_the_alias_that_was_meant() {
+        assert_eq!(nearest("oders", &["default", "orders"]), Some("orders"));
+        assert_eq!(nearest("ledger", &["default", "orders"]), None);
+        assert_eq!(nearest("x", &["y"]), None);
+        assert_eq!(nearest("x", &[]), None);
+    }
+}

@@ -1,0 +1,347 @@
+//! The one error type of the library.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel::result::Error as DieselError;
+
+use crate::alias::Alias;
+use crate::failure::{Failure, FailureClass, classify};
+use crate::transaction_id::TransactionId;
+
+/// What a function of this library returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong, with the remedy in its text.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A router, an attribute or a call named a database that is not configured.
+    #[error("there is no database `{alias}` ({asked}); {remedy}")]
+    UnknownDatabase {
+        /// The alias that is not configured.
+        alias: Alias,
+        /// Who asked for it, and for what.
+        asked: String,
+        /// The configured aliases, the nearest first, and what to write.
+        remedy: String,
+    },
+
+    /// The handle's backend is not the backend of the database.
+    #[error(
+        "database `{database}` is {actual}, and a `{handle}` was asked for ({asked}); take the parameter as `&mut \
+         {fitting}`, or route it to a database that fits"
+    )]
+    WrongBackend {
+        /// The database.
+        database: Alias,
+        /// Its backend.
+        actual: &'static str,
+        /// The handle that was asked for.
+        handle: &'static str,
+        /// The handle that would fit.
+        fitting: &'static str,
+        /// Who asked.
+        asked: String,
+    },
+
+    /// A router refused to answer.
+    #[error("router `{router}` refused a database for {subject}: {reason}")]
+    RouteRefused {
+        /// The router.
+        router: &'static str,
+        /// The model or application that was asked for.
+        subject: String,
+        /// The reason that the router gave.
+        reason: String,
+    },
+
+    /// The configuration is wrong.
+    #[error("configuration{}: {problem}; {remedy}", At(.alias, .key))]
+    Config {
+        /// The database concerned, if it is one.
+        alias: Option<Alias>,
+        /// The key concerned, if it is one.
+        key: Option<String>,
+        /// What is wrong.
+        problem: String,
+        /// What to write.
+        remedy: String,
+    },
+
+    /// No connection to the database could be made.
+    #[error("no connection to database `{database}`: {problem}")]
+    Pool {
+        /// The database.
+        database: Alias,
+        /// What the driver said.
+        problem: String,
+    },
+
+    /// Every connection of the pool is taken, and none came back in time.
+    #[error(
+        "all {size} connections of database `{database}` are taken, and none came back in {} ms; held by {holders}; \
+         raise `pool.max_size`, or hold connections for less time",
+        waited.as_millis()
+    )]
+    PoolExhausted {
+        /// The database.
+        database: Alias,
+        /// How many connections the pool may have.
+        size: u32,
+        /// How long this call waited.
+        waited: Duration,
+        /// Who holds the connections.
+        holders: String,
+    },
+
+    /// The connection is in the middle of something else.
+    #[error("database `{database}` is busy: {reason}")]
+    Busy {
+        /// The database.
+        database: Alias,
+        /// What it is in the middle of, and what to do.
+        reason: &'static str,
+    },
+
+    /// The handle belongs to a scope that has ended.
+    #[error(
+        "this handle on database `{database}` has outlived its scope; take a new one with `multidb::connection`, or \
+         move the statement into the scope"
+    )]
+    Closed {
+        /// The database.
+        database: Alias,
+    },
+
+    /// Something was asked of the open scope, and none is open on this thread.
+    #[error("{asked} needs an open scope on this thread; call it inside a `#[transactional]` function or `atomic`")]
+    NoScope {
+        /// What was asked.
+        asked: String,
+    },
+
+    /// An earlier statement failed, so nothing more can be committed.
+    #[error(
+        "the transaction is doomed and was or will be rolled back: in `{function}` ({file}:{line}) the database \
+         refused a statement: {first}{}; nest the risky statement in a scope of its own, or use `on_conflict`",
+        Refused(*.refused)
+    )]
+    Doomed {
+        /// The first failure.
+        first: Arc<Failure>,
+        /// The function whose scope was open then.
+        function: &'static str,
+        /// Its file.
+        file: &'static str,
+        /// Its line.
+        line: u32,
+        /// How many statements were refused since.
+        refused: u32,
+    },
+
+    /// Work on several databases that can't be committed as one.
+    #[error("{} can't take part in one transaction: {reason}; {remedies}", Aliases(.databases))]
+    NotAtomic {
+        /// The databases.
+        databases: Vec<Alias>,
+        /// Why.
+        reason: String,
+        /// What would do instead.
+        remedies: String,
+    },
+
+    /// Some databases have committed and others have not.
+    #[error(
+        "{} committed and {} did not; compare them by hand: the work is done in part",
+        Aliases(.committed),
+        Aliases(.failed)
+    )]
+    PartialCommit {
+        /// The databases that committed.
+        committed: Vec<Alias>,
+        /// The databases that rolled back or whose outcome is unknown.
+        failed: Vec<Alias>,
+    },
+
+    /// The connection was lost after COMMIT was sent: the work may be committed and may be rolled back.
+    #[error(
+        "the outcome of transaction {id} on {} is unknown: the connection was lost while COMMIT was under way; look \
+         whether its rows are there before doing the work again",
+        Aliases(.databases)
+    )]
+    OutcomeUnknown {
+        /// The transaction.
+        id: TransactionId,
+        /// Its databases.
+        databases: Vec<Alias>,
+    },
+
+    /// A statement made MySQL or MariaDB commit in the middle of the transaction.
+    #[error(
+        "a statement in this transaction made database `{database}` commit by itself (most DDL does): what ran before \
+         it may be permanent; run DDL outside of scopes"
+    )]
+    ImplicitCommit {
+        /// The database.
+        database: Alias,
+    },
+
+    /// A statement that would begin or end a transaction behind the library's back.
+    #[error(
+        "`{statement}` on database `{database}` would change the transaction behind the scope's back; open a nested \
+         scope, or return `Err` to roll back"
+    )]
+    TransactionControl {
+        /// The database.
+        database: Alias,
+        /// The statement's first words.
+        statement: String,
+    },
+
+    /// More of something than the library allows.
+    #[error("more than {limit} {what}; look for a recursion that opens scopes")]
+    LimitExceeded {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much is allowed.
+        limit: u32,
+    },
+
+    /// The database refused a statement, or Diesel could not build or read one.
+    #[error(transparent)]
+    Query(DieselError),
+}
+
+impl Error {
+    /// Whether the same call may succeed when it is simply made again.
+    ///
+    /// Never true for an unknown outcome.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::PoolExhausted { .. } => true,
+            Self::Doomed { first, .. } => first.class().is_retryable(),
+            Self::Query(error) => classify(error).is_some_and(FailureClass::is_retryable),
+            _ => false,
+        }
+    }
+
+    /// Whether the work may be committed although this is an error.
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self, Self::OutcomeUnknown { .. })
+    }
+
+    /// Whether the error is one of configuration or routing, which no repetition mends.
+    pub fn is_config(&self) -> bool {
+        matches!(
+            self,
+            Self::Config { .. }
+                | Self::UnknownDatabase { .. }
+                | Self::WrongBackend { .. }
+                | Self::RouteRefused { .. }
+                | Self::NotAtomic { .. }
+        )
+    }
+
+    pub(crate) fn config(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Config { alias: None, key: None, problem: problem.into(), remedy: remedy.into() }
+    }
+
+    pub(crate) fn no_scope(asked: impl Into<String>) -> Self {
+        Self::NoScope { asked: asked.into() }
+    }
+}
+
+/// Gives back an error of ours that a handle carried through Diesel.
+impl From<DieselError> for Error {
+    fn from(error: DieselError) -> Self {
+        match error {
+            DieselError::QueryBuilderError(carried) => match carried.downcast::<Error>() {
+                Ok(ours) => *ours,
+                Err(theirs) => Self::Query(DieselError::QueryBuilderError(theirs)),
+            },
+            other => Self::Query(other),
+        }
+    }
+}
+
+/// Lets `?` work in functions that return Diesel's error; [`Error::from`] gives the error back unchanged.
+impl From<Error> for DieselError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Query(query) => query,
+            ours => DieselError::QueryBuilderError(Box::new(ours)),
+        }
+    }
+}
+
+/// The database and the key, as far as they are known.
+struct At<'a>(&'a Option<Alias>, &'a Option<String>);
+
+impl std::fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(alias) = self.0 {
+            write!(f, " of database `{alias}`")?;
+        }
+        if let Some(key) = self.1 {
+            write!(f, ", key `{key}`")?;
+        }
+        Ok(())
+    }
+}
+
+/// Aliases as a reader lists them.
+struct Aliases<'a>(&'a [Alias]);
+
+impl std::fmt::Display for Aliases<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            [] => f.write_str("no database"),
+            [one] => write!(f, "database `{one}`"),
+            [first, others @ ..] => {
+                write!(f, "databases `{first}`")?;
+                for other in others {
+                    write!(f, ", `{other}`")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// How many statements a doomed transaction has refused.
+struct Refused(u32);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            1 => f.write_str(" (one statement was refused since)"),
+            n => write!(f, " ({n} statements were refused since)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_ours_comes_back_unchanged_through_diesels() {
+        let carried = DieselError::from(Error::Closed { database: Alias::from("orders") });
+        assert!(matches!(Error::from(carried), Error::Closed { database } if database == "orders"));
+    }
+
+    #[test]
+    fn an_error_of_diesels_is_not_wrapped_twice() {
+        let carried = DieselError::from(Error::Query(DieselError::NotFound));
+        assert!(matches!(carried, DieselError::NotFound));
+    }
+
+    #[test]
+    fn the_error_is_small_enough_for_every_result_and_can_cross_threads() {
+        fn crosses<T: Send + Sync + 'static>() {}
+        crosses::<Error>();
+        assert!(size_of::<Error>() < 128, "{} bytes", size_of::<Error>());
+    }
+}

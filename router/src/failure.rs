@@ -1,0 +1,147 @@
+//! What went wrong on a database, and whether trying again may help.
+//!
+//! Diesel gives no SQLSTATE and no errno: only a kind and the server's message. So the class is found from these. It
+//! decides what is retried and what texts say, never what is committed.
+
+use std::fmt;
+
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+
+/// The class of a failed statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FailureClass {
+    /// The database could not order this transaction among the others: run it again.
+    Serialization,
+    /// The database chose this transaction to break a deadlock: run it again.
+    Deadlock,
+    /// A lock was not granted in time.
+    LockTimeout,
+    /// SQLite: another connection holds the lock of the file.
+    Locked,
+    /// The connection is gone.
+    ConnectionLost,
+    /// A constraint of the schema was violated.
+    Constraint,
+    /// Anything else that a database reported.
+    Other,
+}
+
+impl FailureClass {
+    /// Whether the same transaction, run again from its start, may succeed.
+    pub fn is_retryable(self) -> bool {
+        matches!(self, Self::Serialization | Self::Deadlock | Self::LockTimeout | Self::Locked)
+    }
+}
+
+/// The first failure of a transaction: what a doomed transaction gives as its cause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    class: FailureClass,
+    message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(class: FailureClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into() }
+    }
+
+    /// The failure that a database reported; `None` for errors that no database reported, such as `NotFound`.
+    pub(crate) fn of(error: &DieselError) -> Option<Self> {
+        classify(error).map(|class| Self::new(class, error.to_string()))
+    }
+
+    /// The class of the failure.
+    pub fn class(&self) -> FailureClass {
+        self.class
+    }
+
+    /// What the database said.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// The class of an error that a database reported.
+pub(crate) fn classify(error: &DieselError) -> Option<FailureClass> {
+    match error {
+        DieselError::DatabaseError(kind, information) => Some(classify_report(*kind, information.message())),
+        DieselError::RollbackErrorOnCommit { commit_error, .. } => classify(commit_error),
+        DieselError::BrokenTransactionManager => Some(FailureClass::ConnectionLost),
+        _ => None,
+    }
+}
+
+/// Texts by which the servers tell the classes that Diesel has no kind for.
+const BY_TEXT: &[(&str, FailureClass)] = &[
+    ("deadlock detected", FailureClass::Deadlock),
+    ("Deadlock found", FailureClass::Deadlock),
+    ("could not serialize access", FailureClass::Serialization),
+    ("Record has changed since last read", FailureClass::Serialization),
+    ("lock timeout", FailureClass::LockTimeout),
+    ("Lock wait timeout", FailureClass::LockTimeout),
+    ("could not obtain lock", FailureClass::LockTimeout),
+    ("database is locked", FailureClass::Locked),
+    ("database table is locked", FailureClass::Locked),
+    ("database schema is locked", FailureClass::Locked),
+    ("server closed the connection", FailureClass::ConnectionLost),
+    ("terminating connection", FailureClass::ConnectionLost),
+    ("connection to server", FailureClass::ConnectionLost),
+    ("no connection to the server", FailureClass::ConnectionLost),
+    ("server has gone away", FailureClass::ConnectionLost),
+    ("Lost connection", FailureClass::ConnectionLost),
+    ("Connection was killed", FailureClass::ConnectionLost),
+    ("Server shutdown in progress", FailureClass::ConnectionLost),
+];
+
+fn classify_report(kind: DatabaseErrorKind, message: &str) -> FailureClass {
+    if let Some((_, class)) = BY_TEXT.iter().find(|(text, _)| message.contains(text)) {
+        return *class;
+    }
+    match kind {
+        DatabaseErrorKind::SerializationFailure => FailureClass::Serialization,
+        DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => FailureClass::ConnectionLost,
+        DatabaseErrorKind::UniqueViolation
+        | DatabaseErrorKind::ForeignKeyViolation
+        | DatabaseErrorKind::NotNullViolation
+        | DatabaseErrorKind::CheckViolation
+        | DatabaseErrorKind::RestrictViolation
+        | DatabaseErrorKind::ExclusionViolation => FailureClass::Constraint,
+        _ => FailureClass::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reported(kind: DatabaseErrorKind, message: &str) -> DieselError {
+        DieselError::DatabaseError(kind, Box::new(message.to_owned()))
+    }
+
+    #[test]
+    fn errors_that_no_database_reported_are_no_failures() {
+        assert_eq!(Failure::of(&DieselError::NotFound), None);
+        assert_eq!(Failure::of(&DieselError::RollbackTransaction), None);
+        assert_eq!(Failure::of(&DieselError::DeserializationError("bad".into())), None);
+    }
+
+    #[test]
+    fn a_deadlock_stays_a_deadlock_under_each_kind_that_diesel_gives_it() {
+        for (kind, text) in [
+            (DatabaseErrorKind::Unknown, "deadlock detected"),
+            (
+                DatabaseErrorKind::SerializationFailure,
+                "Deadlock found when trying to get lock; try restarting transaction",
+            ),
+        ] {
+            assert_eq!(classify(&reported(kind, text)), Some(FailureClass::Deadlock), "{text}");
+        }
+    }
+}

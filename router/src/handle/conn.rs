@@ -1,0 +1,208 @@
+//! The handle itself.
+
+use std::fmt;
+use std::sync::Arc;
+
+use diesel::connection::{
+    CacheSize, Connection, ConnectionSealed, Instrumentation, SimpleConnection, TransactionDepthChange,
+    TransactionManagerStatus, ValidTransactionManagerStatus,
+};
+use diesel::query_builder::{QueryFragment, QueryId};
+use diesel::result::{ConnectionError, ConnectionResult, QueryResult};
+
+use super::manager::HandleTransactions;
+use crate::alias::Alias;
+use crate::connection::backend::Backend;
+use crate::connection::instrument::SharedInstrumentation;
+use crate::connection::link::Link;
+use crate::connection::pool::Pool;
+use crate::connection::slot::{AnySlot, Slot};
+use crate::databases::Databases;
+use crate::error::Error;
+use crate::transaction::{Ticket, abandon};
+
+/// A Diesel connection that leads to a scope's database: what a `#[conn]` parameter is.
+///
+/// Every Diesel query runs on it as on the plain connection. Inside a scope its statements belong to the scope's
+/// transaction; outside of any scope each runs in autocommit on a pooled connection. Diesel's own `transaction` on it
+/// is a nested scope, or outside of any scope a new one, which annotated functions then join.
+///
+/// A handle that outlives its scope answers [`Error::Closed`], carried in Diesel's error.
+pub struct Conn<B: Backend> {
+    pub(super) place: Place<B>,
+    /// The levels that Diesel's `transaction` has opened through this handle, the innermost last.
+    pub(super) opened: Vec<Ticket>,
+    /// Where the handle leads outside of a transaction that it began itself.
+    pub(super) home: Option<Home<B>>,
+    pub(super) instrumentation: Option<SharedInstrumentation>,
+    quiet: Quiet,
+    /// A copy for Diesel, which wants to borrow a status from the handle. The transaction is the owner.
+    shadow: TransactionManagerStatus,
+    pub(super) test: bool,
+}
+
+/// Where the statements of a handle go.
+pub(super) enum Place<B: Backend> {
+    Scope(Arc<Slot<B>>),
+    Pool(Arc<Pool<B>>),
+}
+
+/// The database of a handle that was taken outside of any scope.
+pub(super) struct Home<B: Backend> {
+    pub(super) pool: Arc<Pool<B>>,
+    pub(super) databases: Databases,
+    pub(super) index: usize,
+}
+
+impl<B: Backend> Conn<B> {
+    pub(crate) fn in_scope(slot: Arc<Slot<B>>) -> Self {
+        Self::new(Place::Scope(slot), None)
+    }
+
+    pub(crate) fn in_autocommit(pool: Arc<Pool<B>>, databases: Databases, index: usize) -> Self {
+        let home = Home { pool: Arc::clone(&pool), databases, index };
+        Self::new(Place::Pool(pool), Some(home))
+    }
+
+    fn new(place: Place<B>, home: Option<Home<B>>) -> Self {
+        let shadow = TransactionManagerStatus::Valid(ValidTransactionManagerStatus::default());
+        Self { place, opened: Vec::new(), home, instrumentation: None, quiet: Quiet, shadow, test: false }
+    }
+
+    /// The database that the handle leads to.
+    pub fn alias(&self) -> &Alias {
+        match &self.place {
+            Place::Scope(slot) => slot.alias(),
+            Place::Pool(pool) => &pool.settings().alias,
+        }
+    }
+
+    /// Lends Diesel's own connection: for COPY, and for functions that take `&mut PgConnection`.
+    ///
+    /// A statement that the database refuses inside dooms the level, as outside, unless a transaction of Diesel's
+    /// inside was rolled back after it. A transaction that is begun inside must be ended inside.
+    ///
+    /// # Errors
+    /// Those of `body`; before it runs, [`Error::Busy`], [`Error::Closed`], [`Error::Doomed`] or
+    /// [`Error::PoolExhausted`].
+    pub fn with_raw<T, E: From<Error>>(&mut self, body: impl FnOnce(&mut B::Raw) -> Result<T, E>) -> Result<T, E> {
+        match &self.place {
+            Place::Scope(slot) => slot.with_raw(body),
+            Place::Pool(pool) => {
+                let mut lease = pool.lease(None)?;
+                let result = body(lease.raw());
+                if result.is_err() {
+                    lease.alive();
+                }
+                result
+            }
+        }
+    }
+
+    /// Runs a statement where the handle leads.
+    #[inline]
+    pub(super) fn run<T>(&mut self, statement: impl FnOnce(&mut Link<B>) -> QueryResult<T>) -> QueryResult<T> {
+        match &self.place {
+            Place::Scope(slot) => slot.run(statement),
+            Place::Pool(pool) => pool.run(self.instrumentation.as_ref(), statement),
+        }
+    }
+
+    /// Brings the copy of the status up to date.
+    pub(super) fn refresh(&mut self) -> &mut TransactionManagerStatus {
+        let mut status = ValidTransactionManagerStatus::default();
+        if let Place::Scope(slot) = &self.place {
+            for _ in 0..slot.gate().depth() {
+                // Growing can't fail.
+                let _ = status.change_transaction_depth(TransactionDepthChange::IncreaseDepth);
+            }
+            if let Some(open) = &mut status.in_transaction {
+                open.requires_rollback_maybe_up_to_top_level = slot.gate().doomed().is_some();
+                open.test_transaction = self.test;
+            }
+        }
+        self.shadow = TransactionManagerStatus::Valid(status);
+        &mut self.shadow
+    }
+}
+
+impl<B: Backend> SimpleConnection for Conn<B> {
+    fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
+        self.run(|link| link.batch(query))
+    }
+}
+
+impl<B: Backend> ConnectionSealed for Conn<B> {}
+
+impl<B: Backend> Connection for Conn<B> {
+    type Backend = B::Native;
+    type TransactionManager = HandleTransactions;
+
+    fn establish(_database_url: &str) -> ConnectionResult<Self> {
+        let remedy = "a multidb handle is not opened by URL; take one with `multidb::connection::<Model, _>()`";
+        Err(ConnectionError::BadConnection(remedy.into()))
+    }
+
+    fn begin_test_transaction(&mut self) -> QueryResult<()> {
+        super::manager::begin_test_transaction(self)
+    }
+
+    fn execute_returning_count<T>(&mut self, source: &T) -> QueryResult<usize>
+    where
+        T: QueryFragment<Self::Backend> + QueryId,
+    {
+        self.run(|link| link.execute(source))
+    }
+
+    fn transaction_state(&mut self) -> &mut TransactionManagerStatus {
+        self.refresh()
+    }
+
+    fn instrumentation(&mut self) -> &mut dyn Instrumentation {
+        match &mut self.instrumentation {
+            Some(instrumentation) => instrumentation,
+            None => &mut self.quiet,
+        }
+    }
+
+    fn set_instrumentation(&mut self, instrumentation: impl Instrumentation) {
+        let shared = SharedInstrumentation::new(instrumentation);
+        if let Place::Scope(slot) = &self.place {
+            slot.instrument(shared.clone());
+        }
+        self.instrumentation = Some(shared);
+    }
+
+    fn set_prepared_statement_cache_size(&mut self, size: CacheSize) {
+        if let Place::Scope(slot) = &self.place {
+            slot.cache_statements(size);
+        }
+    }
+}
+
+/// The instrumentation of a handle that has none of its own; the connection has Diesel's default.
+struct Quiet;
+
+impl Instrumentation for Quiet {
+    fn on_connection_event(&mut self, _event: diesel::connection::InstrumentationEvent<'_>) {}
+}
+
+impl<B: Backend> Drop for Conn<B> {
+    fn drop(&mut self) {
+        if let Place::Scope(slot) = &self.place {
+            for ticket in self.opened.drain(..).rev() {
+                abandon(ticket, &**slot, slot.gate());
+            }
+        }
+    }
+}
+
+impl<B: Backend> fmt::Debug for Conn<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let depth = match &self.place {
+            Place::Scope(slot) => slot.gate().depth(),
+            Place::Pool(_) => 0,
+        };
+        f.debug_struct("Conn").field("database", self.alias()).field("depth", &depth).finish_non_exhaustive()
+    }
+}

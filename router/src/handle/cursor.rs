@@ -1,0 +1,188 @@
+//! Rows read one by one from a connection that they borrow: the only file with unsafe code.
+//!
+//! SQLite's and MySQL's cursors, and PostgreSQL's row-by-row mode, borrow Diesel's connection, which lies behind the
+//! slot's lock. So a cursor and each of its rows keep that lock. Copying every row out instead is safe, and costs 1.65
+//! times the instructions for one row and 2.43 times for a thousand (see docs/DESIGN.md).
+
+use std::rc::Rc;
+use std::sync::{Arc, MutexGuard};
+
+use diesel::connection::LoadConnection;
+use diesel::expression::QueryMetadata;
+use diesel::query_builder::{Query, QueryFragment, QueryId};
+use diesel::result::QueryResult;
+use diesel::row::{PartialRow, Row, RowIndex, RowSealed};
+
+use super::conn::{Conn, Place};
+use crate::connection::backend::{Backend, Dialect};
+use crate::connection::gate::Gate;
+use crate::connection::link::Link;
+use crate::connection::pool::Lease;
+use crate::connection::slot::State;
+use crate::failure::Failure;
+
+/// Keeps a connection for as long as a cursor or one of its rows lives.
+enum Hold<'conn, B: Dialect> {
+    Slot { state: MutexGuard<'conn, State<B>>, gate: Arc<Gate> },
+    Pool(Lease<B>),
+}
+
+impl<B: Dialect> Hold<'_, B> {
+    fn link(&mut self) -> &mut Link<B> {
+        match self {
+            Self::Slot { state, .. } => state.link(),
+            Self::Pool(lease) => lease,
+        }
+    }
+}
+
+impl<B: Dialect> Drop for Hold<'_, B> {
+    fn drop(&mut self) {
+        if let Self::Slot { gate, .. } = self {
+            gate.close_stream();
+        }
+    }
+}
+
+/// A streaming cursor. While it or one of its rows lives, other statements of the transaction are refused as busy.
+// The fields are dropped in this order: what borrows the connection goes before what keeps it.
+#[expect(missing_debug_implementations, reason = "Diesel's cursors have none")]
+pub struct Stream<'conn, 'query, B: Dialect, M>
+where
+    B::Raw: LoadConnection<M> + 'conn,
+{
+    cursor: <B::Raw as LoadConnection<M>>::Cursor<'conn, 'query>,
+    gate: Option<Arc<Gate>>,
+    hold: Rc<Hold<'conn, B>>,
+}
+
+/// A row of a streaming cursor.
+// The fields are dropped in this order, as in `Stream`.
+#[expect(missing_debug_implementations, reason = "Diesel's rows have none")]
+pub struct StreamRow<'conn, 'query, B: Dialect, M>
+where
+    B::Raw: LoadConnection<M> + 'conn,
+{
+    row: <B::Raw as LoadConnection<M>>::Row<'conn, 'query>,
+    _hold: Rc<Hold<'conn, B>>,
+}
+
+impl<'conn, 'query, B: Backend, M> Stream<'conn, 'query, B, M>
+where
+    B::Raw: LoadConnection<M> + 'conn,
+{
+    /// Runs a query and keeps the connection for its rows.
+    pub(super) fn open<T>(conn: &'conn mut Conn<B>, source: T) -> QueryResult<Self>
+    where
+        T: Query + QueryFragment<B::Native> + QueryId + 'query,
+        B::Native: QueryMetadata<T::SqlType>,
+    {
+        let (hold, gate) = match &conn.place {
+            Place::Scope(slot) => {
+                let state = slot.ready()?;
+                let gate = Arc::clone(slot.gate());
+                gate.open_stream();
+                (Hold::Slot { state, gate: Arc::clone(&gate) }, Some(gate))
+            }
+            Place::Pool(pool) => (Hold::Pool(pool.lease(None)?), None),
+        };
+        let mut hold = Rc::new(hold);
+        let link = Rc::get_mut(&mut hold).expect("nobody else has it yet").link();
+        let raw: *mut B::Raw = link.raw();
+        // SAFETY: `raw` points into the `Link` of `hold`, which stays where it is and is reached by nobody else for as
+        // long as the borrow made here lives:
+        // - It stays alive and in place. For a slot it lies behind the mutex in the `Arc<Slot>` that `conn` keeps, and
+        //   `conn` is borrowed for 'conn; the guard keeps everybody from replacing it. For a pool it lies inside the
+        //   lease, in the allocation of the `Rc`, which never moves its content.
+        // - Everything that borrows it holds a clone of the `Rc`: the cursor here, and each row made from it. Both
+        //   declare that clone after the borrowing field, so it is dropped after it. Diesel's cursor and row types give
+        //   the borrow to nothing else: what comes out of a row borrows the row.
+        // - Nobody reaches it by another way meanwhile: the guard is locked, the lease is ours alone, and after this
+        //   line no code looks into `hold` until its last clone is dropped. (Failures are recorded through `gate`, a
+        //   handle of its own.) Forgetting a cursor or row keeps the lock for ever, which is safe.
+        #[expect(unsafe_code, reason = "the argument stands above")]
+        let raw: &'conn mut B::Raw = unsafe { &mut *raw };
+        match raw.load(source) {
+            Ok(cursor) => Ok(Self { cursor, gate, hold }),
+            Err(error) => {
+                doom(gate.as_ref(), &error);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Dooms the level in which the database refused to give a row.
+fn doom(gate: Option<&Arc<Gate>>, error: &diesel::result::Error) {
+    if let (Some(gate), Some(failure)) = (gate, Failure::of(error)) {
+        gate.doom(gate.depth(), failure);
+    }
+}
+
+impl<'conn, 'query, B: Dialect, M> Iterator for Stream<'conn, 'query, B, M>
+where
+    B::Raw: LoadConnection<M> + 'conn,
+{
+    type Item = QueryResult<StreamRow<'conn, 'query, B, M>>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.cursor.next()? {
+            Ok(row) => Some(Ok(StreamRow { row, _hold: Rc::clone(&self.hold) })),
+            Err(error) => {
+                doom(self.gate.as_ref(), &error);
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+impl<'conn, B: Dialect, M> RowSealed for StreamRow<'conn, '_, B, M> where B::Raw: LoadConnection<M> + 'conn {}
+
+impl<'conn, 'query, B: Dialect, M> Row<'conn, B::Native> for StreamRow<'conn, 'query, B, M>
+where
+    B::Raw: LoadConnection<M> + 'conn,
+{
+    type Field<'f>
+        = <<B::Raw as LoadConnection<M>>::Row<'conn, 'query> as Row<'conn, B::Native>>::Field<'f>
+    where
+        'conn: 'f,
+        Self: 'f;
+    type InnerPartialRow =
+        <<B::Raw as LoadConnection<M>>::Row<'conn, 'query> as Row<'conn, B::Native>>::InnerPartialRow;
+
+    fn field_count(&self) -> usize {
+        self.row.field_count()
+    }
+
+    fn get<'b, I>(&'b self, index: I) -> Option<Self::Field<'b>>
+    where
+        'conn: 'b,
+        Self: RowIndex<I>,
+    {
+        let index = self.idx(index)?;
+        Row::get(&self.row, index)
+    }
+
+    fn partial_row(&self, range: std::ops::Range<usize>) -> PartialRow<'_, Self::InnerPartialRow> {
+        self.row.partial_row(range)
+    }
+}
+
+impl<'conn, B: Dialect, M> RowIndex<usize> for StreamRow<'conn, '_, B, M>
+where
+    B::Raw: LoadConnection<M> + 'conn,
+{
+    fn idx(&self, index: usize) -> Option<usize> {
+        self.row.idx(index)
+    }
+}
+
+impl<'conn, 'name, B: Dialect, M> RowIndex<&'name str> for StreamRow<'conn, '_, B, M>
+where
+    B::Raw: LoadConnection<M> + 'conn,
+{
+    fn idx(&self, name: &'name str) -> Option<usize> {
+        self.row.idx(name)
+    }
+}

@@ -1,0 +1,58 @@
+//! From a database of the registry to a handle of the right type.
+
+use std::sync::Arc;
+
+use super::conn::Conn;
+use crate::connection::backend::Backend;
+use crate::connection::pool::Pool;
+use crate::connection::slot::{AnySlot, Slot};
+use crate::databases::{Database, Databases};
+use crate::error::Result;
+
+/// A type that a `#[conn]` parameter may have: `PgConn`, `MysqlConn` or `SqliteConn`. Sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handle that a scope can supply",
+    label = "not a multidb handle",
+    note = "take `&mut PgConn`, `&mut MysqlConn` or `&mut SqliteConn` from `multidb`"
+)]
+pub trait Handle: Sized + sealed::Open {}
+
+impl<B: Backend> Handle for Conn<B> {}
+
+/// Where a handle leads.
+pub enum Origin<'a> {
+    /// To the branch of an open transaction.
+    Scope(Arc<dyn AnySlot>, &'a Database),
+    /// To the pool: each statement in autocommit.
+    Pool(&'a Databases, usize),
+}
+
+mod sealed {
+    use super::{Origin, Result};
+
+    /// Opens a handle.
+    pub trait Open {
+        /// Fails where the backend doesn't fit. `asked` tells who asked, for the error.
+        fn open(origin: Origin<'_>, asked: &dyn Fn() -> String) -> Result<Self>
+        where
+            Self: Sized;
+    }
+}
+
+impl<B: Backend> sealed::Open for Conn<B> {
+    fn open(origin: Origin<'_>, asked: &dyn Fn() -> String) -> Result<Self> {
+        match origin {
+            Origin::Scope(slot, database) => match slot.into_any().downcast::<Slot<B>>() {
+                Ok(slot) => Ok(Self::in_scope(slot)),
+                Err(_) => Err(database.wrong_backend(B::NAMES.handle, asked())),
+            },
+            Origin::Pool(databases, index) => {
+                let database = databases.at(index);
+                match database.driver().pool().downcast::<Pool<B>>() {
+                    Ok(pool) => Ok(Self::in_autocommit(pool, databases.clone(), index)),
+                    Err(_) => Err(database.wrong_backend(B::NAMES.handle, asked())),
+                }
+            }
+        }
+    }
+}

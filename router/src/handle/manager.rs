@@ -1,0 +1,131 @@
+//! Diesel's own transactions on a handle: each is a level of the scope's transaction.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+use diesel::connection::{TransactionManager, TransactionManagerStatus};
+use diesel::result::{Error as DieselError, QueryResult};
+
+use super::conn::{Conn, Place};
+use crate::connection::backend::Backend;
+use crate::connection::control::Start;
+use crate::connection::slot::{AnySlot, Slot};
+use crate::error::Error;
+use crate::site::Site;
+use crate::transaction::{Opener, Verdict, begin, leave, nest, top};
+
+/// The transaction manager of a handle. It owns nothing: the thread's transaction is the owner of the levels.
+#[derive(Debug, Clone, Copy)]
+pub struct HandleTransactions;
+
+/// What errors name for transactions that a handle began.
+const SITE: Site = Site::new("Connection::transaction", "diesel", "a handle", 0);
+
+impl<B: Backend> TransactionManager<Conn<B>> for HandleTransactions {
+    type TransactionStateData = TransactionManagerStatus;
+
+    fn begin_transaction(conn: &mut Conn<B>) -> QueryResult<()> {
+        let ticket = match &conn.place {
+            Place::Scope(slot) => {
+                belongs_here(slot)?;
+                nest(SITE, Opener::Handle)?
+            }
+            Place::Pool(_) => return begin_own(conn),
+        };
+        conn.opened.push(ticket);
+        Ok(())
+    }
+
+    fn rollback_transaction(conn: &mut Conn<B>) -> QueryResult<()> {
+        end(conn, Verdict::Undo)
+    }
+
+    fn commit_transaction(conn: &mut Conn<B>) -> QueryResult<()> {
+        end(conn, Verdict::Keep)
+    }
+
+    fn transaction_manager_status_mut(conn: &mut Conn<B>) -> &mut TransactionManagerStatus {
+        conn.refresh()
+    }
+
+    // Diesel's own leaves the transaction open when `callback` panics.
+    fn transaction<F, R, E>(conn: &mut Conn<B>, callback: F) -> Result<R, E>
+    where
+        F: FnOnce(&mut Conn<B>) -> Result<R, E>,
+        E: From<DieselError>,
+    {
+        Self::begin_transaction(conn)?;
+        match catch_unwind(AssertUnwindSafe(|| callback(conn))) {
+            Ok(Ok(value)) => {
+                Self::commit_transaction(conn)?;
+                Ok(value)
+            }
+            Ok(Err(error)) => {
+                // A failed rollback must not hide the error of the callback; `leave` tells of it.
+                let _ = Self::rollback_transaction(conn);
+                Err(error)
+            }
+            Err(panic) => {
+                let _ = Self::rollback_transaction(conn);
+                resume_unwind(panic)
+            }
+        }
+    }
+}
+
+/// Begins a transaction that is rolled back when the handle is dropped.
+pub(super) fn begin_test_transaction<B: Backend>(conn: &mut Conn<B>) -> QueryResult<()> {
+    if matches!(conn.place, Place::Scope(_)) {
+        return Err(DieselError::AlreadyInTransaction);
+    }
+    begin_own(conn)?;
+    conn.test = true;
+    Ok(())
+}
+
+/// Begins a transaction on a handle outside of any scope. Annotated functions called meanwhile join it.
+fn begin_own<B: Backend>(conn: &mut Conn<B>) -> QueryResult<()> {
+    let Some(home) = &conn.home else {
+        return Err(DieselError::NotInTransaction);
+    };
+    // No tripwire: Diesel's migrations run DDL in such a transaction, on MySQL too.
+    let ticket = begin(home.databases.clone(), [home.index], SITE, Opener::Handle, &Start::default())?;
+    let slot = top(|transaction| transaction.branch(home.index).map(|branch| Arc::clone(&branch.slot)));
+    let slot = slot.flatten().and_then(|slot| slot.into_any().downcast::<Slot<B>>().ok());
+    let slot = slot.expect("the transaction begun above has this branch, and the pool this backend");
+    if let Some(instrumentation) = &conn.instrumentation {
+        slot.instrument(instrumentation.clone());
+    }
+    conn.place = Place::Scope(slot);
+    conn.opened.push(ticket);
+    Ok(())
+}
+
+/// Ends the innermost level that this handle has opened.
+fn end<B: Backend>(conn: &mut Conn<B>, verdict: Verdict) -> QueryResult<()> {
+    let Some(ticket) = conn.opened.pop() else {
+        return Err(DieselError::NotInTransaction);
+    };
+    let result = leave(ticket, verdict);
+    if conn.opened.is_empty()
+        && let Some(home) = &conn.home
+    {
+        conn.place = Place::Pool(Arc::clone(&home.pool));
+        conn.test = false;
+    }
+    result.map_err(DieselError::from)
+}
+
+/// A level is one of the innermost transaction on this thread, so that is what the handle must belong to.
+fn belongs_here<B: Backend>(slot: &Arc<Slot<B>>) -> Result<(), Error> {
+    let same = top(|transaction| std::ptr::eq(transaction.gate(), Arc::as_ptr(slot.gate())));
+    match same {
+        Some(true) => Ok(()),
+        _ if slot.gate().depth() == 0 => Err(Error::Closed { database: slot.alias().clone() }),
+        _ => {
+            let reason = "this handle's transaction is not the innermost one on this thread; begin the nested \
+                          transaction on a handle of the innermost scope";
+            Err(Error::Busy { database: slot.alias().clone(), reason })
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The handle: a full Diesel connection that reaches the database of a scope.
+
+mod conn;
+mod cursor;
+mod dispatch;
+mod load;
+mod manager;
+mod row;
+mod traits;
+
+pub use conn::Conn;
+pub use dispatch::Handle;
+pub use load::OwnedRows;
+
+pub(crate) use dispatch::Origin;
+
+/// A handle on a PostgreSQL database.
+#[cfg(feature = "postgres")]
+pub type PgConn = Conn<crate::Postgres>;
+/// A handle on a MySQL or MariaDB database.
+#[cfg(feature = "mysql")]
+pub type MysqlConn = Conn<crate::Mysql>;
+/// A handle on a SQLite database.
+#[cfg(feature = "sqlite")]
+pub type SqliteConn = Conn<crate::Sqlite>;

@@ -1,0 +1,51 @@
+//! The lesser Diesel traits of a handle.
+
+use std::any::Any;
+
+use diesel::connection::{Connection, MultiConnectionHelper};
+use diesel::migration::MigrationConnection;
+use diesel::query_dsl::UpdateAndFetchResults;
+use diesel::r2d2::R2D2Connection;
+use diesel::result::QueryResult;
+use diesel::sql_types::TypeMetadata;
+
+use super::conn::Conn;
+use crate::connection::backend::Backend;
+
+/// `save_changes`.
+impl<B, Changes, Output> UpdateAndFetchResults<Changes, Output> for Conn<B>
+where
+    B: Backend,
+    B::Raw: UpdateAndFetchResults<Changes, Output>,
+{
+    fn update_and_fetch(&mut self, changeset: Changes) -> QueryResult<Output> {
+        self.run(|link| link.raw().update_and_fetch(changeset))
+    }
+}
+
+/// `diesel_migrations`.
+impl<B: Backend> MigrationConnection for Conn<B> {
+    fn setup(&mut self) -> QueryResult<usize> {
+        self.run(|link| link.raw().setup())
+    }
+}
+
+impl<B: Backend> R2D2Connection for Conn<B> {
+    fn ping(&mut self) -> QueryResult<()> {
+        self.run(|link| link.raw().ping())
+    }
+}
+
+/// `#[derive(MultiConnection)]`.
+impl<B: Backend> MultiConnectionHelper for Conn<B>
+where
+    B::Raw: MultiConnectionHelper,
+{
+    fn to_any<'a>(lookup: &mut <<Self as Connection>::Backend as TypeMetadata>::MetadataLookup) -> &mut (dyn Any + 'a) {
+        <B::Raw as MultiConnectionHelper>::to_any(lookup)
+    }
+
+    fn from_any(lookup: &mut dyn Any) -> Option<&mut <<Self as Connection>::Backend as TypeMetadata>::MetadataLookup> {
+        <B::Raw as MultiConnectionHelper>::from_any(lookup)
+    }
+}

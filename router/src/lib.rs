@@ -1,0 +1,82 @@
+//! Database routers and transaction decorators for Diesel and r2d2.
+//!
+//! An application with several databases says once, in a [`Router`], which model lives on which database.
+//! `#[transactional(Account)]` wraps a function in a transaction on the database that `Account` is routed to: no
+//! connection is passed around, nested calls join through savepoints, and the route decides where the work is done.
+
+#![warn(missing_docs)]
+
+#[cfg(not(any(feature = "sqlite", feature = "postgres", feature = "mysql")))]
+compile_error!("multidb needs a backend: turn on the feature `sqlite`, `postgres` or `mysql`");
+
+mod alias;
+mod connection;
+mod databases;
+mod error;
+mod failure;
+mod handle;
+mod model;
+mod routing;
+pub mod scope;
+mod site;
+mod telemetry;
+mod transaction;
+mod transaction_id;
+
+pub use alias::Alias;
+pub use connection::backend::Backend;
+#[cfg(feature = "mysql")]
+pub use connection::mysql::Mysql;
+#[cfg(feature = "postgres")]
+pub use connection::postgres::Postgres;
+#[cfg(feature = "sqlite")]
+pub use connection::sqlite::Sqlite;
+pub use databases::{
+    Database, DatabaseConfig, Databases, DatabasesBuilder, Entered, PoolConfig, PoolState, SqliteConfig,
+};
+pub use error::{Error, Result};
+pub use failure::{Failure, FailureClass};
+#[cfg(feature = "mysql")]
+pub use handle::MysqlConn;
+#[cfg(feature = "postgres")]
+pub use handle::PgConn;
+#[cfg(feature = "sqlite")]
+pub use handle::SqliteConn;
+pub use handle::{Conn, Handle, OwnedRows};
+pub use model::{Model, ModelInfo, Models};
+pub use multidb_macros::{Model, commit_manually, commit_on_success, transactional};
+pub use routing::{Access, Route, RouteRequest, Router, with_hint, with_routes};
+pub use scope::{
+    Atomic, AtomicMany, Propagation, Scope, atomic, atomic_app, atomic_many, atomic_on, connection, connection_on,
+};
+pub use transaction_id::TransactionId;
+
+/// Diesel, in the version that this library is built on.
+pub use diesel;
+/// r2d2, in the version that Diesel is built on.
+pub use diesel::r2d2;
+
+/// What most files of an application need.
+pub mod prelude {
+    #[cfg(feature = "mysql")]
+    pub use crate::MysqlConn;
+    #[cfg(feature = "postgres")]
+    pub use crate::PgConn;
+    #[cfg(feature = "sqlite")]
+    pub use crate::SqliteConn;
+    /// `batch_execute`, which Diesel's own prelude leaves out.
+    pub use diesel::connection::SimpleConnection as _;
+
+    pub use crate::{
+        Databases, Model, Route, RouteRequest, Router, atomic, commit_manually, commit_on_success, connection,
+        transactional,
+    };
+}
+
+/// What the macros expand to. No part of the public surface: it may change in any version.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::model::app_of;
+    pub use crate::scope::{Handles, Options, Returned, Target, run};
+    pub use crate::site::Site;
+}

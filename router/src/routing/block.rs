@@ -1,0 +1,92 @@
+//! Hints and routes that hold for a block of code on one thread.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::Router;
+
+/// Runs `block` with a hint that routers find with [`RouteRequest::hint`](crate::RouteRequest::hint): a tenant, the key
+/// of a shard. Hints reach routers on this thread and nothing else; of several of one type the innermost counts.
+pub fn with_hint<T>(value: impl Any + Send + Sync, block: impl FnOnce() -> T) -> T {
+    let _end = Pushed::new(&HINTS, Rc::new(value));
+    block()
+}
+
+/// Runs `block` with a router that is asked before all others, on this thread only. For tests, say.
+pub fn with_routes<T>(router: impl Router, block: impl FnOnce() -> T) -> T {
+    let _end = Pushed::new(&ROUTES, Rc::new(router));
+    block()
+}
+
+thread_local! {
+    static HINTS: RefCell<Stack<dyn Any>> = const { RefCell::new(Stack(None)) };
+    static ROUTES: RefCell<Stack<dyn Router>> = const { RefCell::new(Stack(None)) };
+}
+
+/// The hints that hold now.
+pub struct Hints(Stack<dyn Any>);
+
+impl Hints {
+    pub(super) fn current() -> Self {
+        Self(HINTS.with_borrow(Stack::clone))
+    }
+
+    pub(super) fn innermost<T: Any>(&self) -> Option<&T> {
+        self.0.iter().find_map(|hint| hint.downcast_ref())
+    }
+}
+
+/// The routers that are asked before all others, the innermost first.
+pub(super) fn overrides() -> Stack<dyn Router> {
+    ROUTES.with_borrow(Stack::clone)
+}
+
+/// A list that shares its tail: cloning the current one costs no allocation, and a router may open blocks of its own.
+pub(super) struct Stack<T: ?Sized>(Option<Rc<Node<T>>>);
+
+struct Node<T: ?Sized> {
+    value: Rc<T>,
+    outer: Stack<T>,
+}
+
+impl<T: ?Sized> Clone for Stack<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: ?Sized> Stack<T> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        let mut at = self;
+        std::iter::from_fn(move || {
+            let node = at.0.as_ref()?;
+            at = &node.outer;
+            Some(&*node.value)
+        })
+    }
+}
+
+/// Takes the block's entry away again, also when the block panics.
+struct Pushed<T: ?Sized + 'static> {
+    stack: &'static std::thread::LocalKey<RefCell<Stack<T>>>,
+    outer: Stack<T>,
+}
+
+impl<T: ?Sized + 'static> Pushed<T> {
+    fn new(stack: &'static std::thread::LocalKey<RefCell<Stack<T>>>, value: Rc<T>) -> Self {
+        let outer = stack.with_borrow(Stack::clone);
+        let node = Node { value, outer: outer.clone() };
+        stack.with_borrow_mut(|stack| *stack = Stack(Some(Rc::new(node))));
+        Self { stack, outer }
+    }
+}
+
+impl<T: ?Sized + 'static> Drop for Pushed<T> {
+    fn drop(&mut self) {
+        let outer = self.outer.clone();
+        // The entry is dropped only after the borrow has ended: its own drop may look at the stack.
+        let entry = self.stack.with_borrow_mut(|stack| std::mem::replace(stack, outer));
+        drop(entry);
+    }
+}

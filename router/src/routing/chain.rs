@@ -1,0 +1,96 @@
+//! The routers of an application, asked in order.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::block::{Hints, overrides};
+use super::route::Answer;
+use super::{Access, RouteRequest, Router};
+use crate::alias::Alias;
+use crate::error::{Error, Result};
+use crate::model::ModelInfo;
+
+/// What a database is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Model(&'static ModelInfo),
+    App { app: &'static str, module: Option<&'static str> },
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Model(model) => model.fmt(f),
+            Self::App { app, .. } => write!(f, "app `{app}`"),
+        }
+    }
+}
+
+/// The routers, in the order in which they are asked.
+#[derive(Default, Clone)]
+pub(crate) struct Chain {
+    routers: Vec<(&'static str, Arc<dyn Router>)>,
+}
+
+/// The name under which errors list the routers of `with_routes`.
+const OVERRIDE: &str = "with_routes";
+
+impl Chain {
+    pub(crate) fn push<R: Router>(&mut self, router: R) {
+        self.routers.push((std::any::type_name::<R>(), Arc::new(router)));
+    }
+
+    /// Finds the database among the configured ones. `find` gives a configured alias its index.
+    pub(crate) fn decide(
+        &self,
+        subject: Subject,
+        access: Access,
+        in_scope: bool,
+        find: impl Fn(&str) -> Option<usize>,
+        unknown: impl Fn(Alias, String) -> Error,
+    ) -> Result<usize> {
+        let hints = Hints::current();
+        let request = match subject {
+            Subject::Model(model) => {
+                RouteRequest::new(model.app(), Some(model), Some(model.module()), access, in_scope, &hints)
+            }
+            Subject::App { app, module } => RouteRequest::new(app, None, module, access, in_scope, &hints),
+        };
+        let overrides = overrides();
+        let overriding = overrides.iter().map(|router| (OVERRIDE, router));
+        let configured = self.routers.iter().map(|(name, router)| (*name, &**router));
+        for (name, router) in overriding.chain(configured) {
+            match router.select_db(&request).0 {
+                Answer::Pass => {}
+                Answer::Prefer(alias) => {
+                    if let Some(index) = find(alias.as_str()) {
+                        return Ok(index);
+                    }
+                }
+                Answer::To(alias) => {
+                    let found = find(alias.as_str());
+                    return found.ok_or_else(|| unknown(alias, format!("router `{name}` chose it for {subject}")));
+                }
+                Answer::Refuse(reason) => {
+                    return Err(Error::RouteRefused {
+                        router: name,
+                        subject: subject.to_string(),
+                        reason: reason.into_owned(),
+                    });
+                }
+            }
+        }
+        find(Alias::DEFAULT.as_str()).ok_or_else(|| unknown(Alias::DEFAULT, self.nobody(subject)))
+    }
+
+    /// Why it came to `default`.
+    fn nobody(&self, subject: Subject) -> String {
+        match &self.routers[..] {
+            [] => format!("needed for {subject}, since there is no router"),
+            routers => {
+                let names: Vec<String> = routers.iter().map(|(name, _)| format!("`{name}`")).collect();
+                format!("needed for {subject}, since no router had an opinion: {} passed", names.join(", "))
+            }
+        }
+    }
+}

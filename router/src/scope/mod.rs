@@ -1,0 +1,38 @@
+//! Scopes: what an annotated function and `atomic` open, and what may be asked of the open one.
+
+mod access;
+mod atomic;
+mod open;
+mod open_scope;
+mod options;
+mod run;
+
+pub use access::{connection, connection_on};
+pub use atomic::{Atomic, AtomicMany, atomic, atomic_app, atomic_many, atomic_on};
+pub use open_scope::Scope;
+pub use options::Propagation;
+
+#[doc(hidden)]
+pub use open::Target;
+#[doc(hidden)]
+pub use options::Options;
+#[doc(hidden)]
+pub use run::{Handles, Returned, run};
+
+use crate::transaction;
+use crate::transaction_id::TransactionId;
+
+/// How many levels the open transaction has: 0 outside of any scope, 1 in the outermost one.
+pub fn depth() -> usize {
+    transaction::top(|transaction| transaction.gate().depth() as usize).unwrap_or(0)
+}
+
+/// Whether the open transaction can't be committed any more, because the database refused a statement.
+pub fn is_doomed() -> bool {
+    transaction::top(|transaction| transaction.gate().doomed().is_some()).unwrap_or(false)
+}
+
+/// The name of the open transaction, for logs; `None` outside of any scope.
+pub fn current() -> Option<TransactionId> {
+    transaction::top(|transaction| transaction.id().clone())
+}

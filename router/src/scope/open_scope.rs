@@ -1,0 +1,70 @@
+//! An open scope.
+
+use std::sync::Arc;
+
+use super::open::{self, Opened, Target};
+use super::options::Options;
+use crate::databases::Databases;
+use crate::error::{Error, Result};
+use crate::handle::{Handle, Origin};
+use crate::model::Model;
+use crate::site::Site;
+use crate::transaction::{self, Ticket, Verdict};
+
+/// An open scope over the models that it lists: what [`atomic_many`](crate::atomic_many) lends its closure.
+pub struct Scope<'a> {
+    site: Site,
+    targets: &'a [Target],
+    databases: Databases,
+    indices: Vec<usize>,
+    ticket: Option<Ticket>,
+}
+
+impl<'a> Scope<'a> {
+    pub(super) fn open(site: Site, targets: &'a [Target], options: Options) -> Result<Self> {
+        let Opened { ticket, databases, indices } = open::open(site, targets, options)?;
+        Ok(Self { site, targets, databases, indices, ticket: Some(ticket) })
+    }
+
+    pub(super) fn close(mut self, verdict: Verdict) -> Result<()> {
+        let ticket = self.ticket.take().expect("a scope is closed once");
+        transaction::leave(ticket, verdict)
+    }
+
+    /// A handle on the database of one of the scope's models.
+    ///
+    /// # Errors
+    /// [`Error::WrongBackend`] where the handle doesn't fit, [`Error::NotAtomic`] where the model was not listed and
+    /// lives on another database.
+    pub fn conn<M: Model, H: Handle>(&self) -> Result<H> {
+        let listed = self.targets.iter().position(|target| matches!(target, Target::Model(info) if *info == M::info()));
+        match listed {
+            Some(index) => self.handle(index),
+            None => super::access::connection::<M, H>(),
+        }
+    }
+
+    /// A handle on the database of the target at `index`.
+    pub(super) fn handle<H: Handle>(&self, index: usize) -> Result<H> {
+        let database = self.indices[index];
+        let slot = transaction::top(|open| open.branch(database).map(|branch| Arc::clone(&branch.slot)));
+        let slot = slot.flatten().ok_or_else(|| Error::no_scope(format!("a handle for {}", self.targets[index])))?;
+        let asked = || format!("{} for {}", self.site, self.targets[index]);
+        H::open(Origin::Scope(slot, self.databases.at(database)), &asked)
+    }
+}
+
+impl Drop for Scope<'_> {
+    fn drop(&mut self) {
+        // The second line: a panic is caught where the scope is run, so a scope is closed in all ordinary cases.
+        if let Some(ticket) = self.ticket.take() {
+            let _ = transaction::leave(ticket, Verdict::Undo);
+        }
+    }
+}
+
+impl std::fmt::Debug for Scope<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scope").field("site", &self.site).field("targets", &self.targets).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,107 @@
+//! Running a body in a scope: the thin generic shell around the two ends, which are not generic.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use super::open::Target;
+use super::open_scope::Scope;
+use super::options::Options;
+use crate::error::{Error, Result};
+use crate::handle::Handle;
+use crate::site::Site;
+use crate::transaction::Verdict;
+
+/// What a body returns: a `Result` whose error can carry an [`Error`].
+#[diagnostic::on_unimplemented(
+    message = "a transaction's function must return a `Result` whose error implements `From<multidb::Error>`, and this \
+               returns `{Self}`",
+    label = "can't carry the library's errors",
+    note = "give the error type a variant such as `#[error(transparent)] Database(#[from] multidb::Error)`"
+)]
+pub trait Returned {
+    /// The error of a scope that could not be opened or committed.
+    fn from_error(error: Error) -> Self;
+    /// Whether the scope commits.
+    fn is_ok(&self) -> bool;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T, E: From<Error>> Returned for Result<T, E> {
+    fn from_error(error: Error) -> Self {
+        Err(error.into())
+    }
+
+    fn is_ok(&self) -> bool {
+        Result::is_ok(self)
+    }
+}
+
+/// The handles that a body takes: a tuple of types that implement [`Handle`].
+pub trait Handles: Sized {
+    /// Opens each on the database of the target at its index.
+    ///
+    /// # Errors
+    /// [`Error::WrongBackend`].
+    fn open(scope: &Scope<'_>, indices: &[usize]) -> Result<Self>;
+}
+
+macro_rules! handles {
+    ($($name:ident $at:literal)*) => {
+        impl<$($name: Handle),*> Handles for ($($name,)*) {
+            fn open(scope: &Scope<'_>, indices: &[usize]) -> Result<Self> {
+                let _ = (scope, indices);
+                Ok(($(scope.handle::<$name>(indices[$at])?,)*))
+            }
+        }
+    };
+}
+
+handles!();
+handles!(A 0);
+handles!(A 0 B 1);
+handles!(A 0 B 1 C 2);
+handles!(A 0 B 1 C 2 D 3);
+handles!(A 0 B 1 C 2 D 3 E 4);
+handles!(A 0 B 1 C 2 D 3 E 4 F 5);
+handles!(A 0 B 1 C 2 D 3 E 4 F 5 G 6);
+handles!(A 0 B 1 C 2 D 3 E 4 F 5 G 6 H 7);
+
+/// What the attribute expands to.
+pub fn run<H: Handles, R: Returned, const N: usize>(
+    site: &'static Site,
+    targets: &[Target],
+    options: Options,
+    indices: [usize; N],
+    body: impl FnOnce(&mut H) -> R,
+) -> R {
+    run_scope(*site, targets, options, |scope| match H::open(scope, &indices) {
+        Ok(mut handles) => body(&mut handles),
+        Err(error) => R::from_error(error),
+    })
+}
+
+/// Opens a scope, runs the body in it, and commits or rolls back.
+pub(super) fn run_scope<R: Returned>(
+    site: Site,
+    targets: &[Target],
+    options: Options,
+    body: impl FnOnce(&Scope<'_>) -> R,
+) -> R {
+    let scope = match Scope::open(site, targets, options) {
+        Ok(scope) => scope,
+        Err(error) => return R::from_error(error),
+    };
+    match catch_unwind(AssertUnwindSafe(|| body(&scope))) {
+        Ok(returned) => {
+            let verdict = if returned.is_ok() { Verdict::Keep } else { Verdict::Undo };
+            match scope.close(verdict) {
+                Ok(()) => returned,
+                Err(error) => R::from_error(error),
+            }
+        }
+        Err(panic) => {
+            // Rolled back and given back first: r2d2 would discard the connection while the thread panics.
+            let _ = scope.close(Verdict::Undo);
+            resume_unwind(panic)
+        }
+    }
+}

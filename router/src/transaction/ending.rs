@@ -1,0 +1,209 @@
+//! Ending a level or a whole transaction.
+
+use std::sync::Arc;
+
+use super::stack::{self, Branch, Opener, Ticket, Transaction};
+use crate::connection::gate::Gate;
+use crate::connection::slot::Outcome;
+use crate::error::{Error, Result};
+use crate::failure::{Failure, FailureClass};
+use crate::telemetry::TARGET;
+
+/// How the body of a scope ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It returned `Ok`.
+    Keep,
+    /// It returned `Err` or panicked.
+    Undo,
+}
+
+/// Ends the level of a ticket. `Ok` means: kept if that was the verdict, and undone if that was.
+///
+/// A failure to undo is an event, never an error: it must not hide the error that the body returned. What could not be
+/// undone dooms the level below, or is discarded with its connection.
+pub(crate) fn leave(ticket: Ticket, verdict: Verdict) -> Result<()> {
+    let leaked = take_leaked(&ticket);
+    leaked.iter().rev().for_each(discard);
+    if ticket.level == 1 {
+        let transaction = stack::with(|stack| {
+            let at = stack.iter().rposition(|transaction| transaction.serial == ticket.serial)?;
+            Some(stack.remove(at))
+        });
+        let Some(transaction) = transaction else {
+            return Err(gone());
+        };
+        end_transaction(&transaction, verdict)
+    } else {
+        end_level(ticket, verdict)
+    }
+}
+
+/// Ends levels that their handle no longer can, because it is dropped: undone, also from another thread.
+pub(crate) fn abandon(ticket: Ticket, branch: &dyn crate::connection::slot::AnySlot, gate: &Gate) {
+    if ticket.thread == std::thread::current().id() {
+        // `leave` tells of its own failures.
+        let _ = leave(ticket, Verdict::Undo);
+        return;
+    }
+    // The other thread's stack can't be reached. A gate without depth is what makes that thread forget the transaction.
+    gate.set_depth(0, gate.site());
+    if let Err(error) = branch.roll_back() {
+        tell("a transaction that its handle left open could not be rolled back", branch.alias(), &error);
+    }
+}
+
+/// Transactions that were opened above the ticket's and never ended.
+fn take_leaked(ticket: &Ticket) -> Vec<Transaction> {
+    stack::with(|stack| match stack.iter().rposition(|transaction| transaction.serial == ticket.serial) {
+        Some(at) if at + 1 < stack.len() => stack.split_off(at + 1),
+        _ => Vec::new(),
+    })
+}
+
+fn discard(transaction: &Transaction) {
+    let site = transaction.outermost();
+    tracing::error!(target: TARGET, %site, "a transaction was left open and is rolled back");
+    roll_back_all(&transaction.gate, &transaction.branches);
+}
+
+fn gone() -> Error {
+    Error::no_scope("ending a transaction that has ended already")
+}
+
+/// What has to be known of a level to end it, taken out so that nothing stays borrowed.
+struct Leaving {
+    gate: Arc<Gate>,
+    branches: Vec<Branch>,
+    outer: crate::site::Site,
+}
+
+fn end_level(ticket: Ticket, verdict: Verdict) -> Result<()> {
+    let Some(Leaving { gate, branches, outer }) = stack::with(|stack| take_level(stack, &ticket)) else {
+        return Err(gone());
+    };
+    let Ticket { serial, level, .. } = ticket;
+    let depth = level - 1;
+    let doomed = if verdict == Verdict::Keep { gate.doomed() } else { None };
+    gate.set_depth(depth, outer);
+    let result = match (verdict, doomed) {
+        (Verdict::Keep, None) => release(&branches, depth),
+        (Verdict::Keep, Some(error)) => {
+            undo(&gate, &branches, depth);
+            Err(error)
+        }
+        (Verdict::Undo, _) => {
+            undo(&gate, &branches, depth);
+            Ok(())
+        }
+    };
+    stack::with(|stack| {
+        if let Some(transaction) = stack.iter_mut().rev().find(|transaction| transaction.serial == serial) {
+            transaction.branches = branches;
+        }
+    });
+    result
+}
+
+fn take_level(stack: &mut [Transaction], ticket: &Ticket) -> Option<Leaving> {
+    let transaction = stack.iter_mut().rev().find(|transaction| transaction.serial == ticket.serial)?;
+    let depth = ticket.level as usize - 1;
+    if transaction.frames.len() <= depth {
+        return None;
+    }
+    doom_leaked_levels(transaction, ticket.level);
+    transaction.frames.truncate(depth);
+    let outer = transaction.frames.last()?.site;
+    Some(Leaving { gate: Arc::clone(&transaction.gate), branches: std::mem::take(&mut transaction.branches), outer })
+}
+
+/// A handle began a transaction inside this level and never ended it.
+fn doom_leaked_levels(transaction: &Transaction, level: u32) {
+    if transaction.gate.depth() > level {
+        let leaked = transaction.frames[level as usize..].iter().find(|frame| frame.opener == Opener::Handle);
+        let site = leaked.map_or_else(|| transaction.gate.site(), |frame| frame.site);
+        let text = format!("a transaction that a handle began in {site} was never ended");
+        transaction.gate.doom(level, Failure::new(FailureClass::Other, text));
+    }
+}
+
+fn release(branches: &[Branch], depth: u32) -> Result<()> {
+    let mut result = Ok(());
+    for branch in branches {
+        // Each branch is told, whatever the others said: its levels must not run ahead of the transaction's.
+        result = result.and(branch.slot.release(depth));
+    }
+    result
+}
+
+fn undo(gate: &Gate, branches: &[Branch], depth: u32) {
+    for branch in branches {
+        if let Err(error) = branch.slot.roll_back_to(depth) {
+            tell("a level could not be rolled back", branch.slot.alias(), &error);
+        }
+    }
+    // A branch that could not be undone has doomed the level below, which this leaves doomed.
+    gate.lift(depth);
+}
+
+fn end_transaction(transaction: &Transaction, verdict: Verdict) -> Result<()> {
+    doom_leaked_levels(transaction, 1);
+    let Transaction { gate, branches, .. } = transaction;
+    let doomed = if verdict == Verdict::Keep { gate.doomed() } else { None };
+    gate.set_depth(0, transaction.outermost());
+    match (verdict, doomed) {
+        (Verdict::Keep, None) => commit_all(transaction),
+        (Verdict::Keep, Some(error)) => {
+            roll_back_all(gate, branches);
+            Err(error)
+        }
+        (Verdict::Undo, _) => {
+            roll_back_all(gate, branches);
+            Ok(())
+        }
+    }
+}
+
+/// Commits every branch, the last listed first, as nested blocks do.
+fn commit_all(transaction: &Transaction) -> Result<()> {
+    let mut committed = Vec::new();
+    let mut branches = transaction.branches.iter().rev();
+    while let Some(branch) = branches.next() {
+        let begun = branch.slot.begun();
+        let error = match branch.slot.commit() {
+            Outcome::Committed => {
+                if begun {
+                    committed.push(branch.slot.alias().clone());
+                }
+                continue;
+            }
+            Outcome::RolledBack(error) => error,
+            Outcome::Unknown => {
+                Error::OutcomeUnknown { id: transaction.id().clone(), databases: vec![branch.slot.alias().clone()] }
+            }
+        };
+        let left: Vec<Branch> = branches.cloned().collect();
+        roll_back_all(&transaction.gate, &left);
+        if committed.is_empty() {
+            return Err(error);
+        }
+        tell("a transaction over several databases was committed in part", branch.slot.alias(), &error);
+        let mut failed = vec![branch.slot.alias().clone()];
+        failed.extend(left.iter().map(|branch| branch.slot.alias().clone()));
+        return Err(Error::PartialCommit { committed, failed });
+    }
+    Ok(())
+}
+
+fn roll_back_all(gate: &Gate, branches: &[Branch]) {
+    gate.set_depth(0, gate.site());
+    for branch in branches {
+        if let Err(error) = branch.slot.roll_back() {
+            tell("a transaction could not be rolled back; its connection is discarded", branch.slot.alias(), &error);
+        }
+    }
+}
+
+fn tell(what: &'static str, alias: &crate::alias::Alias, error: &Error) {
+    tracing::error!(target: TARGET, %alias, %error, "{what}");
+}

@@ -1,0 +1,14 @@
+//! The transactions that are open on this thread.
+//!
+//! A transaction has one or more *branches*, one for each database that it touches, and *levels*, one for each scope
+//! in it. A level belongs to the transaction, not to a database: leaving a nested scope by error rolls every branch
+//! back to that level. So a function that nests means the same whether its models share a database or not.
+
+mod ending;
+mod stack;
+
+pub(crate) use ending::{Verdict, abandon, leave};
+pub(crate) use stack::{Opener, Ticket, any, begin, nest, top};
+
+/// The most levels of one transaction, and the most transactions of one thread.
+pub(crate) const LEVELS_LIMIT: u32 = 1_000;

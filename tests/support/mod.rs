@@ -1,0 +1,4 @@
+//! What tests on real servers need.
+
+pub mod proxy;
+pub mod servers;

@@ -1,0 +1,421 @@
+//! A TCP proxy between a client and a server that can lose requests or replies.
+//!
+//! With it a test can ask what happens when a `COMMIT` gets lost, or, worse, when the
+//! server carried it out and only the answer got lost.
+//!
+//! It looks for the needle in the plain bytes, so the connection must not use TLS. Each
+//! chunk that the client sends is searched together with the end of the one before, so a
+//! needle that arrives in two packets is found too.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// How long the proxy tries to reach the server.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// A running proxy. Once it is dropped it takes no more clients; connections that exist go on.
+pub struct Proxy {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    rule: Mutex<Option<Rule>>,
+    hit: AtomicBool,
+    closed: AtomicBool,
+}
+
+#[derive(Clone, Copy)]
+struct Rule {
+    needle: &'static [u8],
+    loses: Loses,
+}
+
+#[derive(Clone, Copy)]
+enum Loses {
+    Request,
+    Reply,
+}
+
+impl Proxy {
+    /// Starts a proxy to `target` on a free port of this machine.
+    pub fn start(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let addr = listener.local_addr().expect("the port that was bound");
+        let shared = Arc::new(Shared::default());
+        let of_listener = Arc::clone(&shared);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                if of_listener.closed.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(client) = client else { continue };
+                let of_connection = Arc::clone(&of_listener);
+                // An error ends this connection, and the client sees that.
+                thread::spawn(move || carry(client, target, &of_connection));
+            }
+        });
+        Self { addr, shared }
+    }
+
+    /// Where clients connect.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The same URL with the proxy's host and port.
+    pub fn url(&self, original: &str) -> String {
+        let (scheme, rest) = original.split_once("://").expect("a URL with a scheme");
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let user = authority.rfind('@').map_or("", |at| &authority[..=at]);
+        format!("{scheme}://{user}{}{path}", self.addr)
+    }
+
+    /// From now on, when a client sends the needle: lets the server carry it out, waits for
+    /// the first bytes of its answer, drops them and closes the connection.
+    ///
+    /// The first bytes must mean that the server is done. They do for a simple query. They do
+    /// not for a statement that is prepared first: there they only say that it is prepared.
+    pub fn drop_replies_when(&self, needle: &'static [u8]) {
+        self.set(needle, Loses::Reply);
+    }
+
+    /// From now on, when a client sends the needle: closes the connection. The server never
+    /// gets the whole request.
+    pub fn drop_requests_when(&self, needle: &'static [u8]) {
+        self.set(needle, Loses::Request);
+    }
+
+    /// Whether something was lost since the rule was set.
+    pub fn hit(&self) -> bool {
+        self.shared.hit.load(Ordering::SeqCst)
+    }
+
+    /// Loses nothing from now on, and forgets that it did.
+    pub fn clear(&self) {
+        *self.shared.rule() = None;
+        self.shared.hit.store(false, Ordering::SeqCst);
+    }
+
+    fn set(&self, needle: &'static [u8], loses: Loses) {
+        assert!(!needle.is_empty(), "an empty needle is in everything");
+        self.shared.hit.store(false, Ordering::SeqCst);
+        *self.shared.rule() = Some(Rule { needle, loses });
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        // Wakes the listener, so that it sees the change. If this fails it is gone already.
+        let _ = TcpStream::connect(self.addr);
+    }
+}
+
+impl Shared {
+    fn rule(&self) -> MutexGuard<'_, Option<Rule>> {
+        self.rule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Carries one connection until one side ends it or the rule applies.
+fn carry(client: TcpStream, target: SocketAddr, shared: &Arc<Shared>) -> io::Result<()> {
+    let server = TcpStream::connect_timeout(&target, CONNECT_LIMIT)?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+
+    let lose_reply = Arc::new(AtomicBool::new(false));
+    let (client_again, server_again) = (client.try_clone()?, server.try_clone()?);
+    let (shared_again, lose_reply_again) = (Arc::clone(shared), Arc::clone(&lose_reply));
+    thread::spawn(move || carry_replies(server_again, client_again, &shared_again, &lose_reply_again));
+    carry_requests(client, server, shared, &lose_reply)
+}
+
+fn carry_requests(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    shared: &Shared,
+    lose_reply: &AtomicBool,
+) -> io::Result<()> {
+    let mut tail = Vec::new();
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(length @ 1..) = client.read(&mut buffer) {
+        let chunk = &buffer[..length];
+        let rule = *shared.rule();
+        match rule {
+            None => tail.clear(),
+            Some(Rule { needle, loses }) if completes(&mut tail, chunk, needle) => match loses {
+                Loses::Request => {
+                    shared.hit.store(true, Ordering::SeqCst);
+                    server.shutdown(Shutdown::Both)?;
+                    return client.shutdown(Shutdown::Both);
+                }
+                // Set before the request goes out, or the answer could come first. The loop
+                // goes on, because the rest of the request may be in the next chunk.
+                Loses::Reply => lose_reply.store(true, Ordering::SeqCst),
+            },
+            Some(_) => {}
+        }
+        if server.write_all(chunk).is_err() {
+            break;
+        }
+    }
+    // The server may still answer what it got.
+    server.shutdown(Shutdown::Write)
+}
+
+fn carry_replies(
+    mut server: TcpStream,
+    mut client: TcpStream,
+    shared: &Shared,
+    lose_reply: &AtomicBool,
+) -> io::Result<()> {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(length @ 1..) = server.read(&mut buffer) {
+        if lose_reply.load(Ordering::SeqCst) {
+            shared.hit.store(true, Ordering::SeqCst);
+            break;
+        }
+        if client.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+    }
+    // Each of the two may be closed already.
+    let _ = server.shutdown(Shutdown::Both);
+    client.shutdown(Shutdown::Both)
+}
+
+/// Whether the needle ends in this chunk. Keeps the end of the chunk in `tail`, for a needle
+/// that goes on in the next one.
+fn completes(tail: &mut Vec<u8>, chunk: &[u8], needle: &[u8]) -> bool {
+    let keep_end = |tail: &mut Vec<u8>| {
+        let surplus = tail.len().saturating_sub(needle.len() - 1);
+        tail.drain(..surplus);
+    };
+    // The needle may be another one than last time.
+    keep_end(tail);
+    tail.extend_from_slice(chunk);
+    let found = tail.windows(needle.len()).any(|window| window == needle);
+    keep_end(tail);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{self, Receiver};
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// A server that sends everything back.
+    struct Echo {
+        addr: SocketAddr,
+        received: Receiver<Vec<u8>>,
+    }
+
+    impl Echo {
+        fn start() -> Self {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let addr = listener.local_addr().unwrap();
+            let (sender, received) = mpsc::channel();
+            thread::spawn(move || {
+                for stream in listener.incoming() {
+                    let (mut stream, sender) = (stream.unwrap(), sender.clone());
+                    thread::spawn(move || {
+                        let mut all = Vec::new();
+                        let mut buffer = [0; 4096];
+                        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                            all.extend_from_slice(&buffer[..length]);
+                            if stream.write_all(&buffer[..length]).is_err() {
+                                break;
+                            }
+                        }
+                        // The test may have ended.
+                        let _ = sender.send(all);
+                    });
+                }
+            });
+            Self { addr, received }
+        }
+
+        /// What the server got on a connection, once that connection ended.
+        fn received(&self) -> Vec<u8> {
+            self.received
+                .recv_timeout(LIMIT)
+                .expect("a connection that ended")
+        }
+    }
+
+    struct Client(TcpStream);
+
+    impl Client {
+        fn connect(proxy: &Proxy) -> Self {
+            let stream = TcpStream::connect(proxy.addr()).unwrap();
+            stream.set_read_timeout(Some(LIMIT)).unwrap();
+            stream.set_nodelay(true).unwrap();
+            Self(stream)
+        }
+
+        fn send(&mut self, bytes: &[u8]) {
+            self.0.write_all(bytes).unwrap();
+        }
+
+        /// Sends, and waits until the same came back.
+        fn exchange(&mut self, bytes: &[u8]) {
+            self.send(bytes);
+            let mut reply = vec![0; bytes.len()];
+            self.0.read_exact(&mut reply).unwrap();
+            assert_eq!(reply, bytes);
+        }
+
+        /// Whether the connection was closed without another byte.
+        fn hears_nothing(&mut self) -> bool {
+            match self.0.read(&mut [0; 64]) {
+                Ok(length) => length == 0,
+                Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+            }
+        }
+    }
+
+    fn start() -> (Echo, Proxy) {
+        let echo = Echo::start();
+        let proxy = Proxy::start(echo.addr);
+        (echo, proxy)
+    }
+
+    #[test]
+    fn without_a_rule_everything_passes_both_ways() {
+        let (echo, proxy) = start();
+        let sent: Vec<u8> = (0..1_000_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+        let mut client = Client::connect(&proxy);
+        let mut writer = client.0.try_clone().unwrap();
+        let to_send = sent.clone();
+        let writing = thread::spawn(move || {
+            writer.write_all(&to_send).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut reply = Vec::new();
+        client.0.read_to_end(&mut reply).unwrap();
+        writing.join().unwrap();
+        assert!(reply == sent, "the reply differs");
+        assert!(echo.received() == sent, "the server got something else");
+        assert!(!proxy.hit());
+    }
+
+    #[test]
+    fn a_lost_reply_belongs_to_a_request_that_the_server_got() {
+        let (echo, proxy) = start();
+        proxy.drop_replies_when(b"COMMIT");
+        let mut client = Client::connect(&proxy);
+        client.exchange(b"INSERT;");
+        assert!(!proxy.hit());
+        client.send(b"COMMIT;");
+        assert!(client.hears_nothing());
+        assert!(proxy.hit());
+        assert_eq!(echo.received(), b"INSERT;COMMIT;");
+    }
+
+    #[test]
+    fn a_lost_request_never_reaches_the_server() {
+        let (echo, proxy) = start();
+        proxy.drop_requests_when(b"COMMIT");
+        let mut client = Client::connect(&proxy);
+        client.exchange(b"INSERT;");
+        assert!(!proxy.hit());
+        client.send(b"COMMIT;");
+        assert!(client.hears_nothing());
+        assert!(proxy.hit());
+        assert_eq!(echo.received(), b"INSERT;");
+    }
+
+    #[test]
+    fn a_needle_in_two_packets_loses_the_reply() {
+        let (echo, proxy) = start();
+        proxy.drop_replies_when(b"COMMIT");
+        let mut client = Client::connect(&proxy);
+        client.exchange(b"...COM");
+        client.send(b"MIT;");
+        assert!(client.hears_nothing());
+        assert!(proxy.hit());
+        assert_eq!(echo.received(), b"...COMMIT;");
+    }
+
+    #[test]
+    fn a_needle_in_packets_of_one_byte_loses_the_request() {
+        let (echo, proxy) = start();
+        proxy.drop_requests_when(b"COMMIT");
+        let mut client = Client::connect(&proxy);
+        for byte in b"COMCOMMI" {
+            client.exchange(&[*byte]);
+        }
+        client.send(b"T");
+        assert!(client.hears_nothing());
+        assert!(proxy.hit());
+        assert_eq!(echo.received(), b"COMCOMMI");
+    }
+
+    #[test]
+    fn what_was_sent_before_the_rule_is_not_searched() {
+        let (echo, proxy) = start();
+        let mut client = Client::connect(&proxy);
+        client.exchange(b"COMMIT;");
+        proxy.drop_requests_when(b"COMMIT");
+        client.exchange(b"COM");
+        proxy.clear();
+        client.exchange(b"PARE;");
+        proxy.drop_requests_when(b"COMMIT");
+        client.exchange(b"MIT;");
+        assert!(!proxy.hit());
+        drop(client);
+        assert_eq!(echo.received(), b"COMMIT;COMPARE;MIT;");
+    }
+
+    #[test]
+    fn a_rule_applies_to_every_connection_until_it_is_cleared() {
+        let (_echo, proxy) = start();
+        proxy.drop_replies_when(b"COMMIT");
+        for _ in 0..2 {
+            let mut client = Client::connect(&proxy);
+            client.send(b"COMMIT;");
+            assert!(client.hears_nothing());
+            assert!(proxy.hit());
+        }
+        proxy.clear();
+        assert!(!proxy.hit());
+        Client::connect(&proxy).exchange(b"COMMIT;");
+        assert!(!proxy.hit());
+    }
+
+    #[test]
+    fn a_server_that_is_gone_closes_the_connection() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let nobody = listener.local_addr().unwrap();
+        drop(listener);
+        let proxy = Proxy::start(nobody);
+        assert!(Client::connect(&proxy).hears_nothing());
+    }
+
+    #[test]
+    fn a_url_keeps_all_but_its_host_and_port() {
+        let (_echo, proxy) = start();
+        let addr = proxy.addr();
+        for (original, expected) in [
+            (
+                "postgres://tester:secret@127.0.0.1:5432/test",
+                format!("postgres://tester:secret@{addr}/test"),
+            ),
+            (
+                "mysql://a%40b:c@db.example/test?x=y@z",
+                format!("mysql://a%40b:c@{addr}/test?x=y@z"),
+            ),
+            ("postgres://localhost", format!("postgres://{addr}")),
+        ] {
+            assert_eq!(proxy.url(original), expected);
+        }
+    }
+}

@@ -1,0 +1,16 @@
+use multidb::prelude::*;
+
+struct Plain;
+
+fn touch(_conn: &mut SqliteConn) -> Result<i64, multidb::Error> {
+    Ok(1)
+}
+
+#[transactional(Plain)]
+fn debit(#[conn] conn: &mut SqliteConn, id: i64) -> Result<i64, multidb::Error> {
+    Ok(touch(conn)? + id)
+}
+
+fn main() {
+    debit(1).ok();
+}

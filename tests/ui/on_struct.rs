@@ -1,0 +1,8 @@
+use multidb::prelude::*;
+
+#[transactional]
+struct Account;
+
+fn main() {
+    let _ = Account;
+}
