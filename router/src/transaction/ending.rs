@@ -35,7 +35,7 @@ pub(crate) fn leave(ticket: Ticket, verdict: Verdict) -> Result<()> {
         };
         end_transaction(&transaction, verdict)
     } else {
-        end_level(ticket, verdict)
+        end_level(ticket.serial, ticket.level, verdict)
     }
 }
 
@@ -78,11 +78,10 @@ struct Leaving {
     outer: crate::site::Site,
 }
 
-fn end_level(ticket: Ticket, verdict: Verdict) -> Result<()> {
-    let Some(Leaving { gate, branches, outer }) = stack::with(|stack| take_level(stack, &ticket)) else {
+fn end_level(serial: u64, level: u32, verdict: Verdict) -> Result<()> {
+    let Some(Leaving { gate, branches, outer }) = stack::with(|stack| take_level(stack, serial, level)) else {
         return Err(gone());
     };
-    let Ticket { serial, level, .. } = ticket;
     let depth = level - 1;
     let doomed = if verdict == Verdict::Keep { gate.doomed() } else { None };
     gate.set_depth(depth, outer);
@@ -105,13 +104,13 @@ fn end_level(ticket: Ticket, verdict: Verdict) -> Result<()> {
     result
 }
 
-fn take_level(stack: &mut [Transaction], ticket: &Ticket) -> Option<Leaving> {
-    let transaction = stack.iter_mut().rev().find(|transaction| transaction.serial == ticket.serial)?;
-    let depth = ticket.level as usize - 1;
+fn take_level(stack: &mut [Transaction], serial: u64, level: u32) -> Option<Leaving> {
+    let transaction = stack.iter_mut().rev().find(|transaction| transaction.serial == serial)?;
+    let depth = level as usize - 1;
     if transaction.frames.len() <= depth {
         return None;
     }
-    doom_leaked_levels(transaction, ticket.level);
+    doom_leaked_levels(transaction, level);
     transaction.frames.truncate(depth);
     let outer = transaction.frames.last()?.site;
     Some(Leaving { gate: Arc::clone(&transaction.gate), branches: std::mem::take(&mut transaction.branches), outer })
