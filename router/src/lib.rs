@@ -42,7 +42,7 @@ pub use handle::MysqlConn;
 pub use handle::PgConn;
 #[cfg(feature = "sqlite")]
 pub use handle::SqliteConn;
-pub use handle::{Conn, Handle, OwnedRows};
+pub use handle::{Conn, Handle};
 pub use model::{Model, ModelInfo, Models};
 pub use multidb_macros::{Model, commit_manually, commit_on_success, transactional};
 pub use routing::{Access, Route, RouteRequest, Router, with_hint, with_routes};

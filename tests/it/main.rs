@@ -1,1 +1,63 @@
-fn main() {}
+//! The library on real databases. Each file of `each/` is compiled once for each backend, and runs the same claims
+//! there. What the database holds is always read through a plain Diesel connection of the test's own.
+
+#![cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod fixture;
+mod recorder;
+
+/// The claims of `each/` on one backend.
+macro_rules! backend {
+    ($feature:literal, $name:ident, $kind:ident, $handle:ident, $raw:ident) => {
+        #[cfg(feature = $feature)]
+        #[path = "each"]
+        mod $name {
+            pub(crate) use diesel::$raw as Raw;
+            pub(crate) use multidb::$handle as H;
+
+            pub(crate) const KIND: crate::fixture::Kind = crate::fixture::Kind::$kind;
+
+            mod database;
+            pub(crate) use database::*;
+
+            mod composition;
+            mod doom;
+            mod handle;
+            mod handle_transactions;
+            mod levels;
+            mod pools;
+            mod routes;
+        }
+    };
+}
+
+#[cfg(feature = "mysql")]
+mod mysql_only;
+#[cfg(feature = "postgres")]
+mod postgres_only;
+#[cfg(feature = "sqlite")]
+mod sqlite_only;
+mod wrong_backend;
+
+/// The claims of `each_server/` on a backend that is a server.
+macro_rules! server {
+    ($feature:literal, $name:ident, $backend:ident) => {
+        #[cfg(feature = $feature)]
+        #[path = "each_server"]
+        mod $name {
+            pub(crate) use crate::$backend::*;
+
+            mod lost;
+        }
+    };
+}
+
+backend!("sqlite", sqlite, Sqlite, SqliteConn, SqliteConnection);
+backend!("postgres", postgres, Postgres, PgConn, PgConnection);
+backend!("mysql", mysql, Mysql, MysqlConn, MysqlConnection);
+server!("postgres", postgres_server, postgres);
+server!("mysql", mysql_server, mysql);

@@ -245,9 +245,7 @@ mod tests {
 
         /// What the server got on a connection, once that connection ended.
         fn received(&self) -> Vec<u8> {
-            self.received
-                .recv_timeout(LIMIT)
-                .expect("a connection that ended")
+            self.received.recv_timeout(LIMIT).expect("a connection that ended")
         }
     }
 
@@ -405,14 +403,8 @@ mod tests {
         let (_echo, proxy) = start();
         let addr = proxy.addr();
         for (original, expected) in [
-            (
-                "postgres://tester:secret@127.0.0.1:5432/test",
-                format!("postgres://tester:secret@{addr}/test"),
-            ),
-            (
-                "mysql://a%40b:c@db.example/test?x=y@z",
-                format!("mysql://a%40b:c@{addr}/test?x=y@z"),
-            ),
+            ("postgres://tester:secret@127.0.0.1:5432/test", format!("postgres://tester:secret@{addr}/test")),
+            ("mysql://a%40b:c@db.example/test?x=y@z", format!("mysql://a%40b:c@{addr}/test?x=y@z")),
             ("postgres://localhost", format!("postgres://{addr}")),
         ] {
             assert_eq!(proxy.url(original), expected);

@@ -89,10 +89,7 @@ fn url_of(server: Server) -> Option<String> {
         );
         // The test harness would hide what `eprintln!` writes. If nobody can
         // read the note, the tests are still left out.
-        let _ = writeln!(
-            io::stderr(),
-            "left out: tests on {title} (run scripts/test to include them)"
-        );
+        let _ = writeln!(io::stderr(), "left out: tests on {title} (run scripts/test to include them)");
     }
     url
 }

@@ -75,8 +75,8 @@ impl Gate {
         if self.streams.load(Relaxed) == 0 {
             return Ok(());
         }
-        let reason = "rows of an earlier query are still being read in this transaction; read them all first (`load`), \
-                      or read them with the loading mode `multidb::OwnedRows`";
+        let reason = "rows of an earlier query are still being read in this transaction; read them all first, with \
+                      `load` in place of `load_iter`";
         Err(Error::Busy { database: database.clone(), reason })
     }
 

@@ -5,12 +5,10 @@ mod cursor;
 mod dispatch;
 mod load;
 mod manager;
-mod row;
 mod traits;
 
 pub use conn::Conn;
 pub use dispatch::Handle;
-pub use load::OwnedRows;
 
 pub(crate) use dispatch::Origin;
 

@@ -1,0 +1,202 @@
+//! Connections that die.
+
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::sql_types::BigInt;
+use multidb::{Databases, Error, atomic, connection, scope};
+
+use super::*;
+use crate::fixture::Kind;
+use crate::support::proxy::Proxy;
+
+/// What a client sends that commits.
+const COMMIT: &[u8] = b"COMMIT";
+
+#[derive(QueryableByName)]
+struct Session {
+    #[diesel(sql_type = BigInt)]
+    id: i64,
+}
+
+/// Kills every connection that the library has to the fixture's database.
+fn kill_all(fixture: &Fixture) -> usize {
+    let observer = &mut fixture.observer("default");
+    let (list, kill): (&str, fn(i64) -> String) = match KIND {
+        Kind::Mysql => (
+            "SELECT CAST(id AS SIGNED) AS id FROM information_schema.processlist
+             WHERE db = DATABASE() AND id <> CONNECTION_ID()",
+            |id| format!("KILL {id}"),
+        ),
+        _ => (
+            "SELECT pid::bigint AS id FROM pg_stat_activity
+             WHERE application_name = current_setting('application_name') AND pid <> pg_backend_pid()",
+            |id| format!("SELECT pg_terminate_backend({id})"),
+        ),
+    };
+    let sessions: Vec<Session> = diesel::sql_query(list).load(observer).unwrap();
+    for session in &sessions {
+        observer.batch_execute(&kill(session.id)).unwrap();
+    }
+    // Until the server has taken them off its list.
+    while !diesel::sql_query(list).load::<Session>(observer).unwrap().is_empty() {
+        std::thread::yield_now();
+    }
+    sessions.len()
+}
+
+/// Fills the pool with idle connections.
+fn fill(databases: &Databases, size: usize) {
+    let barrier = std::sync::Barrier::new(size);
+    std::thread::scope(|threads| {
+        for _ in 0..size {
+            threads.spawn(|| {
+                let _entered = databases.enter();
+                atomic::<Item>()
+                    .run(|conn: &mut H| {
+                        items::table.count().get_result::<i64>(conn)?;
+                        barrier.wait();
+                        Ok::<_, Mishap>(())
+                    })
+                    .unwrap();
+            });
+        }
+    });
+    assert_eq!(databases.database("default").unwrap().pool_state().idle_connections, u32::try_from(size).unwrap());
+}
+
+#[test]
+fn a_scope_replaces_every_idle_connection_that_has_died() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    fill(&databases, 4);
+    assert_eq!(kill_all(&fixture), 4);
+    let _entered = databases.enter();
+    put(1, 10).unwrap();
+    put(2, 20).unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 20)]);
+    assert_eq!(in_use(&databases, "default"), 0);
+}
+
+#[test]
+fn a_dead_connection_in_autocommit_fails_once_and_is_not_handed_out_again() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.builder(1).build().unwrap();
+    let _entered = databases.enter();
+    fill(&databases, 1);
+    assert_eq!(kill_all(&fixture), 1);
+    let mut conn = connection::<Item, H>().unwrap();
+    assert!(items::table.count().get_result::<i64>(&mut conn).is_err(), "a statement is never repeated by itself");
+    assert_eq!(items::table.count().get_result::<i64>(&mut conn).unwrap(), 0);
+}
+
+#[test]
+fn a_connection_that_dies_in_the_middle_dooms_the_scope_and_is_not_replaced() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    for swallowed in [true, false] {
+        let run = atomic::<Item>().run(|_: &mut H| {
+            put(1, 10)?;
+            assert_eq!(kill_all(&fixture), 1);
+            let lost = put(2, 20);
+            assert!(lost.is_err());
+            assert!(scope::is_doomed());
+            if swallowed { Ok(()) } else { lost }
+        });
+        assert!(run.is_err(), "{run:?}");
+        assert_eq!(fixture.rows("default"), []);
+        assert_eq!(in_use(&databases, "default"), 0);
+    }
+    put(3, 30).unwrap();
+    assert_eq!(fixture.rows("default"), [(3, 30)]);
+}
+
+#[test]
+fn a_connection_that_dies_before_commit_is_never_ok() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    let run = atomic::<Item>().run(|_: &mut H| {
+        put(1, 10)?;
+        assert_eq!(kill_all(&fixture), 1);
+        Ok::<_, Error>(())
+    });
+    let error = run.unwrap_err();
+    assert!(!error.is_retryable(), "{error}");
+    assert_eq!(fixture.rows("default"), []);
+    assert_eq!(in_use(&databases, "default"), 0);
+    put(2, 20).unwrap();
+}
+
+/// The fixture's database behind a proxy.
+fn behind_proxy(fixture: &Fixture) -> (Proxy, Databases) {
+    let url = &fixture.urls[0];
+    let address = url.split_once('@').unwrap().1.split_once('/').unwrap().0;
+    let proxy = Proxy::start(address.parse().unwrap());
+    let mut config = multidb::DatabaseConfig::new("default", proxy.url(url));
+    config.pool.max_size = Some(2);
+    let databases = Databases::builder().database(config).build().unwrap();
+    (proxy, databases)
+}
+
+#[test]
+fn a_lost_reply_to_commit_is_an_unknown_outcome_that_names_the_transaction() {
+    let Some(fixture) = fixture() else { return };
+    let (proxy, databases) = behind_proxy(&fixture);
+    let _entered = databases.enter();
+    put(1, 10).unwrap();
+    let mut id = None;
+    proxy.drop_replies_when(COMMIT);
+    let run = atomic::<Item>().run(|_: &mut H| {
+        id = scope::current();
+        put(2, 20)
+    });
+    assert!(proxy.hit(), "the proxy saw no COMMIT");
+    proxy.clear();
+    let error = run.unwrap_err();
+    assert!(error.is_in_doubt() && !error.is_retryable(), "{error}");
+    let text = error.to_string();
+    let Error::OutcomeUnknown { id: named, databases: involved } = error else { panic!("{text}") };
+    assert_eq!((Some(named), involved), (id, vec!["default".into()]));
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 20)], "the server had committed");
+    put(3, 30).unwrap();
+    assert_eq!(in_use(&databases, "default"), 0);
+}
+
+#[test]
+fn a_lost_request_of_commit_is_an_unknown_outcome_too() {
+    let Some(fixture) = fixture() else { return };
+    let (proxy, databases) = behind_proxy(&fixture);
+    let _entered = databases.enter();
+    put(1, 10).unwrap();
+    proxy.drop_requests_when(COMMIT);
+    let error = put(2, 20).unwrap_err();
+    assert!(proxy.hit());
+    proxy.clear();
+    assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+    put(3, 30).unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (3, 30)]);
+}
+
+#[test]
+fn a_lost_reply_to_a_savepoint_or_its_undoing_never_keeps_rows_that_should_be_gone() {
+    let Some(fixture) = fixture() else { return };
+    let (proxy, databases) = behind_proxy(&fixture);
+    let _entered = databases.enter();
+    put(1, 10).unwrap();
+    for needle in [&b"SAVEPOINT multidb_2"[..], b"ROLLBACK TO SAVEPOINT multidb_2"] {
+        proxy.drop_replies_when(needle);
+        let run = atomic::<Item>().run(|conn: &mut H| {
+            items::table.count().get_result::<i64>(conn)?;
+            let inner = put_and_fail(2);
+            assert!(inner.is_err());
+            Ok::<_, Mishap>(())
+        });
+        assert!(proxy.hit(), "{}", String::from_utf8_lossy(needle));
+        proxy.clear();
+        assert!(run.is_err(), "{run:?}");
+        assert_eq!(fixture.rows("default"), [(1, 10)]);
+        assert_eq!(in_use(&databases, "default"), 0);
+    }
+    put(3, 30).unwrap();
+}

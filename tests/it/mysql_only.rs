@@ -1,0 +1,119 @@
+//! Claims that only MySQL and MariaDB can meet.
+
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use multidb::{Error, FailureClass, MysqlConn, atomic};
+
+use crate::mysql::*;
+
+#[test]
+fn a_locking_read_and_an_upsert_run_on_the_handle() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    atomic::<Item>()
+        .run(|conn: &mut MysqlConn| {
+            for value in [10, 11, 12, 13] {
+                let upsert = diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(value)));
+                let upsert = upsert.on_conflict(diesel::dsl::DuplicatedKeys).do_update();
+                upsert.set(items::value.eq(value)).execute(conn)?;
+            }
+            let locked: Vec<Item> = items::table.for_update().load(conn)?;
+            assert_eq!(locked, [Item { id: 1, value: 13 }]);
+            Ok::<_, Mishap>(())
+        })
+        .unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 13)]);
+}
+
+#[test]
+fn a_ddl_that_commits_by_itself_is_told_and_never_ok() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    let outermost = atomic::<Item>().run(|conn: &mut MysqlConn| {
+        put(1, 10)?;
+        conn.batch_execute("CREATE TABLE side (id INT)")?;
+        Ok::<_, Error>(())
+    });
+    assert!(matches!(&outermost, Err(Error::ImplicitCommit { database }) if database == &"default"), "{outermost:?}");
+    let nested = atomic::<Item>().run(|conn: &mut MysqlConn| {
+        put(2, 20)?;
+        let inner = atomic::<Item>().run(|_: &mut MysqlConn| {
+            put(3, 30)?;
+            conn.batch_execute("DROP TABLE side")?;
+            Ok::<_, Error>(())
+        });
+        assert!(matches!(inner, Err(Error::ImplicitCommit { .. })), "{inner:?}");
+        Ok::<_, Error>(())
+    });
+    assert!(nested.is_err(), "{nested:?}");
+    assert_eq!(in_use(&databases, "default"), 0);
+    put(4, 40).unwrap();
+    // What ran before each DDL is permanent, which is what the error says.
+    let kept = fixture.rows("default");
+    assert!(kept.contains(&(1, 10)) && kept.contains(&(4, 40)), "{kept:?}");
+}
+
+#[test]
+fn a_deadlock_undoes_the_whole_transaction_and_stays_a_deadlock() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    put(1, 10).unwrap();
+    put(2, 20).unwrap();
+    let barrier = std::sync::Barrier::new(2);
+    let ends = std::thread::scope(|threads| {
+        let threads = [(1_i64, 2_i64), (2, 1)].map(|(first, second)| {
+            let (databases, barrier) = (&databases, &barrier);
+            threads.spawn(move || {
+                let _entered = databases.enter();
+                atomic::<Item>().run(|conn: &mut MysqlConn| {
+                    put(10 + first, 0)?;
+                    let bump = items::value.eq(items::value + 1);
+                    diesel::update(items::table.find(first)).set(bump).execute(conn)?;
+                    barrier.wait();
+                    // In a nested scope, whose savepoint a deadlock takes away.
+                    let _ = atomic::<Item>().run(|conn: &mut MysqlConn| {
+                        let bump = items::value.eq(items::value + 1);
+                        diesel::update(items::table.find(second)).set(bump).execute(conn)?;
+                        Ok::<_, Mishap>(())
+                    });
+                    Ok::<_, Mishap>(())
+                })
+            })
+        });
+        threads.map(|thread| thread.join().unwrap())
+    });
+    let failed: Vec<_> = ends.into_iter().filter_map(Result::err).collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    let Mishap::Database(error) = &failed[0] else { panic!("{failed:?}") };
+    let Error::Doomed { first, .. } = error else { panic!("{error}") };
+    assert_eq!(first.class(), FailureClass::Deadlock, "{first}");
+    assert!(error.is_retryable());
+    assert_eq!(fixture.rows("default").len(), 3, "one of the two transactions, whole: {:?}", fixture.rows("default"));
+    assert_eq!(in_use(&databases, "default"), 0);
+}
+
+#[test]
+fn a_lock_wait_timeout_dooms_its_level_alone() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    put(1, 10).unwrap();
+    let mut other = fixture.observer("default");
+    other.batch_execute("BEGIN; UPDATE items SET value = 0 WHERE id = 1").unwrap();
+    let run = atomic::<Item>().run(|conn: &mut MysqlConn| {
+        diesel::sql_query("SET innodb_lock_wait_timeout = 1").execute(conn)?;
+        put(2, 20)?;
+        let waited = atomic::<Item>().run(|conn: &mut MysqlConn| {
+            put(3, 30)?;
+            diesel::update(items::table.find(1)).set(items::value.eq(5)).execute(conn)?;
+            Ok::<_, Mishap>(())
+        });
+        let Err(Mishap::Query(error)) = waited else { panic!("{waited:?}") };
+        assert!(Error::from(error).is_retryable());
+        put(4, 40).map_err(Mishap::from)
+    });
+    run.unwrap();
+    other.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 20), (4, 40)]);
+}

@@ -1,0 +1,139 @@
+//! Claims that only PostgreSQL can meet.
+
+use diesel::connection::SimpleConnection;
+use diesel::pg::PgRowByRowLoadingMode;
+use diesel::prelude::*;
+use multidb::{Error, FailureClass, PgConn, atomic, connection};
+
+use crate::postgres::*;
+
+#[test]
+fn returning_on_conflict_and_locking_reads_run_on_the_handle() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    atomic::<Item>()
+        .run(|conn: &mut PgConn| {
+            let item = Item { id: 1, value: 10 };
+            let put: Item = diesel::insert_into(items::table).values(item).get_result(conn)?;
+            assert_eq!(put, item);
+            for value in [11, 12, 13] {
+                let upsert = diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(value)));
+                upsert.on_conflict(items::id).do_update().set(items::value.eq(value)).execute(conn)?;
+            }
+            let locked: Vec<Item> = items::table.for_update().skip_locked().load(conn)?;
+            assert_eq!(locked, [Item { id: 1, value: 13 }]);
+            let updated: Vec<i64> = diesel::update(items::table)
+                .set(items::value.eq(items::value + 1))
+                .returning(items::value)
+                .load(conn)?;
+            assert_eq!(updated, [14]);
+            Ok::<_, Mishap>(())
+        })
+        .unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 14)]);
+}
+
+#[test]
+fn copy_runs_through_with_raw_inside_the_transaction() {
+    use diesel::pg::CopyFormat;
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let copy = |conn: &mut PgConn| {
+        conn.with_raw(|raw: &mut diesel::PgConnection| {
+            let rows = [(1, 10), (2, 20)].map(|(id, value)| (items::id.eq(id), items::value.eq(value)));
+            let copied = diesel::copy_from(items::table).from_insertable(rows.to_vec()).execute(raw)?;
+            assert_eq!(copied, 2);
+            let mut text = String::new();
+            let mut out = diesel::copy_to(items::table).with_format(CopyFormat::Csv).load_raw(raw)?;
+            std::io::Read::read_to_string(&mut out, &mut text).unwrap();
+            assert_eq!(text, "1,10\n2,20\n");
+            Ok::<_, Mishap>(())
+        })
+    };
+    let undone = atomic::<Item>().run(|conn: &mut PgConn| copy(conn).and(Err::<(), _>(Mishap::OnPurpose)));
+    assert!(matches!(undone, Err(Mishap::OnPurpose)));
+    assert_eq!(fixture.rows("default"), []);
+    atomic::<Item>().run(copy).unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 20)]);
+}
+
+#[test]
+fn the_default_cursor_leaves_the_connection_free_and_row_by_row_does_not() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let run = atomic::<Item>().run(|conn: &mut PgConn| {
+        put(1, 10)?;
+        put(2, 20)?;
+        let mut reading =
+            items::table.order(items::id).load_iter::<Item, diesel::connection::DefaultLoadingMode>(conn)?;
+        assert_eq!(reading.next().unwrap()?.id, 1);
+        put(3, 30)?;
+        drop(reading);
+        let mut reading = items::table.order(items::id).load_iter::<Item, PgRowByRowLoadingMode>(conn)?;
+        assert_eq!(reading.next().unwrap()?.id, 1);
+        assert!(matches!(put(4, 40), Err(Error::Busy { .. })));
+        assert_eq!(reading.count(), 2);
+        put(5, 50).map_err(Mishap::from)
+    });
+    run.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 20), (3, 30), (5, 50)]);
+}
+
+#[test]
+fn a_deferred_constraint_that_fails_at_commit_is_an_error_and_the_connection_survives() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.builder(1).build().unwrap();
+    let _entered = databases.enter();
+    connection::<Item, PgConn>()
+        .unwrap()
+        .batch_execute("CREATE TABLE later (id BIGINT UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+        .unwrap();
+    let error = atomic::<Item>()
+        .run(|conn: &mut PgConn| {
+            put(1, 10)?;
+            conn.batch_execute("INSERT INTO later VALUES (1), (1)")?;
+            Ok::<_, Error>(())
+        })
+        .unwrap_err();
+    assert!(matches!(error, Error::Query(_)) && !error.is_in_doubt(), "{error}");
+    assert_eq!(fixture.rows("default"), []);
+    let state = databases.database("default").unwrap().pool_state();
+    assert_eq!((state.connections, state.idle_connections), (1, 1));
+    put(2, 20).unwrap();
+}
+
+#[test]
+fn a_deadlock_and_a_serialization_failure_are_told_as_such() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    put(1, 10).unwrap();
+    put(2, 20).unwrap();
+    let barrier = std::sync::Barrier::new(2);
+    let ends = std::thread::scope(|threads| {
+        let threads = [(1_i64, 2_i64), (2, 1)].map(|(first, second)| {
+            let (databases, barrier) = (&databases, &barrier);
+            threads.spawn(move || {
+                let _entered = databases.enter();
+                atomic::<Item>().run(|conn: &mut PgConn| {
+                    let bump = items::value.eq(items::value + 1);
+                    diesel::update(items::table.find(first)).set(bump).execute(conn)?;
+                    barrier.wait();
+                    let bump = items::value.eq(items::value + 1);
+                    let _ = diesel::update(items::table.find(second)).set(bump).execute(conn);
+                    Ok::<_, Mishap>(())
+                })
+            })
+        });
+        threads.map(|thread| thread.join().unwrap())
+    });
+    let failed: Vec<_> = ends.into_iter().filter_map(Result::err).collect();
+    assert_eq!(failed.len(), 1);
+    let Mishap::Database(error) = &failed[0] else { panic!("{failed:?}") };
+    let Error::Doomed { first, .. } = error else { panic!("{error}") };
+    assert_eq!(first.class(), FailureClass::Deadlock);
+    assert!(error.is_retryable());
+    let mut values: Vec<i64> = fixture.rows("default").into_iter().map(|(_, value)| value).collect();
+    values.sort_unstable();
+    assert_eq!(values, [11, 21], "one of the two transactions, whole");
+}

@@ -1,0 +1,178 @@
+//! Claims that only SQLite can meet.
+
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use multidb::{Databases, Error, FailureClass, SqliteConn, atomic, atomic_on, connection};
+
+use crate::sqlite::*;
+
+#[test]
+fn returning_and_on_conflict_run_on_the_handle() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    atomic::<Item>()
+        .run(|conn: &mut SqliteConn| {
+            let item = Item { id: 1, value: 10 };
+            let put: Item = diesel::insert_into(items::table).values(item).get_result(conn)?;
+            assert_eq!(put, item);
+            for value in [11, 12, 13] {
+                let upsert = diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(value)));
+                upsert.on_conflict(items::id).do_update().set(items::value.eq(value)).execute(conn)?;
+            }
+            let nothing = diesel::insert_into(items::table).values(item).on_conflict_do_nothing().execute(conn)?;
+            assert_eq!(nothing, 0);
+            Ok::<_, Mishap>(())
+        })
+        .unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 13)]);
+}
+
+#[test]
+fn the_loading_mode_is_inferred_as_on_the_plain_connection() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    put(1, 10).unwrap();
+    let conn = &mut connection::<Item, SqliteConn>().unwrap();
+    let values: i64 = items::table.load_iter::<Item, _>(conn).unwrap().map(|item| item.unwrap().value).sum();
+    assert_eq!(values, 10);
+}
+
+#[test]
+fn a_write_scope_takes_the_write_lock_at_its_first_statement_so_no_upgrade_fails() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let mut other = fixture.observer("default");
+    atomic::<Item>()
+        .run(|conn: &mut SqliteConn| {
+            other.batch_execute("INSERT INTO items VALUES (1, 10)").unwrap();
+            let seen: i64 = items::table.count().get_result(conn)?;
+            assert_eq!(seen, 1);
+            let locked = other.batch_execute("INSERT INTO items VALUES (2, 20)");
+            assert!(locked.unwrap_err().to_string().contains("locked"));
+            put(3, 30).map_err(Mishap::from)
+        })
+        .unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (3, 30)]);
+}
+
+#[test]
+fn a_locked_file_is_a_retryable_error_and_leaves_a_usable_pool() {
+    let Some(fixture) = fixture() else { return };
+    let mut config = multidb::DatabaseConfig::new("default", fixture.urls[0].clone());
+    config.sqlite.busy_timeout = Some("1ms".into());
+    let databases = Databases::builder().database(config).build().unwrap();
+    let _entered = databases.enter();
+    let mut other = fixture.observer("default");
+    other.batch_execute("BEGIN IMMEDIATE").unwrap();
+    let error = put(1, 10).unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    let swallowed = atomic::<Item>().run(|_: &mut SqliteConn| {
+        let _ = put(1, 10);
+        Ok::<_, Error>(())
+    });
+    let Err(Error::Doomed { first, .. }) = swallowed else { panic!("{swallowed:?}") };
+    assert_eq!(first.class(), FailureClass::Locked);
+    other.batch_execute("COMMIT").unwrap();
+    put(2, 20).unwrap();
+    assert_eq!(fixture.rows("default"), [(2, 20)]);
+}
+
+#[test]
+fn a_commit_that_finds_the_file_locked_is_rolled_back_and_retryable() {
+    let Some(fixture) = fixture() else { return };
+    let mut config = multidb::DatabaseConfig::new("default", fixture.urls[0].clone());
+    config.sqlite.busy_timeout = Some("1ms".into());
+    let databases = Databases::builder().database(config).build().unwrap();
+    let _entered = databases.enter();
+    put(1, 10).unwrap();
+    let mut reader = fixture.observer("default");
+    reader.batch_execute("BEGIN; SELECT * FROM items").unwrap();
+    let error = put(2, 20).unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    reader.batch_execute("COMMIT").unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10)]);
+    let state = databases.database("default").unwrap().pool_state();
+    assert_eq!((state.connections, state.idle_connections), (1, 1), "the connection is fit for the pool");
+    put(3, 30).unwrap();
+}
+
+#[test]
+fn a_statement_that_rolls_the_whole_transaction_back_is_never_followed_by_an_autocommit() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    put(1, 10).unwrap();
+    let run = atomic::<Item>().run(|conn: &mut SqliteConn| {
+        put(2, 20)?;
+        let ended = diesel::sql_query("INSERT OR ROLLBACK INTO items VALUES (1, 99)").execute(conn);
+        assert!(ended.is_err());
+        assert!(put(3, 30).is_err());
+        Ok::<_, Error>(())
+    });
+    assert!(matches!(run, Err(Error::Doomed { .. })), "{run:?}");
+    let nested = atomic::<Item>().run(|_: &mut SqliteConn| {
+        put(4, 40)?;
+        let inner = atomic::<Item>().run(|conn: &mut SqliteConn| {
+            diesel::sql_query("INSERT OR ROLLBACK INTO items VALUES (1, 99)").execute(conn)?;
+            Ok::<_, Mishap>(())
+        });
+        assert!(inner.is_err());
+        // The inner level could not be undone alone, so the outer one is doomed as well.
+        assert!(matches!(put(5, 50), Err(Error::Doomed { .. })));
+        Ok::<_, Error>(())
+    });
+    assert!(matches!(nested, Err(Error::Doomed { .. })), "{nested:?}");
+    assert_eq!(fixture.rows("default"), [(1, 10)]);
+}
+
+#[test]
+fn an_in_memory_database_is_one_connection_that_is_never_replaced() {
+    let databases = Databases::builder().sqlite("default", ":memory:").build().unwrap();
+    let _entered = databases.enter();
+    connection::<Item, SqliteConn>()
+        .unwrap()
+        .batch_execute("CREATE TABLE items (id BIGINT PRIMARY KEY, value BIGINT NOT NULL)")
+        .unwrap();
+    put(1, 10).unwrap();
+    assert!(put_and_fail(2).is_err());
+    let rows: Vec<Item> = items::table.load(&mut connection::<Item, SqliteConn>().unwrap()).unwrap();
+    assert_eq!(rows, [Item { id: 1, value: 10 }]);
+    assert_eq!(databases.database("default").unwrap().pool_state().max_size, 1);
+    let mut config = multidb::DatabaseConfig::new("default", ":memory:");
+    config.pool.max_size = Some(2);
+    let text = Databases::builder().database(config).build_lazy().unwrap_err().to_string();
+    assert!(text.contains("`default`") && text.contains("pool.max_size"), "{text}");
+}
+
+#[test]
+fn session_settings_hold_on_every_connection() {
+    #[derive(QueryableByName)]
+    struct Setting {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        journal_mode: String,
+    }
+    let Some(fixture) = fixture() else { return };
+    let toml = format!(
+        "[default]\nurl = {:?}\n[default.sqlite]\njournal_mode = \"wal\"\nsynchronous = \"full\"\n",
+        fixture.urls[0]
+    );
+    let _entered = Databases::from_toml(&toml).unwrap().build().unwrap().enter();
+    atomic_on("default")
+        .run(|conn: &mut SqliteConn| {
+            let mode: Vec<Setting> = diesel::sql_query("PRAGMA journal_mode").load(conn)?;
+            assert_eq!(mode[0].journal_mode, "wal");
+            conn.batch_execute(
+                "CREATE TABLE parents (id INTEGER PRIMARY KEY);
+                 CREATE TABLE children (parent INTEGER REFERENCES parents (id))",
+            )?;
+            let orphan = conn.batch_execute("INSERT INTO children VALUES (7)");
+            assert!(orphan.unwrap_err().to_string().contains("FOREIGN KEY"));
+            Err::<(), _>(Mishap::OnPurpose)
+        })
+        .unwrap_err();
+}
+
+#[test]
+fn a_database_that_can_not_be_opened_is_found_at_the_start() {
+    let error = Databases::builder().sqlite("orders", "/nonexistent/orders.db").build().unwrap_err();
+    assert!(matches!(&error, Error::Pool { database, .. } if database == &"orders"), "{error}");
+}
