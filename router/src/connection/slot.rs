@@ -1,6 +1,7 @@
 //! The only way to a real connection inside a transaction.
 
 use std::any::Any;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use diesel::connection::CacheSize;
@@ -57,6 +58,8 @@ pub struct Slot<B: Dialect> {
     pool: Arc<Pool<B>>,
     gate: Arc<Gate>,
     start: Start,
+    /// The deepest level that the server has open: a copy that can be read while the lock is taken.
+    open: AtomicU32,
     state: Mutex<State<B>>,
 }
 
@@ -98,7 +101,7 @@ impl<B: Dialect> Slot<B> {
     /// A slot that has no connection yet.
     pub fn new(pool: Arc<Pool<B>>, gate: Arc<Gate>, start: Start) -> Self {
         let state = State { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None };
-        Self { pool, gate, start, state: Mutex::new(state) }
+        Self { pool, gate, start, open: AtomicU32::new(0), state: Mutex::new(state) }
     }
 
     /// The transaction's shared state.
@@ -211,6 +214,7 @@ impl<B: Dialect> Slot<B> {
             let Phase::Open(lease) = &mut state.phase else { unreachable!("opened above") };
             let Err(error) = lease.control(controls) else {
                 state.levels.confirm();
+                self.open.store(depth, Ordering::Relaxed);
                 return Ok(());
             };
             state.levels.fail();
@@ -260,6 +264,9 @@ impl<B: Dialect> Slot<B> {
 
     /// Ends a level on the server.
     fn end_level(&self, depth: u32, ending: impl FnOnce(&mut Levels) -> Ending) -> Result<()> {
+        if self.open.load(Ordering::Relaxed) <= depth {
+            return Ok(());
+        }
         let mut state = self.lock().inspect_err(|error| {
             // A cursor has outlived its level. The level can't be ended, so the transaction must not be committed.
             self.gate.doom(1, Failure::new(FailureClass::Other, error.to_string()));
@@ -267,7 +274,9 @@ impl<B: Dialect> Slot<B> {
         let State { phase: Phase::Open(lease), levels, .. } = &mut *state else {
             return Ok(());
         };
-        let result = match ending(levels) {
+        let ending = ending(levels);
+        self.open.store(depth, Ordering::Relaxed);
+        let result = match ending {
             Ending::Local => return Ok(()),
             Ending::Release(_) if B::DEFERS_RELEASE => return Ok(()),
             Ending::Release(level) => lease.control([Control::Release(level)]),
@@ -352,8 +361,7 @@ impl<B: Dialect> AnySlot for Slot<B> {
     }
 
     fn begun(&self) -> bool {
-        // A slot that is busy has a statement under way.
-        self.lock().is_ok_and(|state| state.levels.begun())
+        self.open.load(Ordering::Relaxed) > 0
     }
 
     fn release(&self, depth: u32) -> Result<()> {
@@ -373,6 +381,11 @@ impl<B: Dialect> AnySlot for Slot<B> {
         let Phase::Open(mut lease) = std::mem::replace(&mut state.phase, Phase::Closed) else {
             return Outcome::Committed;
         };
+        if let Some(error) = self.gate.doomed() {
+            // Found out only by taking the lock: a statement panicked.
+            let _ = self.roll_back_open(lease, true);
+            return Outcome::RolledBack(error);
+        }
         if lease.aborted() || !lease.in_transaction() {
             let text = "the database had aborted the transaction before COMMIT";
             self.gate.doom(1, Failure::new(FailureClass::Other, text));

@@ -42,8 +42,14 @@ pub(crate) fn leave(ticket: Ticket, verdict: Verdict) -> Result<()> {
 /// Ends levels that their handle no longer can, because it is dropped: undone, also from another thread.
 pub(crate) fn abandon(ticket: Ticket, branch: &dyn crate::connection::slot::AnySlot, gate: &Gate) {
     if ticket.thread == std::thread::current().id() {
+        let level = ticket.level;
         // `leave` tells of its own failures.
         let _ = leave(ticket, Verdict::Undo);
+        if level > 1 {
+            // Its rows are gone, and nobody has asked for that: the scope around it must not report success.
+            let text = "a transaction that a handle began was never ended";
+            gate.doom(level - 1, Failure::new(FailureClass::Other, text));
+        }
         return;
     }
     // The other thread's stack can't be reached. A gate without depth is what makes that thread forget the transaction.
