@@ -6,7 +6,6 @@ use crate::support::servers;
 
 /// The three backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(dead_code, reason = "each is made where its feature is on")]
 pub(crate) enum Kind {
     Sqlite,
     Postgres,

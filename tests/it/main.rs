@@ -2,6 +2,10 @@
 //! there. What the database holds is always read through a plain Diesel connection of the test's own.
 
 #![cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#![cfg_attr(
+    all(feature = "postgres", feature = "mysql"),
+    expect(clippy::duplicate_mod, reason = "the claims are compiled once for each backend")
+)]
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
 #[path = "../support/mod.rs"]

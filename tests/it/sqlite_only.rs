@@ -174,5 +174,5 @@ fn session_settings_hold_on_every_connection() {
 #[test]
 fn a_database_that_can_not_be_opened_is_found_at_the_start() {
     let error = Databases::builder().sqlite("orders", "/nonexistent/orders.db").build().unwrap_err();
-    assert!(matches!(&error, Error::Pool { database, .. } if database == &"orders"), "{error}");
+    assert!(matches!(&error, Error::Pool { database, .. } if *database == "orders"), "{error}");
 }

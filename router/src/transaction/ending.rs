@@ -22,21 +22,19 @@ pub(crate) enum Verdict {
 ///
 /// A failure to undo is an event, never an error: it must not hide the error that the body returned. What could not be
 /// undone dooms the level below, or is discarded with its connection.
+#[expect(clippy::needless_pass_by_value, reason = "a level is ended once")]
 pub(crate) fn leave(ticket: Ticket, verdict: Verdict) -> Result<()> {
-    let leaked = take_leaked(&ticket);
-    leaked.iter().rev().for_each(discard);
-    if ticket.level == 1 {
-        let transaction = stack::with(|stack| {
-            let at = stack.iter().rposition(|transaction| transaction.serial == ticket.serial)?;
-            Some(stack.remove(at))
-        });
-        let Some(transaction) = transaction else {
-            return Err(gone());
-        };
-        end_transaction(&transaction, verdict)
-    } else {
-        end_level(ticket.serial, ticket.level, verdict)
+    let Ticket { serial, level, .. } = ticket;
+    take_leaked(serial).iter().rev().for_each(discard);
+    if level > 1 {
+        return end_level(serial, level, verdict);
     }
+    let transaction = stack::with(|stack| {
+        let at = stack.iter().rposition(|transaction| transaction.serial == serial)?;
+        Some(stack.remove(at))
+    });
+    let transaction = transaction.ok_or_else(gone)?;
+    end_transaction(&transaction, verdict)
 }
 
 /// Ends levels that their handle no longer can, because it is dropped: undone, also from another thread.
@@ -60,8 +58,8 @@ pub(crate) fn abandon(ticket: Ticket, branch: &dyn crate::connection::slot::AnyS
 }
 
 /// Transactions that were opened above the ticket's and never ended.
-fn take_leaked(ticket: &Ticket) -> Vec<Transaction> {
-    stack::with(|stack| match stack.iter().rposition(|transaction| transaction.serial == ticket.serial) {
+fn take_leaked(serial: u64) -> Vec<Transaction> {
+    stack::with(|stack| match stack.iter().rposition(|transaction| transaction.serial == serial) {
         Some(at) if at + 1 < stack.len() => stack.split_off(at + 1),
         _ => Vec::new(),
     })

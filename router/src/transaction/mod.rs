@@ -12,3 +12,6 @@ pub(crate) use stack::{Opener, Ticket, any, begin, nest, top};
 
 /// The most levels of one transaction, and the most transactions of one thread.
 pub(crate) const LEVELS_LIMIT: u32 = 1_000;
+
+#[cfg(test)]
+mod tests;

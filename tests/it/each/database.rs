@@ -43,13 +43,13 @@ pub(crate) struct Fixture {
 pub(crate) fn fixture() -> Option<Fixture> {
     let server = fixture::server(KIND)?;
     let folder = (KIND == Kind::Sqlite).then(|| tempfile::tempdir().unwrap());
-    let urls = ["default", "other"].map(|name| match &folder {
-        Some(folder) => folder.path().join(format!("{name}.db")).to_str().unwrap().to_owned(),
-        None => {
-            let (create, url) = fixture::create_statement(KIND, server, &fixture::fresh_name());
-            Raw::establish(server).unwrap().batch_execute(&create).unwrap();
-            url
+    let urls = ["default", "other"].map(|name| {
+        if let Some(folder) = &folder {
+            return folder.path().join(format!("{name}.db")).to_str().unwrap().to_owned();
         }
+        let (create, url) = fixture::create_statement(KIND, server, &fixture::fresh_name());
+        Raw::establish(server).unwrap().batch_execute(&create).unwrap();
+        url
     });
     for url in &urls {
         let table = "CREATE TABLE items (id BIGINT PRIMARY KEY, value BIGINT NOT NULL)";

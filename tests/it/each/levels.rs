@@ -88,10 +88,7 @@ fn a_release_rides_with_the_next_level_or_not_at_all() {
             BEGIN, ".", "SAVEPOINT multidb_2", ".", "RELEASE multidb_2", ".", "SAVEPOINT multidb_2", ".",
             "RELEASE multidb_2", COMMIT,
         ],
-        Kind::Postgres => {
-            &[BEGIN, ".", "SAVEPOINT multidb_2", ".", ".", "RELEASE multidb_2; SAVEPOINT multidb_2", ".", COMMIT]
-        }
-        Kind::Sqlite => {
+        Kind::Postgres | Kind::Sqlite => {
             &[BEGIN, ".", "SAVEPOINT multidb_2", ".", ".", "RELEASE multidb_2; SAVEPOINT multidb_2", ".", COMMIT]
         }
     };

@@ -1,0 +1,46 @@
+//! What no user can do yet, on real databases: transactions with two branches, and the two phases of their commit.
+
+use std::sync::Arc;
+
+use diesel::connection::{Connection, SimpleConnection};
+use diesel::prelude::*;
+
+use super::{Opener, Ticket, Verdict, begin, leave, nest, top};
+use crate::connection::control::{Gid, Start};
+use crate::connection::slot::AnySlot;
+use crate::databases::{DatabaseConfig, Databases};
+use crate::error::Error;
+use crate::handle::{Handle, Origin};
+use crate::site::Site;
+
+mod branches;
+#[cfg(feature = "mysql")]
+mod prepared_on_mysql;
+#[cfg(feature = "postgres")]
+mod prepared_on_postgres;
+#[path = "../../../../tests/support/servers.rs"]
+mod servers;
+
+diesel::table! { items (id) { id -> BigInt, } }
+
+const SITE: Site = Site::new("test", "transaction::tests", "tests.rs", 1);
+
+fn fresh_name() -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    format!("u_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A transaction over both databases.
+fn both(databases: &Databases, start: &Start) -> Ticket {
+    begin(databases.clone(), [0, 1], SITE, Opener::Scope, start).expect("a transaction")
+}
+
+fn slot(at: usize) -> Arc<dyn AnySlot> {
+    top(|open| Arc::clone(&open.branch(at).expect("a branch").slot)).expect("a transaction")
+}
+
+fn handle<H: Handle>(at: usize) -> H {
+    let databases = top(|open| open.databases().clone()).expect("a transaction");
+    H::open(Origin::Scope(slot(at), databases.at(at)), &|| "the test".into()).expect("the right backend")
+}
