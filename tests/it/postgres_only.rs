@@ -137,3 +137,26 @@ fn a_deadlock_and_a_serialization_failure_are_told_as_such() {
     values.sort_unstable();
     assert_eq!(values, [11, 21], "one of the two transactions, whole");
 }
+
+#[test]
+fn an_independent_transaction_does_not_wait_for_ever_for_a_lock_of_its_own_thread() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    put(1, 10).unwrap();
+    let bump = || diesel::update(items::table.find(1)).set(items::value.eq(items::value + 1));
+    let run = atomic::<Item>().run(|conn: &mut PgConn| {
+        bump().execute(conn)?;
+        let apart = atomic::<Item>().propagation(multidb::Propagation::RequiresNew).run(|conn: &mut PgConn| {
+            bump().execute(conn)?;
+            Ok::<_, Mishap>(())
+        });
+        let Err(Mishap::Query(error)) = apart else { panic!("{apart:?}") };
+        let error = Error::from(error);
+        assert!(error.is_retryable() && error.to_string().contains("lock timeout"), "{error}");
+        Ok::<_, Mishap>(())
+    });
+    run.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 11)]);
+    assert_eq!(in_use(&databases, "default"), 0);
+}

@@ -4,6 +4,7 @@
 //! the list in one batch (Diesel's does) or in the statement's own round trip.
 
 use std::fmt;
+use std::time::Duration;
 
 /// How a transaction begins. It also decides how it ends, on MySQL and MariaDB.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,7 +13,13 @@ pub struct Start {
     pub xa: Option<Gid>,
     /// MySQL and MariaDB: set a savepoint that an implicit commit destroys, so that COMMIT notices.
     pub tripwire: bool,
+    /// PostgreSQL: give lock waits a limit where they have none, since another transaction of this thread may hold the
+    /// lock, and no server sees that.
+    pub lock_limit: bool,
 }
+
+/// How long a transaction that was begun inside another one waits for a lock.
+pub const LOCK_LIMIT: Duration = Duration::from_secs(5);
 
 /// One control statement. Levels are numbered from 1, the transaction itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

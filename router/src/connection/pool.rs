@@ -85,6 +85,15 @@ impl<B: Dialect> Pool<B> {
         }
     }
 
+    /// Takes a connection for a handle outside of any scope.
+    pub fn lease_once(&self, instrumentation: Option<&SharedInstrumentation>) -> Result<Lease<B>> {
+        let mut lease = self.lease(None)?;
+        if let Some(instrumentation) = instrumentation {
+            lease.instrument(instrumentation.clone());
+        }
+        Ok(lease)
+    }
+
     /// Runs one statement in autocommit, on a connection taken for it alone.
     ///
     /// It is never repeated, whatever happened to it: nobody knows how far it came.
@@ -93,10 +102,7 @@ impl<B: Dialect> Pool<B> {
         instrumentation: Option<&SharedInstrumentation>,
         statement: impl FnOnce(&mut Link<B>) -> QueryResult<T>,
     ) -> QueryResult<T> {
-        let mut lease = self.lease(None)?;
-        if let Some(instrumentation) = instrumentation {
-            lease.instrument(instrumentation.clone());
-        }
+        let mut lease = self.lease_once(instrumentation)?;
         let result = statement(&mut lease);
         if result.as_ref().is_err_and(|error| classify(error).is_some()) {
             lease.alive();

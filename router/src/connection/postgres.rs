@@ -9,7 +9,7 @@ use diesel::query_builder::{CollectedQuery, MoveableBindCollector, QueryFragment
 use diesel::result::{ConnectionError, QueryResult};
 
 use super::backend::{Dialect, Names, collect};
-use super::control::{Control, savepoint};
+use super::control::{Control, LOCK_LIMIT, savepoint};
 use super::settings::Settings;
 
 /// PostgreSQL: the backend of [`PgConn`](crate::PgConn).
@@ -31,6 +31,11 @@ impl Dialect for Postgres {
 
     fn write(control: Control<'_>, sql: &mut String) {
         let written = match control {
+            Control::Begin(start) if start.lock_limit => write!(
+                sql,
+                "BEGIN; SELECT set_config('lock_timeout', '{}', true) WHERE current_setting('lock_timeout') = '0'",
+                LOCK_LIMIT.as_millis()
+            ),
             Control::Begin(_) => sql.write_str("BEGIN"),
             Control::Savepoint(level) => write!(sql, "SAVEPOINT {}", savepoint(level)),
             Control::Release(level) => write!(sql, "RELEASE SAVEPOINT {}", savepoint(level)),

@@ -349,7 +349,7 @@ impl<B: Dialect> Slot<B> {
 }
 
 /// Ends a transaction without a tripwire.
-const PLAIN: Start = Start { xa: None, tripwire: false };
+const PLAIN: Start = Start { xa: None, tripwire: false, lock_limit: false };
 
 impl<B: Dialect> AnySlot for Slot<B> {
     fn alias(&self) -> &Alias {

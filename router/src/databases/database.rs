@@ -38,7 +38,7 @@ impl Kind {
             Self::Mysql => Ok(open::<crate::Mysql>(settings)),
             #[cfg(feature = "sqlite")]
             Self::Sqlite => Ok(open::<crate::Sqlite>(settings)),
-            #[expect(unreachable_patterns, reason = "reachable where a backend's feature is off")]
+            #[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "mysql")))]
             off => Err(Error::Config {
                 alias: Some(settings.alias),
                 key: Some("url".into()),

@@ -89,7 +89,7 @@ impl<B: Backend> Conn<B> {
         match &self.place {
             Place::Scope(slot) => slot.with_raw(body),
             Place::Pool(pool) => {
-                let mut lease = pool.lease(None)?;
+                let mut lease = pool.lease_once(self.instrumentation.as_ref())?;
                 let result = body(lease.raw());
                 if result.is_err() {
                     lease.alive();

@@ -4,6 +4,7 @@
 //! slot's lock. So a cursor and each of its rows keep that lock. Copying every row out instead is safe, and costs 1.65
 //! times the instructions for one row and 2.43 times for a thousand (see docs/DESIGN.md).
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::{Arc, MutexGuard};
 
@@ -24,22 +25,45 @@ use crate::failure::Failure;
 /// Keeps a connection for as long as a cursor or one of its rows lives.
 enum Hold<'conn, B: Dialect> {
     Slot { state: MutexGuard<'conn, State<B>>, gate: Arc<Gate> },
-    Pool(Lease<B>),
+    Pool { lease: Lease<B>, failed: Rc<Cell<bool>> },
 }
 
 impl<B: Dialect> Hold<'_, B> {
     fn link(&mut self) -> &mut Link<B> {
         match self {
             Self::Slot { state, .. } => state.link(),
-            Self::Pool(lease) => lease,
+            Self::Pool { lease, .. } => lease,
         }
     }
 }
 
 impl<B: Dialect> Drop for Hold<'_, B> {
     fn drop(&mut self) {
-        if let Self::Slot { gate, .. } = self {
-            gate.close_stream();
+        match self {
+            Self::Slot { gate, .. } => gate.close_stream(),
+            Self::Pool { lease, failed } if failed.get() => {
+                // A dead connection must not go back to the pool.
+                lease.alive();
+            }
+            Self::Pool { .. } => {}
+        }
+    }
+}
+
+/// Where a cursor reports that the database failed to give a row, without looking into its [`Hold`].
+enum Report {
+    /// To the transaction, which is doomed by it.
+    Gate(Arc<Gate>),
+    /// To the lease, which asks whether the connection is alive before it is given back.
+    Lease(Rc<Cell<bool>>),
+}
+
+impl Report {
+    fn failure(&self, error: &diesel::result::Error) {
+        let Some(failure) = Failure::of(error) else { return };
+        match self {
+            Self::Gate(gate) => gate.doom(gate.depth(), failure),
+            Self::Lease(failed) => failed.set(true),
         }
     }
 }
@@ -52,7 +76,7 @@ where
     B::Raw: LoadConnection<M> + 'conn,
 {
     cursor: <B::Raw as LoadConnection<M>>::Cursor<'conn, 'query>,
-    gate: Option<Arc<Gate>>,
+    report: Report,
     hold: Rc<Hold<'conn, B>>,
 }
 
@@ -77,14 +101,18 @@ where
         T: Query + QueryFragment<B::Native> + QueryId + 'query,
         B::Native: QueryMetadata<T::SqlType>,
     {
-        let (hold, gate) = match &conn.place {
+        let (hold, report) = match &conn.place {
             Place::Scope(slot) => {
                 let state = slot.ready()?;
                 let gate = Arc::clone(slot.gate());
                 gate.open_stream();
-                (Hold::Slot { state, gate: Arc::clone(&gate) }, Some(gate))
+                (Hold::Slot { state, gate: Arc::clone(&gate) }, Report::Gate(gate))
             }
-            Place::Pool(pool) => (Hold::Pool(pool.lease(None)?), None),
+            Place::Pool(pool) => {
+                let failed = Rc::new(Cell::new(false));
+                let lease = pool.lease_once(conn.instrumentation.as_ref())?;
+                (Hold::Pool { lease, failed: Rc::clone(&failed) }, Report::Lease(failed))
+            }
         };
         let mut hold = Rc::new(hold);
         let link = Rc::get_mut(&mut hold).expect("nobody else has it yet").link();
@@ -98,24 +126,17 @@ where
         //   declare that clone after the borrowing field, so it is dropped after it. Diesel's cursor and row types give
         //   the borrow to nothing else: what comes out of a row borrows the row.
         // - Nobody reaches it by another way meanwhile: the guard is locked, the lease is ours alone, and after this
-        //   line no code looks into `hold` until its last clone is dropped. (Failures are recorded through `gate`, a
-        //   handle of its own.) Forgetting a cursor or row keeps the lock for ever, which is safe.
+        //   line no code looks into `hold` until its last clone is dropped. (Failures go through `report`, which holds
+        //   handles of its own.) Forgetting a cursor or row keeps the lock for ever, which is safe.
         #[expect(unsafe_code, reason = "the argument stands above")]
         let raw: &'conn mut B::Raw = unsafe { &mut *raw };
         match raw.load(source) {
-            Ok(cursor) => Ok(Self { cursor, gate, hold }),
+            Ok(cursor) => Ok(Self { cursor, report, hold }),
             Err(error) => {
-                doom(gate.as_ref(), &error);
+                report.failure(&error);
                 Err(error)
             }
         }
-    }
-}
-
-/// Dooms the level in which the database refused to give a row.
-fn doom(gate: Option<&Arc<Gate>>, error: &diesel::result::Error) {
-    if let (Some(gate), Some(failure)) = (gate, Failure::of(error)) {
-        gate.doom(gate.depth(), failure);
     }
 }
 
@@ -130,7 +151,7 @@ where
         match self.cursor.next()? {
             Ok(row) => Some(Ok(StreamRow { row, _hold: Rc::clone(&self.hold) })),
             Err(error) => {
-                doom(self.gate.as_ref(), &error);
+                self.report.failure(&error);
                 Some(Err(error))
             }
         }

@@ -97,7 +97,7 @@ pub(super) fn open(site: Site, targets: &[Target], options: Options) -> Result<O
         if nested {
             not_locked_by_this_thread(&indices, &databases)?;
         }
-        let start = Start { xa: None, tripwire: true };
+        let start = Start { tripwire: true, lock_limit: nested, ..Start::default() };
         transaction::begin(databases.clone(), indices.iter().copied(), site, Opener::Scope, &start)?
     };
     Ok(Opened { ticket, databases, indices })

@@ -32,7 +32,7 @@ fn database() -> Option<(Databases, String, String)> {
 }
 
 fn open(databases: &Databases, gid: &Gid) -> Ticket {
-    let start = Start { xa: Some(gid.clone()), tripwire: false };
+    let start = Start { xa: Some(gid.clone()), ..Start::default() };
     begin(databases.clone(), [0], SITE, Opener::Scope, &start).expect("a transaction")
 }
 
