@@ -24,7 +24,7 @@ pub enum BankError {
     )]
     HalfDone { transfer: i64, source: Box<BankError> },
 
-    #[error("stopped at line {line}, all lines before it are done: {source}")]
+    #[error("stopped at line {line}, the lines before it are done: {source}")]
     Stopped { line: u64, source: Box<BankError> },
 
     #[error(

@@ -1,7 +1,7 @@
 //! A folder with a bank in it, and the program to run on it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use diesel::connection::SimpleConnection;
@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 /// Enough for the small files of these tests, and the balances stay readable.
 pub const SMALL: [&str; 4] = ["--accounts", "4", "--opening", "1000"];
+
+/// Where files never reach a disk: each transfer waits for several syncs, which take long on a disk that others use.
+const IN_MEMORY: &str = "/dev/shm";
 
 pub struct Bank {
     folder: TempDir,
@@ -40,7 +43,8 @@ struct Mode {
 
 impl Bank {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder") }
+        let folder = if Path::new(IN_MEMORY).is_dir() { tempfile::tempdir_in(IN_MEMORY) } else { tempfile::tempdir() };
+        Self { folder: folder.expect("a temporary folder") }
     }
 
     /// The folder that the program is given with `--dir`: it has to create it.

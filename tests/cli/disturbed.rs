@@ -62,7 +62,7 @@ fn a_file_that_stays_locked_stops_the_run_after_a_summary() {
         fed.feed("2,3,5\n3,4,5\n");
         let (bank, run) = fed.finish();
         other.batch_execute("ROLLBACK").expect("no lock");
-        let run = run.stopped_with("stopped at line 2, all lines before it are done");
+        let run = run.stopped_with("stopped at line 2, the lines before it are done");
         assert!(run.stderr.contains("locked"), "{run:#?}");
         assert_eq!((run.count("committed"), run.count("rejected")), (1, 0), "{run:#?}");
         assert!(run.stdout.contains("check: not made"), "{run:#?}");
