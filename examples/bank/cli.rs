@@ -1,0 +1,33 @@
+//! What may be written on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, value_parser};
+
+/// The most accounts of one bank: the check holds a number for each of them in memory.
+pub const MAX_ACCOUNTS: i64 = 1_000_000;
+/// How many accounts a new bank has, unless told otherwise.
+pub const DEFAULT_ACCOUNTS: i64 = 100;
+/// What each account of a new bank holds, in cents, unless told otherwise.
+pub const DEFAULT_OPENING: i64 = 100_000;
+
+/// Runs the transfers of a CSV file on two SQLite files, bank.db and ledger.db
+#[derive(Debug, Parser)]
+#[command(name = "bank", after_help = "Exit status: 0 done, 1 the check failed, 2 bad usage or stopped by an error")]
+pub struct Arguments {
+    /// The folder of the two files; created if it is missing
+    #[arg(long, value_name = "DIR", default_value = "bank-data")]
+    pub dir: PathBuf,
+
+    /// How many accounts there are: 100 in a new bank; more than there are adds accounts, fewer takes none away
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = value_parser!(i64).range(1..=MAX_ACCOUNTS))]
+    pub accounts: Option<i64>,
+
+    /// What each account holds at first: 100000 in a new bank; can't be changed later
+    #[arg(long, value_name = "CENTS", allow_negative_numbers = true, value_parser = value_parser!(i64).range(0..))]
+    pub opening: Option<i64>,
+
+    /// Lines of `from,to,cents`; a list that ships with the example if left out
+    #[arg(value_name = "FILE.csv")]
+    pub file: Option<PathBuf>,
+}
