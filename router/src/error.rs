@@ -219,7 +219,8 @@ impl Error {
     /// Never true for an unknown outcome.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::PoolExhausted { .. } => true,
+            // Nothing was sent.
+            Self::PoolExhausted { .. } | Self::Pool { .. } => true,
             Self::Doomed { first, .. } => first.class().is_retryable(),
             Self::Query(error) => classify(error).is_some_and(FailureClass::is_retryable),
             _ => false,

@@ -4,7 +4,6 @@
 //! the list in one batch (Diesel's does) or in the statement's own round trip.
 
 use std::fmt;
-use std::time::Duration;
 
 /// How a transaction begins. It also decides how it ends, on MySQL and MariaDB.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,9 +16,6 @@ pub struct Start {
     /// lock, and no server sees that.
     pub lock_limit: bool,
 }
-
-/// How long a transaction that was begun inside another one waits for a lock.
-pub const LOCK_LIMIT: Duration = Duration::from_secs(5);
 
 /// One control statement. Levels are numbered from 1, the transaction itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! PostgreSQL.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use diesel::connection::{AnsiTransactionManager, Connection, TransactionManager};
 use diesel::pg::{Pg, PgConnection, PgMetadataLookup};
@@ -9,12 +10,15 @@ use diesel::query_builder::{CollectedQuery, MoveableBindCollector, QueryFragment
 use diesel::result::{ConnectionError, QueryResult};
 
 use super::backend::{Dialect, Names, collect};
-use super::control::{Control, LOCK_LIMIT, savepoint};
+use super::control::{Control, savepoint};
 use super::settings::Settings;
 
 /// PostgreSQL: the backend of [`PgConn`](crate::PgConn).
 #[derive(Debug, Clone, Copy)]
 pub enum Postgres {}
+
+/// How long a transaction that was begun inside another one waits for a lock.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
 
 impl Dialect for Postgres {
     type Native = Pg;

@@ -30,6 +30,10 @@ impl Kind {
     }
 
     /// The driver, where the feature of the backend is on.
+    #[cfg_attr(
+        all(feature = "sqlite", feature = "postgres", feature = "mysql"),
+        expect(clippy::unnecessary_wraps, reason = "it fails where a backend's feature is off")
+    )]
     pub(super) fn driver(self, settings: Settings) -> Result<Arc<dyn Driver>> {
         match self {
             #[cfg(feature = "postgres")]
