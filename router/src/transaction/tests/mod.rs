@@ -6,7 +6,9 @@ use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
 
 use super::{Opener, Ticket, Verdict, begin, leave, nest, top};
-use crate::connection::control::{Gid, Start};
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+use crate::connection::control::Gid;
+use crate::connection::control::Start;
 use crate::connection::slot::AnySlot;
 use crate::databases::{DatabaseConfig, Databases};
 use crate::error::Error;
@@ -18,6 +20,7 @@ mod branches;
 mod prepared_on_mysql;
 #[cfg(feature = "postgres")]
 mod prepared_on_postgres;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 #[path = "../../../../tests/support/servers.rs"]
 mod servers;
 
@@ -25,6 +28,7 @@ diesel::table! { items (id) { id -> BigInt, } }
 
 const SITE: Site = Site::new("test", "transaction::tests", "tests.rs", 1);
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 fn fresh_name() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NUMBER: AtomicU32 = AtomicU32::new(0);
