@@ -21,8 +21,7 @@ use function::Function;
 
 /// Runs a function in a transaction: committed on `Ok`, rolled back on `Err` and on a panic.
 ///
-/// Inside an open transaction the function is a level of it, and what rolls back together on one database
-/// rolls back together on several.
+/// Inside an open transaction the function is a level of it: when it fails, its own work is undone and nothing else.
 ///
 /// ```ignore
 /// #[transactional(Account)]
@@ -41,7 +40,7 @@ use function::Function;
 /// | written | the database |
 /// |---|---|
 /// | `#[transactional(Account)]` | the one that the routers choose for the model |
-/// | `#[transactional(Account, Entry)]` | theirs: one database, or an atomic commit over two |
+/// | `#[transactional(Account, Entry)]` | theirs, which today must be one database |
 /// | `#[transactional(app = "bank")]` | the one that the routers choose for the app |
 /// | `#[transactional(using = "orders")]` | the one with this alias |
 /// | `#[transactional]` | as with `app`, named by the first module below the crate, or the crate itself |

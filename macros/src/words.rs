@@ -77,23 +77,8 @@ const fn no(name: &'static str) -> Word {
 
 /// The known word that a mistyped one most likely means.
 fn closest(written: &str, table: &[Word]) -> Option<&'static str> {
-    let distances = table.iter().map(|known| (distance(written, known.name), known.name));
+    let distances = table.iter().map(|known| (strsim::levenshtein(written, known.name), known.name));
     distances.filter(|&(far, name)| far <= 1 + name.len() / 5).min().map(|(_, name)| name)
-}
-
-/// Levenshtein's distance, row by row.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -126,13 +111,5 @@ mod tests {
         assert_eq!(refused("usin"), format!("unknown key `usin`, did you mean `using`? {list}"));
         assert!(refused("readonly").contains("did you mean `read_only`?"));
         assert_eq!(refused("colour"), format!("unknown key `colour` {list}"));
-    }
-
-    #[test]
-    fn the_distance_counts_what_is_added_dropped_and_replaced() {
-        assert_eq!(distance("using", "using"), 0);
-        assert_eq!(distance("usin", "using"), 1);
-        assert_eq!(distance("user", "using"), 3);
-        assert_eq!(distance("", "app"), 3);
     }
 }

@@ -146,24 +146,9 @@ const TYPO_LIMIT: usize = 2;
 
 /// The word that was probably meant.
 pub(crate) fn nearest<'a>(word: &str, among: &[&'a str]) -> Option<&'a str> {
-    let near = among.iter().map(|known| (distance(word, known), *known)).min()?;
+    let near = among.iter().map(|known| (strsim::levenshtein(word, known), *known)).min()?;
     let (distance, known) = near;
     (distance <= TYPO_LIMIT && distance < known.len().max(1)).then_some(known)
-}
-
-/// Levenshtein's distance, in bytes.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let changed = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 impl fmt::Debug for Databases {
