@@ -4,7 +4,7 @@ use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
-use syn::{Error, Ident, LitStr, Result, Token, Type, token};
+use syn::{Error, Expr, Ident, LitStr, Result, Token, Type, token};
 
 use crate::words::{KEYS, PROPAGATIONS, known, unsupported};
 
@@ -14,6 +14,8 @@ pub(crate) struct Args {
     pub(crate) place: Place,
     /// The variant of `multidb::Propagation`, if one was written.
     pub(crate) propagation: Option<Ident>,
+    /// The registry to use in place of the entered or installed one.
+    pub(crate) databases: Option<Expr>,
 }
 
 /// What chooses the scope's database.
@@ -99,6 +101,11 @@ impl Args {
             "using" => self.choose(key, Place::Alias(name(key, input)?)),
             "propagation" => {
                 self.propagation = Some(propagation(key, input)?);
+                Ok(())
+            }
+            "databases" => {
+                equals(key, "&databases", input)?;
+                self.databases = Some(input.parse()?);
                 Ok(())
             }
             other => Err(Error::new(key.span(), unsupported(other))),

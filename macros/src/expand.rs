@@ -90,7 +90,8 @@ fn targets(place: &Place) -> Vec<TokenStream> {
 
 fn options(args: &Args) -> TokenStream {
     let propagation = args.propagation.iter().map(|variant| quote!(.propagation(::multidb::Propagation::#variant)));
-    quote!(::multidb::__private::Options::new() #(#propagation)*)
+    let databases = args.databases.iter().map(|databases| quote!(.databases(#databases)));
+    quote!(::multidb::__private::Options::new() #(#propagation)* #(#databases)*)
 }
 
 /// The tuple of the handles' types. Its place is a type that only users can have named, if there is one: the

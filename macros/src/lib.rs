@@ -49,6 +49,7 @@ use function::Function;
 ///
 /// - `propagation = nested` (the default): a savepoint inside an open transaction.
 /// - `propagation = requires_new`: another connection and an independent transaction.
+/// - `databases = expr`: this registry in place of the entered or installed one; a `Databases` or a reference to one.
 ///
 /// # The connection
 ///

@@ -13,6 +13,7 @@ pub(crate) const KEYS: &[Word] = &[
     yes("app"),
     yes("using"),
     yes("propagation"),
+    yes("databases"),
     no("mode"),
     no("isolation"),
     no("read_only"),
@@ -24,7 +25,6 @@ pub(crate) const KEYS: &[Word] = &[
     no("once"),
     no("hint"),
     no("label"),
-    no("databases"),
     no("commit"),
     no("hook_errors"),
     no("verify_commit"),
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_mistyped_word_gets_a_suggestion_and_a_foreign_one_the_list() {
         let refused = |word| refusal(word, KEYS).expect("refused");
-        let list = "(accepted: `app`, `using`, `propagation`)";
+        let list = "(accepted: `app`, `using`, `propagation`, `databases`)";
         assert_eq!(refused("usin"), format!("unknown key `usin`, did you mean `using`? {list}"));
         assert!(refused("readonly").contains("did you mean `read_only`?"));
         assert_eq!(refused("colour"), format!("unknown key `colour` {list}"));

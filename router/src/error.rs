@@ -151,6 +151,17 @@ pub enum Error {
         remedies: String,
     },
 
+    /// A nested scope asks for what the open transaction can't give.
+    #[error("{inner} contradicts the open transaction, {outer}; {remedy}")]
+    OptionConflict {
+        /// What the open transaction was opened with.
+        outer: String,
+        /// What the nested scope asks for.
+        inner: String,
+        /// What to write.
+        remedy: &'static str,
+    },
+
     /// Some databases have committed and others have not.
     #[error(
         "{} committed and {} did not; compare them by hand: the work is done in part",

@@ -151,6 +151,12 @@ pub(crate) fn nearest<'a>(word: &str, among: &[&'a str]) -> Option<&'a str> {
     (distance <= TYPO_LIMIT && distance < known.len().max(1)).then_some(known)
 }
 
+impl From<&Databases> for Databases {
+    fn from(databases: &Databases) -> Self {
+        databases.clone()
+    }
+}
+
 impl fmt::Debug for Databases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()

@@ -8,6 +8,7 @@ use super::open_scope::Scope;
 use super::options::{Options, Propagation};
 use super::run::run_scope;
 use crate::alias::Alias;
+use crate::databases::Databases;
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::model::{Model, Models};
@@ -67,6 +68,12 @@ impl Atomic {
         self
     }
 
+    /// Uses this registry in place of the entered or installed one.
+    pub fn databases(mut self, databases: impl Into<Databases>) -> Self {
+        self.options = self.options.databases(databases);
+        self
+    }
+
     /// Runs `body` and commits when it returns `Ok`; rolls back when it returns `Err` or panics.
     ///
     /// # Errors
@@ -89,6 +96,12 @@ impl<M: Models> AtomicMany<M> {
     /// How the scope relates to an open transaction.
     pub fn propagation(mut self, propagation: Propagation) -> Self {
         self.options = self.options.propagation(propagation);
+        self
+    }
+
+    /// Uses this registry in place of the entered or installed one.
+    pub fn databases(mut self, databases: impl Into<Databases>) -> Self {
+        self.options = self.options.databases(databases);
         self
     }
 

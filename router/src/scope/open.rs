@@ -84,12 +84,15 @@ pub(super) struct Opened {
 pub(super) fn open(site: Site, targets: &[Target], options: Options) -> Result<Opened> {
     let open = transaction::top(|transaction| transaction.databases().clone());
     let nested = open.is_some();
-    let databases = match open {
-        Some(databases) => databases,
-        None => Databases::current()?,
+    let nests = nested && options.propagation == Propagation::Nested;
+    let databases = match (open, options.databases) {
+        (Some(open), Some(named)) if nests && !open.same_as(&named) => return Err(other_registry(site)),
+        (Some(open), None) => open,
+        (_, Some(named)) => named,
+        (None, None) => Databases::current()?,
     };
     let indices = targets.iter().map(|target| target.resolve(&databases, nested)).collect::<Result<Vec<_>>>()?;
-    let ticket = if nested && options.propagation == Propagation::Nested {
+    let ticket = if nests {
         all_are_branches(site, targets, &indices, &databases)?;
         transaction::nest(site, Opener::Scope)?
     } else {
@@ -101,6 +104,16 @@ pub(super) fn open(site: Site, targets: &[Target], options: Options) -> Result<O
         transaction::begin(databases.clone(), indices.iter().copied(), site, Opener::Scope, &start)?
     };
     Ok(Opened { ticket, databases, indices })
+}
+
+/// A level of a transaction can't be on databases of another registry.
+fn other_registry(site: Site) -> Error {
+    let outer = transaction::top(|open| open.outermost().to_string()).unwrap_or_default();
+    Error::OptionConflict {
+        outer: format!("{outer}, whose databases are others"),
+        inner: format!("`databases = ..` of {site}"),
+        remedy: "open the inner scope with `propagation = requires_new`, or leave `databases` out",
+    }
 }
 
 /// The remedies for a scope over databases that can't commit as one.

@@ -229,3 +229,26 @@ fn guards_of_entered_registries_may_end_in_any_order() {
     let held: i64 = items::table.count().get_result(&mut fixture.observer("other")).unwrap();
     assert_eq!(held, 1);
 }
+
+#[test]
+fn a_scope_can_name_its_registry() {
+    #[transactional(Item, databases = databases)]
+    fn put_in(databases: &Databases, #[conn] conn: &mut H, id: i64) -> Result<(), Error> {
+        diesel::insert_into(items::table).values((items::id.eq(id), items::value.eq(0))).execute(conn)?;
+        Ok(())
+    }
+    let Some(fixture) = fixture() else { return };
+    let (databases, elsewhere) = (fixture.databases(), fixture.databases().with_router(ToOther));
+    put_in(&databases, 1).unwrap();
+    put_in(&elsewhere, 2).unwrap();
+    assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![(1, 0)], vec![(2, 0)]));
+    let nested = atomic::<Item>().databases(&databases).run(|_: &mut H| {
+        put(3, 0)?;
+        put_in(&databases, 4)?;
+        let text = put_in(&elsewhere, 5).unwrap_err().to_string();
+        assert!(text.contains("put_in") && text.contains("atomic") && text.contains("requires_new"), "{text}");
+        Ok::<_, Error>(())
+    });
+    nested.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 0), (3, 0), (4, 0)]);
+}

@@ -130,6 +130,27 @@ fn a_connection_that_dies_before_commit_is_never_ok() {
     put(2, 20).unwrap();
 }
 
+#[test]
+fn a_rollback_that_fails_does_not_hide_the_users_error() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    let run = atomic::<Item>().run(|_: &mut H| {
+        put(1, 10)?;
+        let nested = atomic::<Item>().run(|_: &mut H| {
+            put(2, 20)?;
+            assert_eq!(kill_all(&fixture), 1);
+            Err::<(), _>(Mishap::OnPurpose)
+        });
+        assert!(matches!(nested, Err(Mishap::OnPurpose)), "{nested:?}");
+        nested
+    });
+    assert!(matches!(run, Err(Mishap::OnPurpose)), "{run:?}");
+    assert_eq!(fixture.rows("default"), []);
+    assert_eq!(in_use(&databases, "default"), 0);
+    put(3, 30).unwrap();
+}
+
 /// The fixture's database behind a proxy.
 fn behind_proxy(fixture: &Fixture) -> (Proxy, Databases) {
     let url = &fixture.urls[0];
