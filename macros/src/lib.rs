@@ -47,8 +47,18 @@ use function::Function;
 ///
 /// # Keys
 ///
-/// - `propagation = nested` (the default): a savepoint inside an open transaction.
-/// - `propagation = requires_new`: another connection and an independent transaction.
+/// - `propagation = ..`: what the scope does inside an open transaction, and outside.
+///
+///   | value | outside | inside |
+///   |---|---|---|
+///   | `nested` (default) | a transaction | a savepoint: a failure undoes this function alone |
+///   | `join` | a transaction | no savepoint: a failure dooms what it joined |
+///   | `durable` | a transaction | an error: `Ok` means committed |
+///   | `requires_new` | a transaction | an independent transaction on another connection |
+///   | `mandatory` | an error | as `join` |
+///   | `supports` | autocommit | as `join` |
+///   | `never` | autocommit | an error |
+///   | `not_supported` | autocommit | autocommit on another connection |
 /// - `databases = expr`: this registry in place of the entered or installed one; a `Databases` or a reference to one.
 ///
 /// # The connection

@@ -35,12 +35,12 @@ pub(crate) const KEYS: &[Word] = &[
 pub(crate) const PROPAGATIONS: &[Word] = &[
     yes("nested"),
     yes("requires_new"),
-    no("join"),
-    no("durable"),
-    no("mandatory"),
-    no("supports"),
-    no("never"),
-    no("not_supported"),
+    yes("join"),
+    yes("durable"),
+    yes("mandatory"),
+    yes("supports"),
+    yes("never"),
+    yes("not_supported"),
 ];
 
 /// Refuses a word that is not in the table, or not supported.

@@ -121,6 +121,34 @@ pub enum Error {
         asked: String,
     },
 
+    /// A `durable` scope inside a transaction.
+    #[error(
+        "`{function}` is durable: its `Ok` must mean committed, which it can't inside the transaction of {outer}; call it \
+         outside, or let it say `propagation = requires_new`"
+    )]
+    Durable {
+        /// The function that is durable.
+        function: &'static str,
+        /// The scope that opened the transaction.
+        outer: String,
+    },
+
+    /// A `mandatory` scope outside of any transaction.
+    #[error("`{function}` is mandatory: call it inside a transaction, from a `#[transactional]` function or `atomic`")]
+    Mandatory {
+        /// The function that is mandatory.
+        function: &'static str,
+    },
+
+    /// A `never` scope inside a transaction.
+    #[error("`{function}` must never run inside a transaction, and {outer} has opened one; call it before or after")]
+    Never {
+        /// The function that must not run inside a transaction.
+        function: &'static str,
+        /// The scope that opened the transaction.
+        outer: String,
+    },
+
     /// An earlier statement failed, so nothing more can be committed.
     #[error(
         "the transaction is doomed and was or will be rolled back: in `{function}` ({file}:{line}) the database \

@@ -34,6 +34,7 @@ macro_rules! backend {
             mod handle_transactions;
             mod levels;
             mod pools;
+            mod propagations;
             mod routes;
         }
     };

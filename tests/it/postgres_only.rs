@@ -160,3 +160,30 @@ fn an_independent_transaction_does_not_wait_for_ever_for_a_lock_of_its_own_threa
     assert_eq!(fixture.rows("default"), [(1, 11)]);
     assert_eq!(in_use(&databases, "default"), 0);
 }
+
+#[test]
+fn a_statement_in_autocommit_does_not_wait_for_ever_for_a_lock_of_its_own_thread() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.builder(2).build().unwrap();
+    let _entered = databases.enter();
+    put(1, 10).unwrap();
+    let bump = || diesel::update(items::table.find(1)).set(items::value.eq(items::value + 1));
+    let run = atomic::<Item>().run(|conn: &mut PgConn| {
+        bump().execute(conn)?;
+        let apart = atomic::<Item>().propagation(multidb::Propagation::NotSupported);
+        let waited = apart.run(|conn: &mut PgConn| bump().execute(conn).map_err(Error::from));
+        assert!(matches!(&waited, Err(error) if error.to_string().contains("lock timeout")), "{waited:?}");
+        Ok::<_, Mishap>(())
+    });
+    run.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 11)]);
+    #[derive(QueryableByName)]
+    struct Setting {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        lock_timeout: String,
+    }
+    // The limit does not stay on the connection.
+    let setting = diesel::sql_query("SHOW lock_timeout");
+    let setting: Setting = setting.get_result(&mut connection::<Item, PgConn>().unwrap()).unwrap();
+    assert_eq!(setting.lock_timeout, "0");
+}

@@ -51,6 +51,10 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// Not where RELEASE is what finds out that a DDL has committed the transaction.
     const DEFERS_RELEASE: bool;
 
+    /// Gives the session's lock waits a limit where they have none, and takes it away again. `None` where the server has a
+    /// limit anyway.
+    const LOCK_LIMIT: Option<[&str; 2]> = None;
+
     /// Opens a connection and prepares its session.
     fn connect(settings: &Settings) -> Result<Self::Raw, ConnectionError>;
 

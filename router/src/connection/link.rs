@@ -29,6 +29,7 @@ pub struct Link<B: Dialect> {
     broken: bool,
     holds_branch: bool,
     touched: bool,
+    limited: bool,
     sql: String,
     repeated: Option<Repeated>,
 }
@@ -43,6 +44,7 @@ impl<B: Dialect> Link<B> {
             broken: false,
             holds_branch: false,
             touched: false,
+            limited: false,
             sql: String::new(),
             repeated,
         }
@@ -186,8 +188,20 @@ impl<B: Dialect> Link<B> {
         self.raw.set_prepared_statement_cache_size(size);
     }
 
+    /// Gives lock waits a limit until the connection is returned.
+    pub fn limit_locks(&mut self) -> QueryResult<()> {
+        let Some([limit, _]) = B::LOCK_LIMIT else { return Ok(()) };
+        self.limited = true;
+        self.raw.batch_execute(limit)
+    }
+
     /// Undoes what a handle has set on the connection.
     pub fn reset(&mut self) {
+        if std::mem::take(&mut self.limited)
+            && let Some([_, free]) = B::LOCK_LIMIT
+        {
+            self.broken |= self.raw.batch_execute(free).is_err();
+        }
         if std::mem::take(&mut self.touched) {
             self.raw.set_instrumentation(diesel::connection::get_default_instrumentation());
             self.raw.set_prepared_statement_cache_size(CacheSize::Unbounded);

@@ -87,7 +87,13 @@ impl<B: Dialect> Pool<B> {
 
     /// Takes a connection for a handle outside of any scope.
     pub fn lease_once(&self, instrumentation: Option<&SharedInstrumentation>) -> Result<Lease<B>> {
+        let holding = HELD.with(|held| held.load(Ordering::Relaxed) > 0);
         let mut lease = self.lease(None)?;
+        if holding && let Err(error) = lease.limit_locks() {
+            // This thread's transaction may hold the lock that the statement waits for, and no server sees that.
+            lease.alive();
+            return Err(error.into());
+        }
         if let Some(instrumentation) = instrumentation {
             lease.instrument(instrumentation.clone());
         }

@@ -1,7 +1,6 @@
 //! PostgreSQL.
 
 use std::fmt::Write;
-use std::time::Duration;
 
 use diesel::connection::{AnsiTransactionManager, Connection, TransactionManager};
 use diesel::pg::{Pg, PgConnection, PgMetadataLookup};
@@ -17,8 +16,9 @@ use super::settings::Settings;
 #[derive(Debug, Clone, Copy)]
 pub enum Postgres {}
 
-/// How long a transaction that was begun inside another one waits for a lock.
-const LOCK_LIMIT: Duration = Duration::from_secs(5);
+/// For a transaction that was begun inside another one: lock waits end after 5 s where they would never end.
+const LIMITED_BEGIN: &str =
+    "BEGIN; SELECT set_config('lock_timeout', '5s', true) WHERE current_setting('lock_timeout') = '0'";
 
 impl Dialect for Postgres {
     type Native = Pg;
@@ -28,6 +28,10 @@ impl Dialect for Postgres {
     const NATIVE: Pg = Pg;
     const NAMES: Names = Names { backend: "PostgreSQL", handle: "PgConn" };
     const DEFERS_RELEASE: bool = true;
+    const LOCK_LIMIT: Option<[&str; 2]> = Some([
+        "SELECT set_config('lock_timeout', '5s', false) WHERE current_setting('lock_timeout') = '0'",
+        "RESET lock_timeout",
+    ]);
 
     fn connect(settings: &Settings) -> Result<PgConnection, ConnectionError> {
         PgConnection::establish(&settings.url)
@@ -35,11 +39,7 @@ impl Dialect for Postgres {
 
     fn write(control: Control<'_>, sql: &mut String) {
         let written = match control {
-            Control::Begin(start) if start.lock_limit => write!(
-                sql,
-                "BEGIN; SELECT set_config('lock_timeout', '{}', true) WHERE current_setting('lock_timeout') = '0'",
-                LOCK_LIMIT.as_millis()
-            ),
+            Control::Begin(start) if start.lock_limit => sql.write_str(LIMITED_BEGIN),
             Control::Begin(_) => sql.write_str("BEGIN"),
             Control::Savepoint(level) => write!(sql, "SAVEPOINT {}", savepoint(level)),
             Control::Release(level) => write!(sql, "RELEASE SAVEPOINT {}", savepoint(level)),

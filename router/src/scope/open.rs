@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::{Model, ModelInfo};
 use crate::routing::{Access, Subject};
 use crate::site::Site;
-use crate::transaction::{self, Opener, Ticket};
+use crate::transaction::{self, Ticket};
 
 /// What a scope is opened for.
 #[derive(Debug, Clone)]
@@ -73,44 +73,84 @@ impl fmt::Display for Target {
     }
 }
 
-/// An open scope's right to its level, and the database of each target.
+/// An open scope: what it may end, and the database of each target.
 pub(super) struct Opened {
-    pub(super) ticket: Ticket,
+    /// `None` in autocommit outside of any transaction, where there is nothing to end.
+    pub(super) ticket: Option<Ticket>,
+    pub(super) in_transaction: bool,
     pub(super) databases: Databases,
     pub(super) indices: Vec<usize>,
 }
 
-/// Opens a level, or a transaction where none is open or an independent one was asked for. Sends nothing.
+/// What a scope does, given its propagation and whether a transaction is open: the table of `Propagation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entering {
+    Begin,
+    Level,
+    Join,
+    Autocommit,
+    Suspend,
+}
+
+fn entering(propagation: Propagation, open: bool, site: Site) -> Result<Entering> {
+    let function = site.function;
+    Ok(match (propagation, open) {
+        (Propagation::RequiresNew, _) | (Propagation::Nested | Propagation::Join | Propagation::Durable, false) => {
+            Entering::Begin
+        }
+        (Propagation::Nested, true) => Entering::Level,
+        (Propagation::Join | Propagation::Mandatory | Propagation::Supports, true) => Entering::Join,
+        (Propagation::Supports | Propagation::Never | Propagation::NotSupported, false) => Entering::Autocommit,
+        (Propagation::NotSupported, true) => Entering::Suspend,
+        (Propagation::Durable, true) => return Err(Error::Durable { function, outer: outermost() }),
+        (Propagation::Never, true) => return Err(Error::Never { function, outer: outermost() }),
+        (Propagation::Mandatory, false) => return Err(Error::Mandatory { function }),
+    })
+}
+
+fn outermost() -> String {
+    transaction::top(|open| open.outermost().to_string()).unwrap_or_default()
+}
+
+/// Opens a scope. Sends nothing.
 pub(super) fn open(site: Site, targets: &[Target], options: Options) -> Result<Opened> {
     let open = transaction::top(|transaction| transaction.databases().clone());
     let nested = open.is_some();
-    let nests = nested && options.propagation == Propagation::Nested;
+    let entering = entering(options.propagation, nested, site)?;
+    let inside = matches!(entering, Entering::Level | Entering::Join);
     let databases = match (open, options.databases) {
-        (Some(open), Some(named)) if nests && !open.same_as(&named) => return Err(other_registry(site)),
+        (Some(open), Some(named)) if inside && !open.same_as(&named) => return Err(other_registry(site)),
         (Some(open), None) => open,
         (_, Some(named)) => named,
         (None, None) => Databases::current()?,
     };
-    let indices = targets.iter().map(|target| target.resolve(&databases, nested)).collect::<Result<Vec<_>>>()?;
-    let ticket = if nests {
+    let in_scope = nested && entering != Entering::Suspend;
+    let indices = targets.iter().map(|target| target.resolve(&databases, in_scope)).collect::<Result<Vec<_>>>()?;
+    if inside {
         all_are_branches(site, targets, &indices, &databases)?;
-        transaction::nest(site, Opener::Scope)?
-    } else {
-        one_database(targets, &indices, &databases)?;
-        if nested {
-            not_locked_by_this_thread(&indices, &databases)?;
+    }
+    let ticket = match entering {
+        Entering::Level => Some(transaction::nest(site)?),
+        Entering::Join => Some(transaction::join(site)?),
+        Entering::Suspend => Some(transaction::hide()?),
+        Entering::Autocommit => None,
+        Entering::Begin => {
+            one_database(targets, &indices, &databases)?;
+            if nested {
+                not_locked_by_this_thread(&indices, &databases)?;
+            }
+            let start = Start { tripwire: true, lock_limit: nested, ..Start::default() };
+            Some(transaction::begin(databases.clone(), indices.iter().copied(), site, &start)?)
         }
-        let start = Start { tripwire: true, lock_limit: nested, ..Start::default() };
-        transaction::begin(databases.clone(), indices.iter().copied(), site, Opener::Scope, &start)?
     };
-    Ok(Opened { ticket, databases, indices })
+    let in_transaction = inside || entering == Entering::Begin;
+    Ok(Opened { ticket, in_transaction, databases, indices })
 }
 
 /// A level of a transaction can't be on databases of another registry.
 fn other_registry(site: Site) -> Error {
-    let outer = transaction::top(|open| open.outermost().to_string()).unwrap_or_default();
     Error::OptionConflict {
-        outer: format!("{outer}, whose databases are others"),
+        outer: format!("{}, whose databases are others", outermost()),
         inner: format!("`databases = ..` of {site}"),
         remedy: "open the inner scope with `propagation = requires_new`, or leave `databases` out",
     }

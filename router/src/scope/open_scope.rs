@@ -18,17 +18,17 @@ pub struct Scope<'a> {
     databases: Databases,
     indices: Vec<usize>,
     ticket: Option<Ticket>,
+    in_transaction: bool,
 }
 
 impl<'a> Scope<'a> {
     pub(super) fn open(site: Site, targets: &'a [Target], options: Options) -> Result<Self> {
-        let Opened { ticket, databases, indices } = open::open(site, targets, options)?;
-        Ok(Self { site, targets, databases, indices, ticket: Some(ticket) })
+        let Opened { ticket, in_transaction, databases, indices } = open::open(site, targets, options)?;
+        Ok(Self { site, targets, databases, indices, ticket, in_transaction })
     }
 
     pub(super) fn close(mut self, verdict: Verdict) -> Result<()> {
-        let ticket = self.ticket.take().expect("a scope is closed once");
-        transaction::leave(ticket, verdict)
+        self.ticket.take().map_or(Ok(()), |ticket| transaction::leave(ticket, verdict))
     }
 
     /// A handle on the database of one of the scope's models.
@@ -47,9 +47,12 @@ impl<'a> Scope<'a> {
     /// A handle on the database of the target at `index`.
     pub(super) fn handle<H: Handle>(&self, index: usize) -> Result<H> {
         let database = self.indices[index];
+        let asked = || format!("{} for {}", self.site, self.targets[index]);
+        if !self.in_transaction {
+            return H::open(Origin::Pool(&self.databases, database), &asked);
+        }
         let slot = transaction::top(|open| open.branch(database).map(|branch| Arc::clone(&branch.slot)));
         let slot = slot.flatten().ok_or_else(|| Error::no_scope(format!("a handle for {}", self.targets[index])))?;
-        let asked = || format!("{} for {}", self.site, self.targets[index]);
         H::open(Origin::Scope(slot, self.databases.at(database)), &asked)
     }
 }

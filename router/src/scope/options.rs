@@ -12,6 +12,19 @@ pub enum Propagation {
     /// Always a transaction of its own, on a connection of its own: Spring's `REQUIRES_NEW`. It commits whatever
     /// becomes of the open one.
     RequiresNew,
+    /// Inside a transaction no savepoint: a failure dooms the level that it joined. Django's `savepoint=False`, Spring's
+    /// `REQUIRED`.
+    Join,
+    /// A transaction of its own, and an error inside another one: `Ok` means committed. Django's `durable=True`.
+    Durable,
+    /// As [`Join`](Self::Join), and an error outside of a transaction. Spring's `MANDATORY`.
+    Mandatory,
+    /// As [`Join`](Self::Join) inside a transaction, and autocommit outside. Spring's `SUPPORTS`.
+    Supports,
+    /// Autocommit, and an error inside a transaction. Spring's `NEVER`.
+    Never,
+    /// Autocommit, also inside a transaction, which is suspended meanwhile. Spring's `NOT_SUPPORTED`.
+    NotSupported,
 }
 
 /// The options of a scope.

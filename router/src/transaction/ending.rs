@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::stack::{self, Branch, Opener, Ticket, Transaction};
+use super::stack::{self, Branch, Entry, Frame, Right, Ticket, Transaction};
 use crate::connection::gate::Gate;
-use crate::connection::slot::Outcome;
+use crate::connection::slot::{AnySlot, Outcome};
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
 use crate::telemetry::TARGET;
@@ -18,32 +18,32 @@ pub(crate) enum Verdict {
     Undo,
 }
 
-/// Ends the level of a ticket. `Ok` means: kept if that was the verdict, and undone if that was.
+/// Ends what a ticket has opened. `Ok` means: kept if that was the verdict, and undone if that was.
 ///
 /// A failure to undo is an event, never an error: it must not hide the error that the body returned. What could not be
 /// undone dooms the level below, or is discarded with its connection.
 #[expect(clippy::needless_pass_by_value, reason = "a level is ended once")]
 pub(crate) fn leave(ticket: Ticket, verdict: Verdict) -> Result<()> {
-    let Ticket { serial, level, .. } = ticket;
-    take_leaked(serial).iter().rev().for_each(discard);
-    if level > 1 {
-        return end_level(serial, level, verdict);
+    let Ticket { serial, right, .. } = ticket;
+    take_leaked(serial).iter().rev().filter_map(Entry::transaction).for_each(discard);
+    match right {
+        Right::Level(1) => match take_entry(serial) {
+            Some(Entry::Open(transaction)) => end_transaction(&transaction, verdict),
+            _ => Err(gone()),
+        },
+        Right::Level(level) => end_level(serial, level, verdict),
+        Right::Joined(place) => end_joined(serial, place, verdict),
+        Right::Hidden => take_entry(serial).map(drop).ok_or_else(gone),
     }
-    let transaction = stack::with(|stack| {
-        let at = stack.iter().rposition(|transaction| transaction.serial == serial)?;
-        Some(stack.remove(at))
-    });
-    let transaction = transaction.ok_or_else(gone)?;
-    end_transaction(&transaction, verdict)
 }
 
 /// Ends levels that their handle no longer can, because it is dropped: undone, also from another thread.
-pub(crate) fn abandon(ticket: Ticket, branch: &dyn crate::connection::slot::AnySlot, gate: &Gate) {
+pub(crate) fn abandon(ticket: Ticket, branch: &dyn AnySlot, gate: &Gate) {
+    let right = ticket.right;
     if ticket.thread == std::thread::current().id() {
-        let level = ticket.level;
         // `leave` tells of its own failures.
         let _ = leave(ticket, Verdict::Undo);
-        if level > 1 {
+        if let Right::Level(level @ 2..) = right {
             // Its rows are gone, and nobody has asked for that: the scope around it must not report success.
             let text = "a transaction that a handle began was never ended";
             gate.doom(level - 1, Failure::new(FailureClass::Other, text));
@@ -57,11 +57,18 @@ pub(crate) fn abandon(ticket: Ticket, branch: &dyn crate::connection::slot::AnyS
     }
 }
 
-/// Transactions that were opened above the ticket's and never ended.
-fn take_leaked(serial: u64) -> Vec<Transaction> {
-    stack::with(|stack| match stack.iter().rposition(|transaction| transaction.serial == serial) {
+/// What was opened above the ticket's entry and never ended.
+fn take_leaked(serial: u64) -> Vec<Entry> {
+    stack::with(|stack| match stack.iter().rposition(|entry| entry.serial() == serial) {
         Some(at) if at + 1 < stack.len() => stack.split_off(at + 1),
         _ => Vec::new(),
+    })
+}
+
+fn take_entry(serial: u64) -> Option<Entry> {
+    stack::with(|stack| {
+        let at = stack.iter().rposition(|entry| entry.serial() == serial)?;
+        Some(stack.remove(at))
     })
 }
 
@@ -101,30 +108,47 @@ fn end_level(serial: u64, level: u32, verdict: Verdict) -> Result<()> {
         }
     };
     stack::with(|stack| {
-        if let Some(transaction) = stack.iter_mut().rev().find(|transaction| transaction.serial == serial) {
+        if let Some(transaction) = find(stack, serial) {
             transaction.branches = branches;
         }
     });
     result
 }
 
-fn take_level(stack: &mut [Transaction], serial: u64, level: u32) -> Option<Leaving> {
-    let transaction = stack.iter_mut().rev().find(|transaction| transaction.serial == serial)?;
-    let depth = level as usize - 1;
-    if transaction.frames.len() <= depth {
-        return None;
-    }
-    doom_leaked_levels(transaction, level);
-    transaction.frames.truncate(depth);
+/// A scope that has no level of its own: what it did belongs to the level that it joined, and so does its failure.
+fn end_joined(serial: u64, place: usize, verdict: Verdict) -> Result<()> {
+    stack::with(|stack| {
+        let transaction = find(stack, serial).ok_or_else(gone)?;
+        let Some(Frame { site, level, .. }) = transaction.frames.get(place).copied() else { return Err(gone()) };
+        doom_leaked_levels(transaction, place, level);
+        transaction.frames.truncate(place);
+        if verdict == Verdict::Undo {
+            let text = format!("{site} joined the transaction and failed");
+            transaction.gate.doom(level, Failure::new(FailureClass::Other, text));
+        }
+        let outer = transaction.frames.last().map_or(site, |frame| frame.site);
+        transaction.gate.set_depth(level, outer);
+        Ok(())
+    })
+}
+
+fn find(stack: &mut [Entry], serial: u64) -> Option<&mut Transaction> {
+    stack.iter_mut().rev().find(|entry| entry.serial() == serial)?.transaction_mut()
+}
+
+fn take_level(stack: &mut [Entry], serial: u64, level: u32) -> Option<Leaving> {
+    let transaction = find(stack, serial)?;
+    let place = transaction.frames.iter().position(|frame| frame.level == level)?;
+    doom_leaked_levels(transaction, place, level);
+    transaction.frames.truncate(place);
     let outer = transaction.frames.last()?.site;
     Some(Leaving { gate: Arc::clone(&transaction.gate), branches: std::mem::take(&mut transaction.branches), outer })
 }
 
-/// A handle began a transaction inside this level and never ended it.
-fn doom_leaked_levels(transaction: &Transaction, level: u32) {
-    if transaction.gate.depth() > level {
-        let leaked = transaction.frames[level as usize..].iter().find(|frame| frame.opener == Opener::Handle);
-        let site = leaked.map_or_else(|| transaction.gate.site(), |frame| frame.site);
+/// A handle began a transaction inside this scope and never ended it.
+fn doom_leaked_levels(transaction: &Transaction, place: usize, level: u32) {
+    let leaked = transaction.frames.iter().skip(place + 1).find(|frame| frame.level > level);
+    if let Some(Frame { site, .. }) = leaked {
         let text = format!("a transaction that a handle began in {site} was never ended");
         transaction.gate.doom(level, Failure::new(FailureClass::Other, text));
     }
@@ -150,7 +174,7 @@ fn undo(gate: &Gate, branches: &[Branch], depth: u32) {
 }
 
 fn end_transaction(transaction: &Transaction, verdict: Verdict) -> Result<()> {
-    doom_leaked_levels(transaction, 1);
+    doom_leaked_levels(transaction, 0, 1);
     let Transaction { gate, branches, .. } = transaction;
     let doomed = if verdict == Verdict::Keep { gate.doomed() } else { None };
     gate.set_depth(0, transaction.outermost());

@@ -8,7 +8,7 @@ mod ending;
 mod stack;
 
 pub(crate) use ending::{Verdict, abandon, leave};
-pub(crate) use stack::{Opener, Ticket, any, begin, nest, top};
+pub(crate) use stack::{Ticket, any, begin, hide, join, nest, top};
 
 /// The most levels of one transaction, and the most transactions of one thread.
 pub(crate) const LEVELS_LIMIT: u32 = 1_000;

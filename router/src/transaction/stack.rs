@@ -17,7 +17,39 @@ use crate::site::Site;
 use crate::transaction_id::TransactionId;
 
 thread_local! {
-    static STACK: RefCell<Vec<Transaction>> = const { RefCell::new(Vec::new()) };
+    static STACK: RefCell<Vec<Entry>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What a scope has put on the thread's stack.
+pub(super) enum Entry {
+    Open(Transaction),
+    /// Hides the transactions below: the scope runs in autocommit.
+    Hidden {
+        serial: u64,
+    },
+}
+
+impl Entry {
+    pub(super) fn serial(&self) -> u64 {
+        match self {
+            Self::Open(transaction) => transaction.serial,
+            Self::Hidden { serial } => *serial,
+        }
+    }
+
+    pub(super) fn transaction(&self) -> Option<&Transaction> {
+        match self {
+            Self::Open(transaction) => Some(transaction),
+            Self::Hidden { .. } => None,
+        }
+    }
+
+    pub(super) fn transaction_mut(&mut self) -> Option<&mut Transaction> {
+        match self {
+            Self::Open(transaction) => Some(transaction),
+            Self::Hidden { .. } => None,
+        }
+    }
 }
 
 /// An open transaction.
@@ -38,29 +70,43 @@ pub(crate) struct Branch {
     pub(crate) slot: Arc<dyn AnySlot>,
 }
 
-/// An open level: frame n is level n + 1.
+/// An open scope, or a level that a handle has opened.
 #[derive(Clone, Copy)]
 pub(super) struct Frame {
     pub(super) site: Site,
-    pub(super) opener: Opener,
+    /// The level that it is in: of its own, or the one that it joined.
+    pub(super) level: u32,
 }
 
-/// Who opened a level, and so who may end it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Opener {
-    /// An annotated function or a closure scope.
-    Scope,
-    /// Diesel's own `transaction` on a handle.
-    Handle,
-}
-
-/// The right to end one level.
+/// The right to end what was opened.
 #[derive(Debug)]
 #[must_use = "a level that nobody ends dooms its transaction"]
 pub(crate) struct Ticket {
     pub(super) serial: u64,
-    pub(super) level: u32,
+    pub(super) right: Right,
     pub(super) thread: ThreadId,
+}
+
+/// What a ticket ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Right {
+    /// A level, and with level 1 the transaction.
+    Level(u32),
+    /// A scope without a level of its own, by its place among the open ones.
+    Joined(usize),
+    /// A hiding entry.
+    Hidden,
+}
+
+impl Ticket {
+    fn new(serial: u64, right: Right) -> Self {
+        Self { serial, right, thread: std::thread::current().id() }
+    }
+}
+
+fn next_serial() -> u64 {
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    SERIAL.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Transaction {
@@ -92,15 +138,15 @@ impl Transaction {
     }
 }
 
-/// Looks at the innermost open transaction. Nothing else of the library may be called from `look`.
+/// Looks at the innermost open transaction, unless it is hidden. Nothing else of the library may be called from `look`.
 pub(crate) fn top<R>(look: impl FnOnce(&mut Transaction) -> R) -> Option<R> {
     prune();
-    STACK.with_borrow_mut(|stack| stack.last_mut().map(look))
+    STACK.with_borrow_mut(|stack| stack.last_mut().and_then(Entry::transaction_mut).map(look))
 }
 
-/// All open transactions of the thread, the innermost last.
+/// Whether any open transaction of the thread, hidden or not, is like that.
 pub(crate) fn any(test: impl FnMut(&Transaction) -> bool) -> bool {
-    STACK.with_borrow(|stack| stack.iter().any(test))
+    STACK.with_borrow(|stack| stack.iter().filter_map(Entry::transaction).any(test))
 }
 
 /// Opens a transaction with one branch for each database; sends nothing.
@@ -108,10 +154,8 @@ pub(crate) fn begin(
     databases: Databases,
     on: impl IntoIterator<Item = usize>,
     site: Site,
-    opener: Opener,
     start: &Start,
 ) -> Result<Ticket> {
-    static SERIAL: AtomicU64 = AtomicU64::new(0);
     prune();
     let gate = Arc::new(Gate::new(site));
     let mut branches: Vec<Branch> = Vec::new();
@@ -122,42 +166,71 @@ pub(crate) fn begin(
         }
     }
     gate.set_depth(1, site);
-    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    let frames = vec![Frame { site, opener }];
-    let transaction = Transaction { serial, databases, gate, branches, frames, id: OnceCell::new() };
-    STACK.with_borrow_mut(|stack| {
-        if stack.len() >= LEVELS_LIMIT as usize {
-            return Err(Error::LimitExceeded { what: "transactions open on one thread", limit: LEVELS_LIMIT });
-        }
-        stack.push(transaction);
-        Ok(())
-    })?;
-    Ok(Ticket { serial, level: 1, thread: std::thread::current().id() })
+    let serial = next_serial();
+    let frames = vec![Frame { site, level: 1 }];
+    push(Entry::Open(Transaction { serial, databases, gate, branches, frames, id: OnceCell::new() }))?;
+    Ok(Ticket::new(serial, Right::Level(1)))
 }
 
-/// Opens a level in the innermost transaction; sends nothing. There must be one.
-pub(crate) fn nest(site: Site, opener: Opener) -> Result<Ticket> {
-    let nested = top(|transaction| {
+/// Hides the open transactions, so that what follows runs as if there were none.
+pub(crate) fn hide() -> Result<Ticket> {
+    let serial = next_serial();
+    push(Entry::Hidden { serial })?;
+    Ok(Ticket::new(serial, Right::Hidden))
+}
+
+/// Opens a level in the innermost transaction; sends nothing.
+pub(crate) fn nest(site: Site) -> Result<Ticket> {
+    enter(site, |transaction| {
         let level = transaction.gate.depth() + 1;
         if level > LEVELS_LIMIT {
             return Err(Error::LimitExceeded { what: "levels of one transaction", limit: LEVELS_LIMIT });
         }
-        transaction.frames.push(Frame { site, opener });
+        transaction.frames.push(Frame { site, level });
         transaction.gate.set_depth(level, site);
-        Ok(Ticket { serial: transaction.serial, level, thread: std::thread::current().id() })
-    });
-    nested.unwrap_or_else(|| Err(Error::no_scope(format!("{site}"))))
+        Ok(Right::Level(level))
+    })
+}
+
+/// Joins the innermost level of the innermost transaction.
+pub(crate) fn join(site: Site) -> Result<Ticket> {
+    enter(site, |transaction| {
+        let level = transaction.gate.depth();
+        let place = transaction.frames.len();
+        if place >= LEVELS_LIMIT as usize {
+            return Err(Error::LimitExceeded { what: "scopes in one transaction", limit: LEVELS_LIMIT });
+        }
+        transaction.frames.push(Frame { site, level });
+        transaction.gate.set_depth(level, site);
+        Ok(Right::Joined(place))
+    })
+}
+
+fn enter(site: Site, work: impl FnOnce(&mut Transaction) -> Result<Right>) -> Result<Ticket> {
+    let entered = top(|transaction| work(transaction).map(|right| Ticket::new(transaction.serial, right)));
+    entered.unwrap_or_else(|| Err(Error::no_scope(format!("{site}"))))
+}
+
+fn push(entry: Entry) -> Result<()> {
+    STACK.with_borrow_mut(|stack| {
+        if stack.len() >= LEVELS_LIMIT as usize {
+            return Err(Error::LimitExceeded { what: "transactions open on one thread", limit: LEVELS_LIMIT });
+        }
+        stack.push(entry);
+        Ok(())
+    })
 }
 
 /// What [`super::leave`] works on while nothing is borrowed.
-pub(super) fn with<R>(work: impl FnOnce(&mut Vec<Transaction>) -> R) -> R {
+pub(super) fn with<R>(work: impl FnOnce(&mut Vec<Entry>) -> R) -> R {
     STACK.with_borrow_mut(work)
 }
 
 /// Takes away transactions whose owner, a handle, has ended them from another thread.
 fn prune() {
     let dead = STACK.with_borrow_mut(|stack| {
-        let live = stack.iter().rposition(|transaction| transaction.gate.depth() > 0).map_or(0, |at| at + 1);
+        let is_live = |entry: &Entry| entry.transaction().is_none_or(|transaction| transaction.gate.depth() > 0);
+        let live = stack.iter().rposition(is_live).map_or(0, |at| at + 1);
         if live == stack.len() { Vec::new() } else { stack.split_off(live) }
     });
     drop(dead);

@@ -1,0 +1,174 @@
+//! Each propagation inside each other, against the table in `propagation.txt`.
+
+use diesel::prelude::*;
+use multidb::{Error, Propagation, atomic, atomic_on, connection, scope, transactional};
+
+use super::*;
+use crate::fixture::Kind;
+
+const TABLE: &str = include_str!("../propagation.txt");
+
+fn propagation(word: &str) -> Propagation {
+    match word {
+        "nested" => Propagation::Nested,
+        "join" => Propagation::Join,
+        "durable" => Propagation::Durable,
+        "requires_new" => Propagation::RequiresNew,
+        "mandatory" => Propagation::Mandatory,
+        "supports" => Propagation::Supports,
+        "never" => Propagation::Never,
+        "not_supported" => Propagation::NotSupported,
+        other => panic!("no propagation: {other}"),
+    }
+}
+
+fn outer_of(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "opens" => &["nested", "join", "durable", "requires_new"],
+        "autocommits" => &["supports", "never", "not_supported"],
+        other => panic!("no kind: {other}"),
+    }
+}
+
+fn word(result: &Result<(), Mishap>) -> String {
+    match result {
+        Ok(()) => "ok".into(),
+        Err(Mishap::OnPurpose) => "purpose".into(),
+        Err(Mishap::Database(Error::Doomed { .. })) => "doomed".into(),
+        Err(Mishap::Database(Error::Durable { .. })) => "durable".into(),
+        Err(Mishap::Database(Error::Mandatory { .. })) => "mandatory".into(),
+        Err(Mishap::Database(Error::Never { .. })) => "never".into(),
+        Err(other) => format!("{other:?}"),
+    }
+}
+
+fn insert(conn: &mut H, id: i64) -> Result<(), Mishap> {
+    diesel::insert_into(items::table).values((items::id.eq(id), items::value.eq(0))).execute(conn)?;
+    Ok(())
+}
+
+/// Runs one line; gives the rows and what the two scopes returned.
+fn run(fixture: &Fixture, outer: &str, inner: &str, fails: &str) -> (Vec<i64>, String, String) {
+    // On SQLite the outer scope holds the file's only write lock, so an independent write goes to the other file.
+    let apart = KIND == Kind::Sqlite && matches!(inner, "requires_new" | "not_supported");
+    let inner_alias = if apart { "other" } else { "default" };
+    let mut inner_returned = String::new();
+    let outer_returned = atomic_on("default").propagation(propagation(outer)).run(|conn: &mut H| {
+        insert(conn, 1)?;
+        let inner = atomic_on(inner_alias).propagation(propagation(inner)).run(|conn: &mut H| {
+            insert(conn, 2)?;
+            if matches!(fails, "inner" | "swallowed") { Err(Mishap::OnPurpose) } else { Ok(()) }
+        });
+        inner_returned = word(&inner);
+        if fails != "swallowed" {
+            inner?;
+        }
+        if fails == "outer" { Err(Mishap::OnPurpose) } else { Ok(()) }
+    });
+    let mut rows: Vec<i64> = fixture.rows("default").into_iter().map(|(id, _)| id).collect();
+    if apart {
+        rows.extend(fixture.rows("other").into_iter().map(|(id, _)| id));
+    }
+    rows.sort_unstable();
+    (rows, inner_returned, word(&outer_returned))
+}
+
+#[test]
+fn every_pair_of_propagations_keeps_the_rows_of_the_table() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    let mut lines = 0;
+    for line in TABLE.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let [kind, inner, fails, rows, inner_returns, outer_returns] =
+            line.split_whitespace().collect::<Vec<_>>().try_into().unwrap();
+        let rows: Vec<i64> = rows.split(',').filter_map(|id| id.parse().ok()).collect();
+        for outer in outer_of(kind) {
+            let got = run(&fixture, outer, inner, fails);
+            let want = (rows.clone(), inner_returns.to_owned(), outer_returns.to_owned());
+            assert_eq!(got, want, "{outer}: {line}");
+            assert_eq!((scope::depth(), in_use(&databases, "default"), in_use(&databases, "other")), (0, 0, 0), "{line}");
+            for alias in ["default", "other"] {
+                diesel::delete(items::table).execute(&mut fixture.observer(alias)).unwrap();
+            }
+        }
+        lines += 1;
+    }
+    assert_eq!(lines, 2 * 8 * 4, "the table is complete");
+}
+
+#[test]
+fn a_mandatory_scope_outside_of_any_transaction_is_an_error_and_runs_nothing() {
+    #[transactional(Item, propagation = mandatory)]
+    fn inner() -> Result<(), Error> {
+        panic!("must not run")
+    }
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let text = inner().unwrap_err().to_string();
+    assert!(text.contains("`inner`") && text.contains("transactional"), "{text}");
+}
+
+#[test]
+fn a_swallowed_sql_error_in_a_joined_scope_dooms_the_level_that_it_joined() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    put(1, 10).unwrap();
+    let run = atomic::<Item>().run(|_: &mut H| {
+        put(2, 20)?;
+        let level = atomic::<Item>().run(|_: &mut H| {
+            atomic::<Item>().propagation(Propagation::Join).run(|conn: &mut H| {
+                assert_eq!(scope::depth(), 2);
+                put(3, 30)?;
+                assert!(insert(conn, 1).is_err());
+                Ok::<_, Mishap>(())
+            })
+        });
+        assert_eq!(word(&level), "doomed");
+        put(4, 40).map_err(Mishap::from)
+    });
+    run.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 20), (4, 40)]);
+}
+
+#[test]
+fn inside_not_supported_no_transaction_is_seen_and_a_nested_scope_opens_its_own() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    let run = atomic::<Item>().run(|_: &mut H| {
+        put(1, 10)?;
+        atomic::<Record>().propagation(Propagation::NotSupported).run(|_: &mut H| {
+            assert_eq!((scope::depth(), scope::current()), (0, None));
+            put_record(2, 20)?;
+            assert_eq!(fixture.rows("other"), [(2, 20)]);
+            insert(&mut connection::<Record, H>()?, 3)
+        })?;
+        assert_eq!(scope::depth(), 1);
+        Err::<(), _>(Mishap::OnPurpose)
+    });
+    assert!(matches!(run, Err(Mishap::OnPurpose)));
+    assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![], vec![(2, 20), (3, 0)]));
+    assert_eq!((in_use(&databases, "default"), in_use(&databases, "other")), (0, 0));
+}
+
+#[test]
+fn a_panic_in_each_propagation_leaves_nothing_open() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    for inner in ["nested", "join", "requires_new", "supports", "not_supported"] {
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            atomic::<Item>().run(|_: &mut H| {
+                put(1, 10)?;
+                let inner = atomic::<Item>().propagation(propagation(inner));
+                inner.run(|_: &mut H| -> Result<(), Mishap> { panic!("on purpose") })
+            })
+        }));
+        // On SQLite the outer scope holds the file's only write lock, and an independent transaction is refused.
+        let refused = KIND == Kind::Sqlite && inner == "requires_new";
+        assert_eq!(panicked.is_err(), !refused, "{inner}");
+        assert_eq!((scope::depth(), in_use(&databases, "default")), (0, 0), "{inner}");
+        assert_eq!(fixture.rows("default"), [], "{inner}");
+    }
+}
