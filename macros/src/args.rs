@@ -6,7 +6,7 @@ use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{Error, Expr, Ident, LitStr, Result, Token, Type, token};
 
-use crate::words::{KEYS, PROPAGATIONS, known, unsupported};
+use crate::words::{HOOK_ERRORS, KEYS, MODES, PROPAGATIONS, Word, known, unsupported};
 
 /// The arguments of a scope, as far as they can be judged without types.
 #[derive(Default)]
@@ -14,6 +14,10 @@ pub(crate) struct Args {
     pub(crate) place: Place,
     /// The variant of `multidb::Propagation`, if one was written.
     pub(crate) propagation: Option<Ident>,
+    /// The function commits and rolls back by itself.
+    pub(crate) manual: bool,
+    /// The variant of `multidb::HookErrors`, if one was written.
+    pub(crate) hook_errors: Option<Ident>,
     /// The registry to use in place of the entered or installed one.
     pub(crate) databases: Option<Expr>,
 }
@@ -41,7 +45,7 @@ impl Args {
     pub(crate) fn parse(mode: Mode, tokens: TokenStream) -> Result<Self> {
         let mut seen = Vec::new();
         let args = (|input: ParseStream<'_>| {
-            let mut args = Self::default();
+            let mut args = Self { manual: mode == Mode::Manual, ..Self::default() };
             while !input.is_empty() {
                 args.argument(input, &mut seen)?;
                 if !input.is_empty() {
@@ -51,8 +55,8 @@ impl Args {
             Ok(args)
         })
         .parse2(tokens)?;
-        if mode == Mode::Manual {
-            return Err(Error::new(Span::call_site(), unsupported("commit_manually")));
+        if mode == Mode::Manual && !args.manual {
+            return Err(Error::new(Span::call_site(), "`commit_manually` says `mode = manual` already"));
         }
         Ok(args)
     }
@@ -100,7 +104,15 @@ impl Args {
             "app" => self.choose(key, Place::App(name(key, input)?)),
             "using" => self.choose(key, Place::Alias(name(key, input)?)),
             "propagation" => {
-                self.propagation = Some(propagation(key, input)?);
+                self.propagation = Some(choice(key, PROPAGATIONS, input)?);
+                Ok(())
+            }
+            "mode" => {
+                self.manual = choice(key, MODES, input)? == "Manual";
+                Ok(())
+            }
+            "hook_errors" => {
+                self.hook_errors = Some(choice(key, HOOK_ERRORS, input)?);
                 Ok(())
             }
             "databases" => {
@@ -145,13 +157,14 @@ fn choose_one(second: &dyn ToTokens) -> Error {
     Error::new_spanned(second, "models, `app` and `using` each choose the database: choose one of them")
 }
 
-/// The variant that the word after `propagation =` names.
-fn propagation(key: &Ident, input: ParseStream<'_>) -> Result<Ident> {
-    equals(key, "nested", input)?;
+/// The variant that the word after `key =` names.
+fn choice(key: &Ident, among: &[Word], input: ParseStream<'_>) -> Result<Ident> {
+    let example = among[0].name;
+    equals(key, example, input)?;
     let start = input.span();
-    let word =
-        input.call(Ident::parse_any).map_err(|_| Error::new(start, "write `propagation = nested`, a bare word"))?;
-    known(&word, PROPAGATIONS, "value", "")?;
+    let bare = format!("write `{key} = {example}`, a bare word");
+    let word = input.call(Ident::parse_any).map_err(|_| Error::new(start, bare))?;
+    known(&word, among, "value", "")?;
     Ok(Ident::new(&variant(&word.to_string()), Span::call_site()))
 }
 
@@ -237,8 +250,11 @@ mod tests {
     }
 
     #[test]
-    fn manual_scopes_are_not_supported() {
-        let refused = Args::parse(Mode::Manual, TokenStream::new()).err().expect("refused");
-        assert_eq!(refused.to_string(), unsupported("commit_manually"));
+    fn a_mode_is_read_from_the_key_or_from_the_attributes_name() {
+        assert!(!parse("").unwrap_or_default().manual);
+        assert!(parse("mode = manual").unwrap_or_default().manual);
+        let manual = |text: &str| Args::parse(Mode::Manual, text.parse().expect("the test's tokens"));
+        assert!(manual("").unwrap_or_default().manual);
+        assert!(manual("mode = auto").is_err());
     }
 }

@@ -90,8 +90,10 @@ fn targets(place: &Place) -> Vec<TokenStream> {
 
 fn options(args: &Args) -> TokenStream {
     let propagation = args.propagation.iter().map(|variant| quote!(.propagation(::multidb::Propagation::#variant)));
+    let manual = args.manual.then(|| quote!(.manual()));
+    let hook_errors = args.hook_errors.iter().map(|variant| quote!(.hook_errors(::multidb::HookErrors::#variant)));
     let databases = args.databases.iter().map(|databases| quote!(.databases(#databases)));
-    quote!(::multidb::__private::Options::new() #(#propagation)* #(#databases)*)
+    quote!(::multidb::__private::Options::new() #(#propagation)* #manual #(#hook_errors)* #(#databases)*)
 }
 
 /// The tuple of the handles' types. Its place is a type that only users can have named, if there is one: the

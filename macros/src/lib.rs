@@ -59,6 +59,9 @@ use function::Function;
 ///   | `supports` | autocommit | as `join` |
 ///   | `never` | autocommit | an error |
 ///   | `not_supported` | autocommit | autocommit on another connection |
+/// - `mode = manual`: the function commits and rolls back by itself, with `multidb::scope::commit` and `rollback`.
+/// - `hook_errors = reported` (the default) or `returned`: whether a hook that fails after the commit makes the function
+///   return `Error::HookFailed`, which says that the work is committed.
 /// - `databases = expr`: this registry in place of the entered or installed one; a `Databases` or a reference to one.
 ///
 /// # The connection
@@ -102,7 +105,8 @@ pub fn commit_on_success(args: TokenStream, item: TokenStream) -> TokenStream {
 
 /// [`macro@transactional`] with `mode = manual`: the function commits and rolls back by itself.
 ///
-/// This version of the library does not have manual scopes yet, and the attribute says so at compile time.
+/// A transaction begins with the first statement, and again after each `multidb::scope::commit` or `rollback`. Writes that
+/// are pending when the function returns are rolled back; after `Ok` that is the error `PendingWork`.
 ///
 /// ```ignore
 /// #[commit_manually(using = "orders")]

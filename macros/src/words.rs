@@ -13,8 +13,9 @@ pub(crate) const KEYS: &[Word] = &[
     yes("app"),
     yes("using"),
     yes("propagation"),
+    yes("mode"),
     yes("databases"),
-    no("mode"),
+    yes("hook_errors"),
     no("isolation"),
     no("read_only"),
     no("deferrable"),
@@ -26,7 +27,6 @@ pub(crate) const KEYS: &[Word] = &[
     no("hint"),
     no("label"),
     no("commit"),
-    no("hook_errors"),
     no("verify_commit"),
     no("acknowledge"),
 ];
@@ -42,6 +42,12 @@ pub(crate) const PROPAGATIONS: &[Word] = &[
     yes("never"),
     yes("not_supported"),
 ];
+
+/// The values of `mode`.
+pub(crate) const MODES: &[Word] = &[yes("auto"), yes("manual")];
+
+/// The values of `hook_errors`.
+pub(crate) const HOOK_ERRORS: &[Word] = &[yes("reported"), yes("returned")];
 
 /// Refuses a word that is not in the table, or not supported.
 pub(crate) fn known(word: &Ident, table: &[Word], what: &str, also: &str) -> Result<()> {
@@ -107,7 +113,7 @@ mod tests {
     #[test]
     fn a_mistyped_word_gets_a_suggestion_and_a_foreign_one_the_list() {
         let refused = |word| refusal(word, KEYS).expect("refused");
-        let list = "(accepted: `app`, `using`, `propagation`, `databases`)";
+        let list = "(accepted: `app`, `using`, `propagation`, `mode`, `databases`, `hook_errors`)";
         assert_eq!(refused("usin"), format!("unknown key `usin`, did you mean `using`? {list}"));
         assert!(refused("readonly").contains("did you mean `read_only`?"));
         assert_eq!(refused("colour"), format!("unknown key `colour` {list}"));

@@ -238,6 +238,56 @@ pub enum Error {
         statement: String,
     },
 
+    /// `commit` or `rollback` inside a scope that commits on success.
+    #[error(
+        "{asked} was called inside `{function}` ({file}:{line}), which commits on success; say `mode = manual` on it, or \
+         return `Ok` to commit and `Err` to roll back"
+    )]
+    NotManual {
+        /// What was called.
+        asked: &'static str,
+        /// The innermost scope's function.
+        function: &'static str,
+        /// Its file.
+        file: &'static str,
+        /// Its line.
+        line: u32,
+    },
+
+    /// A manual scope returned `Ok` with writes that it had not committed. They were rolled back.
+    #[error(
+        "`{function}` ({file}:{line}) is a manual scope and returned with {statements} statements that it had neither \
+         committed nor rolled back, so they were rolled back; call `scope::commit` or `scope::rollback` before returning"
+    )]
+    PendingWork {
+        /// The function.
+        function: &'static str,
+        /// Its file.
+        file: &'static str,
+        /// Its line.
+        line: u32,
+        /// How many statements were not proven reads.
+        statements: u32,
+    },
+
+    /// A hook failed, after the outcome of its transaction was known.
+    #[error(
+        "{}, but a hook that `{function}` ({file}:{line}) had registered failed: {problem}; do its work again by itself",
+        if *committed { "the transaction is committed" } else { "the transaction was rolled back" }
+    )]
+    HookFailed {
+        /// The function that registered the hook.
+        function: &'static str,
+        /// Its file.
+        file: &'static str,
+        /// Its line.
+        line: u32,
+        /// What the hook returned, or the text of its panic.
+        problem: String,
+        /// Whether the transaction was committed.
+        committed: bool,
+    },
+
     /// More of something than the library allows.
     #[error("more than {limit} {what}; look for a recursion that opens scopes")]
     LimitExceeded {
@@ -269,6 +319,11 @@ impl Error {
     /// Whether the work may be committed although this is an error.
     pub fn is_in_doubt(&self) -> bool {
         matches!(self, Self::OutcomeUnknown { .. })
+    }
+
+    /// Whether the work is committed although this is an error: a hook failed afterwards.
+    pub fn is_committed(&self) -> bool {
+        matches!(self, Self::HookFailed { committed: true, .. })
     }
 
     /// Whether the error is one of configuration or routing, which no repetition mends.

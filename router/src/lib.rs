@@ -47,7 +47,8 @@ pub use model::{Model, ModelInfo, Models};
 pub use multidb_macros::{Model, commit_manually, commit_on_success, transactional};
 pub use routing::{Access, Route, RouteRequest, Router, with_hint, with_routes};
 pub use scope::{
-    Atomic, AtomicMany, Propagation, Scope, atomic, atomic_app, atomic_many, atomic_on, connection, connection_on,
+    Atomic, AtomicMany, HookErrors, Propagation, Scope, atomic, atomic_app, atomic_many, atomic_on, connection,
+    connection_on,
 };
 pub use transaction_id::TransactionId;
 

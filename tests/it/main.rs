@@ -32,7 +32,9 @@ macro_rules! backend {
             mod doom;
             mod handle;
             mod handle_transactions;
+            mod hooks;
             mod levels;
+            mod manual;
             mod pools;
             mod propagations;
             mod routes;

@@ -161,6 +161,12 @@ fn an_independent_transaction_does_not_wait_for_ever_for_a_lock_of_its_own_threa
     assert_eq!(in_use(&databases, "default"), 0);
 }
 
+#[derive(QueryableByName)]
+struct Setting {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    lock_timeout: String,
+}
+
 #[test]
 fn a_statement_in_autocommit_does_not_wait_for_ever_for_a_lock_of_its_own_thread() {
     let Some(fixture) = fixture() else { return };
@@ -177,11 +183,6 @@ fn a_statement_in_autocommit_does_not_wait_for_ever_for_a_lock_of_its_own_thread
     });
     run.unwrap();
     assert_eq!(fixture.rows("default"), [(1, 11)]);
-    #[derive(QueryableByName)]
-    struct Setting {
-        #[diesel(sql_type = diesel::sql_types::Text)]
-        lock_timeout: String,
-    }
     // The limit does not stay on the connection.
     let setting = diesel::sql_query("SHOW lock_timeout");
     let setting: Setting = setting.get_result(&mut connection::<Item, PgConn>().unwrap()).unwrap();

@@ -17,6 +17,10 @@ pub struct Gate {
     depth: AtomicU32,
     streams: AtomicU32,
     doomed: AtomicBool,
+    /// Whether the scope is manual, so that its pending writes are counted.
+    manual: bool,
+    /// Statements since the last commit that were not proven reads.
+    writes: AtomicU32,
     detail: Mutex<Detail>,
 }
 
@@ -36,11 +40,13 @@ struct Doom {
 
 impl Gate {
     /// The gate of a transaction that `site` opens.
-    pub fn new(site: Site) -> Self {
+    pub fn new(site: Site, manual: bool) -> Self {
         Self {
             depth: AtomicU32::new(0),
             streams: AtomicU32::new(0),
             doomed: AtomicBool::new(false),
+            manual,
+            writes: AtomicU32::new(0),
             detail: Mutex::new(Detail { site, doom: None }),
         }
     }
@@ -88,6 +94,24 @@ impl Gate {
     /// A streaming cursor and all its rows are gone.
     pub fn close_stream(&self) {
         self.streams.fetch_sub(1, Relaxed);
+    }
+
+    /// Counts a statement that is not proven a read, where that matters.
+    pub fn count(&self, is_write: impl FnOnce() -> bool) {
+        if self.manual && is_write() {
+            self.writes.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// How many statements since the last commit were not proven reads.
+    pub fn writes(&self) -> u32 {
+        self.writes.load(Relaxed)
+    }
+
+    /// A manual scope has committed or rolled back.
+    pub fn begin_anew(&self) {
+        self.lift(0);
+        self.writes.store(0, Relaxed);
     }
 
     /// Dooms `level` and all above it. The first failure stays the cause.

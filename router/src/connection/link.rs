@@ -28,10 +28,17 @@ pub struct Link<B: Dialect> {
     raw: B::Raw,
     broken: bool,
     holds_branch: bool,
-    touched: bool,
-    limited: bool,
+    lent: Lent,
     sql: String,
     repeated: Option<Repeated>,
+}
+
+/// What was set on a connection for as long as somebody holds it.
+#[derive(Default)]
+struct Lent {
+    /// Instrumentation or statement cache.
+    settings: bool,
+    lock_limit: bool,
 }
 
 impl<B: Dialect> Link<B> {
@@ -43,8 +50,7 @@ impl<B: Dialect> Link<B> {
             raw,
             broken: false,
             holds_branch: false,
-            touched: false,
-            limited: false,
+            lent: Lent::default(),
             sql: String::new(),
             repeated,
         }
@@ -129,7 +135,7 @@ impl<B: Dialect> Link<B> {
         body: impl FnOnce(&mut B::Raw) -> T,
     ) -> (T, Option<Failure>) {
         let watcher = Watcher::new(forward.clone());
-        self.touched = true;
+        self.lent.settings = true;
         self.raw.set_instrumentation(watcher.clone());
         let result = body(&mut self.raw);
         match forward {
@@ -178,31 +184,32 @@ impl<B: Dialect> Link<B> {
 
     /// Lends the connection an instrumentation until it is returned.
     pub fn instrument(&mut self, instrumentation: SharedInstrumentation) {
-        self.touched = true;
+        self.lent.settings = true;
         self.raw.set_instrumentation(instrumentation);
     }
 
     /// Sets Diesel's statement cache until the connection is returned.
     pub fn cache_statements(&mut self, size: CacheSize) {
-        self.touched = true;
+        self.lent.settings = true;
         self.raw.set_prepared_statement_cache_size(size);
     }
 
     /// Gives lock waits a limit until the connection is returned.
     pub fn limit_locks(&mut self) -> QueryResult<()> {
         let Some([limit, _]) = B::LOCK_LIMIT else { return Ok(()) };
-        self.limited = true;
+        self.lent.lock_limit = true;
         self.raw.batch_execute(limit)
     }
 
     /// Undoes what a handle has set on the connection.
     pub fn reset(&mut self) {
-        if std::mem::take(&mut self.limited)
+        let lent = std::mem::take(&mut self.lent);
+        if lent.lock_limit
             && let Some([_, free]) = B::LOCK_LIMIT
         {
             self.broken |= self.raw.batch_execute(free).is_err();
         }
-        if std::mem::take(&mut self.touched) {
+        if lent.settings {
             self.raw.set_instrumentation(diesel::connection::get_default_instrumentation());
             self.raw.set_prepared_statement_cache_size(CacheSize::Unbounded);
         }
@@ -214,7 +221,7 @@ impl<B: Dialect> Link<B> {
 }
 
 /// Whether the statement's type holds SQL that the user wrote as text.
-fn is_raw_sql(type_name: &str) -> bool {
+pub fn is_raw_sql(type_name: &str) -> bool {
     type_name.contains("::sql_query::") || type_name.contains("::SqlLiteral<")
 }
 

@@ -45,6 +45,8 @@ pub trait AnySlot: Send + Sync {
     fn commit(&self) -> Outcome;
     /// Rolls back, and gives the connection back. Where it fails the connection is discarded, which rolls back too.
     fn roll_back(&self) -> Result<()>;
+    /// Makes an ended slot ready for another transaction.
+    fn reopen(&self);
     /// First phase of a commit over several databases.
     fn prepare(&self, gid: &Gid) -> Result<()>;
     /// Second phase; gives the connection back.
@@ -407,6 +409,17 @@ impl<B: Dialect> AnySlot for Slot<B> {
         match std::mem::replace(&mut state.phase, Phase::Closed) {
             Phase::Open(lease) => self.roll_back_open(lease, begun),
             Phase::Lazy | Phase::Closed => Ok(()),
+        }
+    }
+
+    fn reopen(&self) {
+        self.open.store(0, Ordering::Relaxed);
+        // A slot that a cursor still holds is not ended, and stays as it is.
+        if let Ok(mut state) = self.lock()
+            && matches!(state.phase, Phase::Closed)
+        {
+            state.phase = Phase::Lazy;
+            state.levels = Levels::default();
         }
     }
 

@@ -1,8 +1,10 @@
 //! Building a registry.
 
+use std::sync::Arc;
+
 use super::config::DatabaseConfig;
 use super::database::{Database, Kind};
-use super::registry::Databases;
+use super::registry::{Databases, HookFailureListener, Registry};
 use super::url;
 use crate::alias::Alias;
 use crate::connection::settings::Settings;
@@ -20,6 +22,7 @@ pub struct DatabasesBuilder {
     databases: Vec<DatabaseConfig>,
     chain: Chain,
     models: Vec<&'static ModelInfo>,
+    on_hook_failure: Option<HookFailureListener>,
 }
 
 impl DatabasesBuilder {
@@ -63,6 +66,12 @@ impl DatabasesBuilder {
         self
     }
 
+    /// Calls `listener` for each hook that fails, beside the error event.
+    pub fn on_hook_failure(mut self, listener: impl Fn(&Error) + Send + Sync + 'static) -> Self {
+        self.on_hook_failure = Some(Arc::new(listener));
+        self
+    }
+
     /// Builds the registry: connects to each database once, and asks the routers for every registered model.
     ///
     /// # Errors
@@ -93,8 +102,9 @@ impl DatabasesBuilder {
         if self.databases.len() > DATABASES_LIMIT {
             return Err(Error::config("more than 1000 databases are configured", "split the application"));
         }
-        let databases = self.databases.into_iter().map(open).collect::<Result<_>>()?;
-        Ok(Databases::new(databases, self.chain, self.models))
+        let databases = self.databases.into_iter().map(open).collect::<Result<Vec<_>>>()?.into();
+        let (chain, models, on_hook_failure) = (self.chain, self.models, self.on_hook_failure);
+        Ok(Databases::new(Registry { databases, chain, models, on_hook_failure }))
     }
 
     /// Builds the registry and makes it the default of the process.

@@ -20,7 +20,11 @@ pub(super) struct Registry {
     pub(super) databases: Arc<[Database]>,
     pub(super) chain: Chain,
     pub(super) models: Vec<&'static ModelInfo>,
+    pub(super) on_hook_failure: Option<HookFailureListener>,
 }
+
+/// Told of each hook that fails.
+pub(super) type HookFailureListener = Arc<dyn Fn(&Error) + Send + Sync>;
 
 impl Databases {
     /// A builder without any database.
@@ -53,8 +57,8 @@ impl Databases {
         super::config::from_env()
     }
 
-    pub(super) fn new(databases: Vec<Database>, chain: Chain, models: Vec<&'static ModelInfo>) -> Self {
-        Self(Arc::new(Registry { databases: databases.into(), chain, models }))
+    pub(super) fn new(registry: Registry) -> Self {
+        Self(Arc::new(registry))
     }
 
     /// Makes this registry the default of the process. A process can do that once.
@@ -105,13 +109,20 @@ impl Databases {
         let mut chain = Chain::default();
         chain.push(router);
         let databases = Arc::clone(&self.0.databases);
-        Self(Arc::new(Registry { databases, chain, models: self.0.models.clone() }))
+        let (models, on_hook_failure) = (self.0.models.clone(), self.0.on_hook_failure.clone());
+        Self(Arc::new(Registry { databases, chain, models, on_hook_failure }))
     }
 
     /// Asks the routers.
     pub(crate) fn route(&self, subject: Subject, access: Access, in_scope: bool) -> Result<usize> {
         let unknown = |alias, asked| self.unknown(alias, asked);
         self.0.chain.decide(subject, access, in_scope, |alias| self.find(alias), unknown)
+    }
+
+    pub(crate) fn tell_of_hook_failure(&self, error: &Error) {
+        if let Some(listener) = &self.0.on_hook_failure {
+            listener(error);
+        }
     }
 
     /// The index of a configured alias.

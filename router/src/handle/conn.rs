@@ -86,6 +86,7 @@ impl<B: Backend> Conn<B> {
     /// Those of `body`; before it runs, [`Error::Busy`], [`Error::Closed`], [`Error::Doomed`] or
     /// [`Error::PoolExhausted`].
     pub fn with_raw<T, E: From<Error>>(&mut self, body: impl FnOnce(&mut B::Raw) -> Result<T, E>) -> Result<T, E> {
+        self.count(|| true);
         match &self.place {
             Place::Scope(slot) => slot.with_raw(body),
             Place::Pool(pool) => {
@@ -96,6 +97,21 @@ impl<B: Backend> Conn<B> {
                 }
                 result
             }
+        }
+    }
+
+    /// Runs a statement that is not proven a read.
+    #[inline]
+    pub(super) fn run_write<T>(&mut self, statement: impl FnOnce(&mut Link<B>) -> QueryResult<T>) -> QueryResult<T> {
+        self.count(|| true);
+        self.run(statement)
+    }
+
+    /// Counts what a manual scope has pending.
+    #[inline]
+    pub(super) fn count(&self, is_write: impl FnOnce() -> bool) {
+        if let Place::Scope(slot) = &self.place {
+            slot.gate().count(is_write);
         }
     }
 
@@ -128,7 +144,7 @@ impl<B: Backend> Conn<B> {
 
 impl<B: Backend> SimpleConnection for Conn<B> {
     fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
-        self.run(|link| link.batch(query))
+        self.run_write(|link| link.batch(query))
     }
 }
 
@@ -151,7 +167,7 @@ impl<B: Backend> Connection for Conn<B> {
     where
         T: QueryFragment<Self::Backend> + QueryId,
     {
-        self.run(|link| link.execute(source))
+        self.run_write(|link| link.execute(source))
     }
 
     fn transaction_state(&mut self) -> &mut TransactionManagerStatus {

@@ -7,6 +7,13 @@ use diesel::result::QueryResult;
 
 use super::conn::Conn;
 use super::cursor::{Stream, StreamRow};
+use crate::connection::link::is_raw_sql;
+
+/// Whether a query's type proves that it only reads: Diesel's SELECT without a locking clause and without raw SQL.
+fn is_plain_read(type_name: &str) -> bool {
+    const SELECT: &str = "diesel::query_builder::select_statement::";
+    type_name.starts_with(SELECT) && !type_name.contains("::locking_clause::LockingClause<") && !is_raw_sql(type_name)
+}
 
 /// PostgreSQL's default cursor has received all rows before the first is read, and borrows nothing.
 #[cfg(feature = "postgres")]
@@ -19,6 +26,7 @@ impl LoadConnection<DefaultLoadingMode> for Conn<crate::Postgres> {
         T: Query + QueryFragment<Self::Backend> + QueryId + 'query,
         Self::Backend: QueryMetadata<T::SqlType>,
     {
+        self.count(|| !is_plain_read(std::any::type_name::<T>()));
         self.run(|link| LoadConnection::<DefaultLoadingMode>::load(link.raw(), source))
     }
 }
@@ -35,6 +43,7 @@ macro_rules! streaming {
                 T: Query + QueryFragment<Self::Backend> + QueryId + 'query,
                 Self::Backend: QueryMetadata<T::SqlType>,
             {
+                self.count(|| !is_plain_read(std::any::type_name::<T>()));
                 Stream::open(self, source)
             }
         }

@@ -12,7 +12,7 @@ use crate::connection::control::Start;
 use crate::connection::slot::{AnySlot, Slot};
 use crate::error::Error;
 use crate::site::Site;
-use crate::transaction::{Verdict, begin, leave, nest, top};
+use crate::transaction::{Kind, Terms, Verdict, begin, leave, nest, top};
 
 /// The transaction manager of a handle. It owns nothing: the thread's transaction is the owner of the levels.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +28,7 @@ impl<B: Backend> TransactionManager<Conn<B>> for HandleTransactions {
         let ticket = match &conn.place {
             Place::Scope(slot) => {
                 belongs_here(slot)?;
-                nest(SITE)?
+                nest(SITE, Kind::Handle)?
             }
             Place::Pool(_) => return begin_own(conn),
         };
@@ -89,7 +89,7 @@ fn begin_own<B: Backend>(conn: &mut Conn<B>) -> QueryResult<()> {
         return Err(DieselError::NotInTransaction);
     };
     // No tripwire: Diesel's migrations run DDL in such a transaction, on MySQL too.
-    let ticket = begin(home.databases.clone(), [home.index], SITE, &Start::default())?;
+    let ticket = begin(home.databases.clone(), [home.index], SITE, Kind::Handle, &Start::default(), Terms::default())?;
     let slot = top(|transaction| transaction.branch(home.index).map(|branch| Arc::clone(&branch.slot)));
     let slot = slot.flatten().and_then(|slot| slot.into_any().downcast::<Slot<B>>().ok());
     let slot = slot.expect("the transaction begun above has this branch, and the pool this backend");

@@ -19,14 +19,14 @@ where
     B::Raw: UpdateAndFetchResults<Changes, Output>,
 {
     fn update_and_fetch(&mut self, changeset: Changes) -> QueryResult<Output> {
-        self.run(|link| link.raw().update_and_fetch(changeset))
+        self.run_write(|link| link.raw().update_and_fetch(changeset))
     }
 }
 
 /// `diesel_migrations`.
 impl<B: Backend> MigrationConnection for Conn<B> {
     fn setup(&mut self) -> QueryResult<usize> {
-        self.run(|link| link.raw().setup())
+        self.run_write(|link| link.raw().setup())
     }
 }
 

@@ -5,7 +5,7 @@ use std::panic::Location;
 
 use super::open::Target;
 use super::open_scope::Scope;
-use super::options::{Options, Propagation};
+use super::options::{HookErrors, Options, Propagation};
 use super::run::run_scope;
 use crate::alias::Alias;
 use crate::databases::Databases;
@@ -68,6 +68,18 @@ impl Atomic {
         self
     }
 
+    /// The body commits and rolls back by itself, with `scope::commit` and `scope::rollback`.
+    pub fn manual(mut self) -> Self {
+        self.options = self.options.manual();
+        self
+    }
+
+    /// What becomes of the error of a hook.
+    pub fn hook_errors(mut self, hook_errors: HookErrors) -> Self {
+        self.options = self.options.hook_errors(hook_errors);
+        self
+    }
+
     /// Uses this registry in place of the entered or installed one.
     pub fn databases(mut self, databases: impl Into<Databases>) -> Self {
         self.options = self.options.databases(databases);
@@ -96,6 +108,18 @@ impl<M: Models> AtomicMany<M> {
     /// How the scope relates to an open transaction.
     pub fn propagation(mut self, propagation: Propagation) -> Self {
         self.options = self.options.propagation(propagation);
+        self
+    }
+
+    /// The body commits and rolls back by itself, with `scope::commit` and `scope::rollback`.
+    pub fn manual(mut self) -> Self {
+        self.options = self.options.manual();
+        self
+    }
+
+    /// What becomes of the error of a hook.
+    pub fn hook_errors(mut self, hook_errors: HookErrors) -> Self {
+        self.options = self.options.hook_errors(hook_errors);
         self
     }
 

@@ -2,15 +2,21 @@
 
 mod access;
 mod atomic;
+mod hooks;
+mod manual;
 mod open;
 mod open_scope;
 mod options;
 mod run;
+mod savepoint;
 
 pub use access::{connection, connection_on};
 pub use atomic::{Atomic, AtomicMany, atomic, atomic_app, atomic_many, atomic_on};
+pub use hooks::{HookResult, on_commit, on_commit_robust, on_rollback, set_rollback};
+pub use manual::{commit, rollback};
 pub use open_scope::Scope;
-pub use options::Propagation;
+pub use options::{HookErrors, Propagation};
+pub use savepoint::{Savepoint, savepoint};
 
 #[doc(hidden)]
 pub use open::Target;

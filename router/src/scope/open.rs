@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::{Model, ModelInfo};
 use crate::routing::{Access, Subject};
 use crate::site::Site;
-use crate::transaction::{self, Ticket};
+use crate::transaction::{self, Kind, Ticket};
 
 /// What a scope is opened for.
 #[derive(Debug, Clone)]
@@ -118,6 +118,9 @@ pub(super) fn open(site: Site, targets: &[Target], options: Options) -> Result<O
     let nested = open.is_some();
     let entering = entering(options.propagation, nested, site)?;
     let inside = matches!(entering, Entering::Level | Entering::Join);
+    if options.terms.manual && entering != Entering::Begin {
+        return Err(manual_inside(site, entering));
+    }
     let databases = match (open, options.databases) {
         (Some(open), Some(named)) if inside && !open.same_as(&named) => return Err(other_registry(site)),
         (Some(open), None) => open,
@@ -130,7 +133,7 @@ pub(super) fn open(site: Site, targets: &[Target], options: Options) -> Result<O
         all_are_branches(site, targets, &indices, &databases)?;
     }
     let ticket = match entering {
-        Entering::Level => Some(transaction::nest(site)?),
+        Entering::Level => Some(transaction::nest(site, Kind::Scope)?),
         Entering::Join => Some(transaction::join(site)?),
         Entering::Suspend => Some(transaction::hide()?),
         Entering::Autocommit => None,
@@ -140,7 +143,14 @@ pub(super) fn open(site: Site, targets: &[Target], options: Options) -> Result<O
                 not_locked_by_this_thread(&indices, &databases)?;
             }
             let start = Start { tripwire: true, lock_limit: nested, ..Start::default() };
-            Some(transaction::begin(databases.clone(), indices.iter().copied(), site, &start)?)
+            Some(transaction::begin(
+                databases.clone(),
+                indices.iter().copied(),
+                site,
+                Kind::Scope,
+                &start,
+                options.terms,
+            )?)
         }
     };
     let in_transaction = inside || entering == Entering::Begin;
@@ -153,6 +163,19 @@ fn other_registry(site: Site) -> Error {
         outer: format!("{}, whose databases are others", outermost()),
         inner: format!("`databases = ..` of {site}"),
         remedy: "open the inner scope with `propagation = requires_new`, or leave `databases` out",
+    }
+}
+
+/// A manual scope's `commit` would be an `Ok` that lies, where it is a part of another transaction or of none.
+fn manual_inside(site: Site, entering: Entering) -> Error {
+    let outer = match entering {
+        Entering::Autocommit => "which is none: the scope would run in autocommit".to_owned(),
+        _ => outermost(),
+    };
+    Error::OptionConflict {
+        outer,
+        inner: format!("`mode = manual` of {site}"),
+        remedy: "call it outside, or let it say `propagation = requires_new`",
     }
 }
 

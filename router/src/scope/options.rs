@@ -1,6 +1,7 @@
 //! What a scope may be told.
 
 use crate::databases::Databases;
+use crate::transaction::Terms;
 
 /// How a scope relates to a transaction that is open already. The names are Spring's and Django's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,23 +28,51 @@ pub enum Propagation {
     NotSupported,
 }
 
+/// What becomes of the error of a hook that fails after the commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum HookErrors {
+    /// It is told of: an error event, and `on_hook_failure`. The scope returns its `Ok`.
+    #[default]
+    Reported,
+    /// The scope also returns it, as `Error::HookFailed`, which says that the work is committed.
+    Returned,
+}
+
 /// The options of a scope.
 #[derive(Debug, Clone, Default)]
 #[must_use = "options do nothing until a scope is opened with them"]
 pub struct Options {
     pub(crate) propagation: Propagation,
     pub(crate) databases: Option<Databases>,
+    pub(crate) terms: Terms,
 }
 
 impl Options {
     /// Commit on success, nested.
     pub const fn new() -> Self {
-        Self { propagation: Propagation::Nested, databases: None }
+        Self {
+            propagation: Propagation::Nested,
+            databases: None,
+            terms: Terms { manual: false, returns_hook_errors: false },
+        }
     }
 
     /// Sets the propagation.
     pub fn propagation(mut self, propagation: Propagation) -> Self {
         self.propagation = propagation;
+        self
+    }
+
+    /// The body commits and rolls back by itself.
+    pub fn manual(mut self) -> Self {
+        self.terms.manual = true;
+        self
+    }
+
+    /// Sets what becomes of the error of a hook. Counts on the scope that opens the transaction.
+    pub fn hook_errors(mut self, hook_errors: HookErrors) -> Self {
+        self.terms.returns_hook_errors = hook_errors == HookErrors::Returned;
         self
     }
 

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use super::stack::{self, Branch, Entry, Frame, Right, Ticket, Transaction};
+use super::hooks::{self, Hook, When};
+use super::stack::{self, Branch, Entry, Frame, Kind, Ticket, Transaction};
 use crate::connection::gate::Gate;
 use crate::connection::slot::{AnySlot, Outcome};
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
+use crate::site::Site;
 use crate::telemetry::TARGET;
+use crate::transaction_id::TransactionId;
 
 /// How the body of a scope ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,29 +27,35 @@ pub(crate) enum Verdict {
 /// undone dooms the level below, or is discarded with its connection.
 #[expect(clippy::needless_pass_by_value, reason = "a level is ended once")]
 pub(crate) fn leave(ticket: Ticket, verdict: Verdict) -> Result<()> {
-    let Ticket { serial, right, .. } = ticket;
+    let Ticket { serial, frame, .. } = ticket;
     take_leaked(serial).iter().rev().filter_map(Entry::transaction).for_each(discard);
-    match right {
-        Right::Level(1) => match take_entry(serial) {
-            Some(Entry::Open(transaction)) => end_transaction(&transaction, verdict),
+    let Some(number) = frame else { return take_entry(serial).map(drop).ok_or_else(gone) };
+    let found = stack::with(|stack| {
+        let transaction = find(stack, serial)?;
+        let place = transaction.frames.iter().position(|frame| frame.number == number)?;
+        doom_leaked_levels(transaction, place);
+        Some((place, transaction.frames[place].kind))
+    });
+    match found.ok_or_else(gone)? {
+        (place, Kind::Joined) => end_joined(serial, place, verdict),
+        (0, _) => match take_entry(serial) {
+            Some(Entry::Open(transaction)) => end_transaction(transaction, verdict),
             _ => Err(gone()),
         },
-        Right::Level(level) => end_level(serial, level, verdict),
-        Right::Joined(place) => end_joined(serial, place, verdict),
-        Right::Hidden => take_entry(serial).map(drop).ok_or_else(gone),
+        (place, _) => end_level(serial, place, verdict),
     }
 }
 
 /// Ends levels that their handle no longer can, because it is dropped: undone, also from another thread.
 pub(crate) fn abandon(ticket: Ticket, branch: &dyn AnySlot, gate: &Gate) {
-    let right = ticket.right;
     if ticket.thread == std::thread::current().id() {
         // `leave` tells of its own failures.
         let _ = leave(ticket, Verdict::Undo);
-        if let Right::Level(level @ 2..) = right {
+        let depth = gate.depth();
+        if depth > 0 {
             // Its rows are gone, and nobody has asked for that: the scope around it must not report success.
             let text = "a transaction that a handle began was never ended";
-            gate.doom(level - 1, Failure::new(FailureClass::Other, text));
+            gate.doom(depth, Failure::new(FailureClass::Other, text));
         }
         return;
     }
@@ -75,7 +84,8 @@ fn take_entry(serial: u64) -> Option<Entry> {
 fn discard(transaction: &Transaction) {
     let site = transaction.outermost();
     tracing::error!(target: TARGET, %site, "a transaction was left open and is rolled back");
-    roll_back_all(&transaction.gate, &transaction.branches);
+    transaction.gate.set_depth(0, site);
+    roll_back_all(&transaction.branches);
 }
 
 fn gone() -> Error {
@@ -86,41 +96,57 @@ fn gone() -> Error {
 struct Leaving {
     gate: Arc<Gate>,
     branches: Vec<Branch>,
-    outer: crate::site::Site,
+    frame: Frame,
+    outer: Site,
 }
 
-fn end_level(serial: u64, level: u32, verdict: Verdict) -> Result<()> {
-    let Some(Leaving { gate, branches, outer }) = stack::with(|stack| take_level(stack, serial, level)) else {
-        return Err(gone());
-    };
-    let depth = level - 1;
-    let doomed = if verdict == Verdict::Keep { gate.doomed() } else { None };
-    gate.set_depth(depth, outer);
-    let result = match (verdict, doomed) {
-        (Verdict::Keep, None) => release(&branches, depth),
-        (Verdict::Keep, Some(error)) => {
-            undo(&gate, &branches, depth);
-            Err(error)
-        }
-        (Verdict::Undo, _) => {
-            undo(&gate, &branches, depth);
-            Ok(())
-        }
-    };
-    stack::with(|stack| {
-        if let Some(transaction) = find(stack, serial) {
-            transaction.branches = branches;
-        }
+fn end_level(serial: u64, place: usize, verdict: Verdict) -> Result<()> {
+    let leaving = stack::with(|stack| {
+        let transaction = find(stack, serial)?;
+        let frame = *transaction.frames.get(place)?;
+        transaction.frames.truncate(place);
+        let outer = transaction.frames.last()?.site;
+        let (gate, branches) = (Arc::clone(&transaction.gate), std::mem::take(&mut transaction.branches));
+        Some(Leaving { gate, branches, frame, outer })
     });
+    let Leaving { gate, branches, frame, outer } = leaving.ok_or_else(gone)?;
+    let depth = frame.level - 1;
+    gate.set_depth(depth, outer);
+    let result = match (verdict, frame.undone, gate.doomed()) {
+        (Verdict::Keep, false, None) => release(&branches, depth),
+        (Verdict::Keep, false, Some(error)) => Err(error),
+        (Verdict::Keep, true, _) | (Verdict::Undo, ..) => Ok(()),
+    };
+    let kept = verdict == Verdict::Keep && !frame.undone && result.is_ok();
+    if !kept {
+        undo(&gate, &branches, depth);
+    }
+    let dropped = stack::with(|stack| {
+        find(stack, serial).map(|transaction| {
+            transaction.branches = branches;
+            hand_down_hooks(transaction, depth, kept)
+        })
+    });
+    // Only now: what a hook has captured may look at the stack when it is dropped.
+    drop(dropped);
     result
+}
+
+/// The hooks of an ended level belong to the one below, or are dropped with it.
+fn hand_down_hooks(transaction: &mut Transaction, depth: u32, kept: bool) -> Vec<Hook> {
+    if kept {
+        transaction.hooks.iter_mut().for_each(|hook| hook.level = hook.level.min(depth));
+        return Vec::new();
+    }
+    let first = transaction.hooks.iter().position(|hook| hook.level > depth);
+    first.map_or_else(Vec::new, |first| transaction.hooks.split_off(first))
 }
 
 /// A scope that has no level of its own: what it did belongs to the level that it joined, and so does its failure.
 fn end_joined(serial: u64, place: usize, verdict: Verdict) -> Result<()> {
     stack::with(|stack| {
         let transaction = find(stack, serial).ok_or_else(gone)?;
-        let Some(Frame { site, level, .. }) = transaction.frames.get(place).copied() else { return Err(gone()) };
-        doom_leaked_levels(transaction, place, level);
+        let Frame { site, level, .. } = transaction.frames[place];
         transaction.frames.truncate(place);
         if verdict == Verdict::Undo {
             let text = format!("{site} joined the transaction and failed");
@@ -136,18 +162,10 @@ fn find(stack: &mut [Entry], serial: u64) -> Option<&mut Transaction> {
     stack.iter_mut().rev().find(|entry| entry.serial() == serial)?.transaction_mut()
 }
 
-fn take_level(stack: &mut [Entry], serial: u64, level: u32) -> Option<Leaving> {
-    let transaction = find(stack, serial)?;
-    let place = transaction.frames.iter().position(|frame| frame.level == level)?;
-    doom_leaked_levels(transaction, place, level);
-    transaction.frames.truncate(place);
-    let outer = transaction.frames.last()?.site;
-    Some(Leaving { gate: Arc::clone(&transaction.gate), branches: std::mem::take(&mut transaction.branches), outer })
-}
-
-/// A handle began a transaction inside this scope and never ended it.
-fn doom_leaked_levels(transaction: &Transaction, place: usize, level: u32) {
-    let leaked = transaction.frames.iter().skip(place + 1).find(|frame| frame.level > level);
+/// A handle began a transaction inside this scope and never ended it. A savepoint ends with its scope.
+fn doom_leaked_levels(transaction: &Transaction, place: usize) {
+    let level = transaction.frames[place].level;
+    let leaked = transaction.frames.iter().skip(place + 1).find(|frame| frame.kind == Kind::Handle);
     if let Some(Frame { site, .. }) = leaked {
         let text = format!("a transaction that a handle began in {site} was never ended");
         transaction.gate.doom(level, Failure::new(FailureClass::Other, text));
@@ -173,62 +191,73 @@ fn undo(gate: &Gate, branches: &[Branch], depth: u32) {
     gate.lift(depth);
 }
 
-fn end_transaction(transaction: &Transaction, verdict: Verdict) -> Result<()> {
-    doom_leaked_levels(transaction, 0, 1);
-    let Transaction { gate, branches, .. } = transaction;
-    let doomed = if verdict == Verdict::Keep { gate.doomed() } else { None };
+fn end_transaction(transaction: Transaction, verdict: Verdict) -> Result<()> {
+    let Transaction { gate, branches, databases, frames, terms, .. } = &transaction;
+    let undone = frames.first().is_some_and(|frame| frame.undone);
+    let doomed = gate.doomed();
     gate.set_depth(0, transaction.outermost());
-    match (verdict, doomed) {
-        (Verdict::Keep, None) => commit_all(transaction),
-        (Verdict::Keep, Some(error)) => {
-            roll_back_all(gate, branches);
-            Err(error)
+    let (result, outcome) = match (verdict, undone, doomed) {
+        (Verdict::Keep, false, None) if terms.manual && gate.writes() > 0 => {
+            (Err(pending(gate, transaction.outermost())), Some(When::RolledBack))
         }
-        (Verdict::Undo, _) => {
-            roll_back_all(gate, branches);
-            Ok(())
-        }
+        (Verdict::Keep, false, None) => commit_all(branches, || transaction.id().clone()),
+        (Verdict::Keep, false, Some(error)) => (Err(error), Some(When::RolledBack)),
+        (Verdict::Keep, true, _) | (Verdict::Undo, ..) => (Ok(()), Some(When::RolledBack)),
+    };
+    if outcome == Some(When::RolledBack) {
+        roll_back_all(branches);
     }
+    let (databases, returns) = (databases.clone(), terms.returns_hook_errors);
+    let hooks = transaction.hooks;
+    // An unknown outcome runs no hook of either kind.
+    let hooked = outcome.map_or(Ok(()), |outcome| hooks::run(hooks, outcome, &databases));
+    if result.is_ok() && outcome == Some(When::Committed) && returns { hooked } else { result }
 }
 
 /// Commits every branch, the last listed first, as nested blocks do.
-fn commit_all(transaction: &Transaction) -> Result<()> {
+pub(super) fn commit_all(branches: &[Branch], id: impl Fn() -> TransactionId) -> (Result<()>, Option<When>) {
     let mut committed = Vec::new();
-    let mut branches = transaction.branches.iter().rev();
+    let mut branches = branches.iter().rev();
     while let Some(branch) = branches.next() {
         let begun = branch.slot.begun();
-        let error = match branch.slot.commit() {
+        let (error, outcome) = match branch.slot.commit() {
             Outcome::Committed => {
                 if begun {
                     committed.push(branch.slot.alias().clone());
                 }
                 continue;
             }
-            Outcome::RolledBack(error) => error,
+            Outcome::RolledBack(error) => (error, Some(When::RolledBack)),
             Outcome::Unknown => {
-                Error::OutcomeUnknown { id: transaction.id().clone(), databases: vec![branch.slot.alias().clone()] }
+                let (id, databases) = (id(), vec![branch.slot.alias().clone()]);
+                (Error::OutcomeUnknown { id, databases }, None)
             }
         };
         let left: Vec<Branch> = branches.cloned().collect();
-        roll_back_all(&transaction.gate, &left);
+        roll_back_all(&left);
         if committed.is_empty() {
-            return Err(error);
+            return (Err(error), outcome);
         }
         tell("a transaction over several databases was committed in part", branch.slot.alias(), &error);
         let mut failed = vec![branch.slot.alias().clone()];
         failed.extend(left.iter().map(|branch| branch.slot.alias().clone()));
-        return Err(Error::PartialCommit { committed, failed });
+        return (Err(Error::PartialCommit { committed, failed }), None);
     }
-    Ok(())
+    (Ok(()), Some(When::Committed))
 }
 
-fn roll_back_all(gate: &Gate, branches: &[Branch]) {
-    gate.set_depth(0, gate.site());
+pub(super) fn roll_back_all(branches: &[Branch]) {
     for branch in branches {
         if let Err(error) = branch.slot.roll_back() {
             tell("a transaction could not be rolled back; its connection is discarded", branch.slot.alias(), &error);
         }
     }
+}
+
+/// A manual scope was left with writes that nobody has committed.
+fn pending(gate: &Gate, site: Site) -> Error {
+    let Site { function, file, line, .. } = site;
+    Error::PendingWork { function, file, line, statements: gate.writes() }
 }
 
 fn tell(what: &'static str, alias: &crate::alias::Alias, error: &Error) {

@@ -5,13 +5,19 @@
 //! back to that level. So a function that nests means the same whether its models share a database or not.
 
 mod ending;
+mod hooks;
+pub(crate) mod manual;
 mod stack;
 
 pub(crate) use ending::{Verdict, abandon, leave};
-pub(crate) use stack::{Ticket, any, begin, hide, join, nest, top};
+pub(crate) use hooks::{HookBody, When, run_now as run_hook};
+pub(crate) use stack::{Kind, Terms, Ticket, any, begin, hide, join, nest, top};
 
 /// The most levels of one transaction, and the most transactions of one thread.
 pub(crate) const LEVELS_LIMIT: u32 = 1_000;
+
+/// How many scopes most transactions have open at most: saves allocations, and limits nothing.
+const FRAMES_EXPECTED: usize = 4;
 
 #[cfg(test)]
 mod tests;

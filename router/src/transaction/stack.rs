@@ -7,12 +7,14 @@ use std::thread::ThreadId;
 
 use once_cell::unsync::OnceCell;
 
-use super::LEVELS_LIMIT;
+use super::hooks::{HOOKS_LIMIT, Hook, HookBody, When};
+use super::{FRAMES_EXPECTED, LEVELS_LIMIT};
 use crate::connection::control::Start;
 use crate::connection::gate::Gate;
 use crate::connection::slot::AnySlot;
 use crate::databases::Databases;
 use crate::error::{Error, Result};
+use crate::failure::{Failure, FailureClass};
 use crate::site::Site;
 use crate::transaction_id::TransactionId;
 
@@ -59,7 +61,18 @@ pub(crate) struct Transaction {
     pub(super) gate: Arc<Gate>,
     pub(super) branches: Vec<Branch>,
     pub(super) frames: Vec<Frame>,
+    pub(super) hooks: Vec<Hook>,
+    pub(super) terms: Terms,
     pub(super) id: OnceCell<TransactionId>,
+}
+
+/// What was agreed when a transaction was opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Terms {
+    /// Its scope commits and rolls back by itself.
+    pub(crate) manual: bool,
+    /// A hook that fails after the commit makes the scope return an error.
+    pub(crate) returns_hook_errors: bool,
 }
 
 /// A database's part of a transaction.
@@ -70,12 +83,29 @@ pub(crate) struct Branch {
     pub(crate) slot: Arc<dyn AnySlot>,
 }
 
-/// An open scope, or a level that a handle has opened.
+/// Something that was opened in a transaction and not yet ended.
 #[derive(Clone, Copy)]
 pub(super) struct Frame {
+    pub(super) number: u64,
     pub(super) site: Site,
     /// The level that it is in: of its own, or the one that it joined.
     pub(super) level: u32,
+    pub(super) kind: Kind,
+    /// The level is to be undone although its scope returns `Ok`.
+    pub(super) undone: bool,
+}
+
+/// What has opened a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An annotated function or a closure scope, with a level of its own.
+    Scope,
+    /// A scope that joined a level.
+    Joined,
+    /// Diesel's own `transaction` on a handle.
+    Handle,
+    /// A savepoint that the user set. It ends with its scope at the latest.
+    Savepoint,
 }
 
 /// The right to end what was opened.
@@ -83,24 +113,14 @@ pub(super) struct Frame {
 #[must_use = "a level that nobody ends dooms its transaction"]
 pub(crate) struct Ticket {
     pub(super) serial: u64,
-    pub(super) right: Right,
+    /// The frame; `None` for an entry that only hides.
+    pub(super) frame: Option<u64>,
     pub(super) thread: ThreadId,
 }
 
-/// What a ticket ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Right {
-    /// A level, and with level 1 the transaction.
-    Level(u32),
-    /// A scope without a level of its own, by its place among the open ones.
-    Joined(usize),
-    /// A hiding entry.
-    Hidden,
-}
-
 impl Ticket {
-    fn new(serial: u64, right: Right) -> Self {
-        Self { serial, right, thread: std::thread::current().id() }
+    fn new(serial: u64, frame: Option<u64>) -> Self {
+        Self { serial, frame, thread: std::thread::current().id() }
     }
 }
 
@@ -136,6 +156,32 @@ impl Transaction {
     pub(crate) fn id(&self) -> &TransactionId {
         self.id.get_or_init(TransactionId::new)
     }
+
+    /// Keeps a hook for the end of the transaction, or of the level that is undone before.
+    pub(crate) fn hook(&mut self, when: When, robust: bool, run: HookBody) {
+        let (level, site) = (self.gate.depth(), self.gate.site());
+        if self.hooks.len() >= HOOKS_LIMIT {
+            let text = format!("{site} registered more than {HOOKS_LIMIT} hooks in one transaction");
+            self.gate.doom(level, Failure::new(FailureClass::Other, text));
+            return;
+        }
+        self.hooks.push(Hook { level, when, robust, site, run });
+    }
+
+    /// Says whether the level of the innermost scope is to be undone although the scope returns `Ok`.
+    pub(crate) fn set_undone(&mut self, undone: bool) {
+        let owner = self.frames.iter_mut().rev().find(|frame| matches!(frame.kind, Kind::Scope | Kind::Handle));
+        if let Some(frame) = owner {
+            frame.undone = undone;
+        }
+    }
+
+    fn push(&mut self, site: Site, level: u32, kind: Kind) -> Ticket {
+        let number = next_serial();
+        self.frames.push(Frame { number, site, level, kind, undone: false });
+        self.gate.set_depth(level, site);
+        Ticket::new(self.serial, Some(number))
+    }
 }
 
 /// Looks at the innermost open transaction, unless it is hidden. Nothing else of the library may be called from `look`.
@@ -154,10 +200,12 @@ pub(crate) fn begin(
     databases: Databases,
     on: impl IntoIterator<Item = usize>,
     site: Site,
+    kind: Kind,
     start: &Start,
+    terms: Terms,
 ) -> Result<Ticket> {
     prune();
-    let gate = Arc::new(Gate::new(site));
+    let gate = Arc::new(Gate::new(site, terms.manual));
     let mut branches: Vec<Branch> = Vec::new();
     for database in on {
         if branches.iter().all(|branch| branch.database != database) {
@@ -165,50 +213,44 @@ pub(crate) fn begin(
             branches.push(Branch { database, slot });
         }
     }
-    gate.set_depth(1, site);
     let serial = next_serial();
-    let frames = vec![Frame { site, level: 1 }];
-    push(Entry::Open(Transaction { serial, databases, gate, branches, frames, id: OnceCell::new() }))?;
-    Ok(Ticket::new(serial, Right::Level(1)))
+    let (frames, hooks) = (Vec::with_capacity(FRAMES_EXPECTED), Vec::new());
+    let mut transaction = Transaction { serial, databases, gate, branches, frames, hooks, terms, id: OnceCell::new() };
+    let ticket = transaction.push(site, 1, kind);
+    push(Entry::Open(transaction))?;
+    Ok(ticket)
 }
 
 /// Hides the open transactions, so that what follows runs as if there were none.
 pub(crate) fn hide() -> Result<Ticket> {
     let serial = next_serial();
     push(Entry::Hidden { serial })?;
-    Ok(Ticket::new(serial, Right::Hidden))
+    Ok(Ticket::new(serial, None))
 }
 
 /// Opens a level in the innermost transaction; sends nothing.
-pub(crate) fn nest(site: Site) -> Result<Ticket> {
+pub(crate) fn nest(site: Site, kind: Kind) -> Result<Ticket> {
     enter(site, |transaction| {
         let level = transaction.gate.depth() + 1;
         if level > LEVELS_LIMIT {
             return Err(Error::LimitExceeded { what: "levels of one transaction", limit: LEVELS_LIMIT });
         }
-        transaction.frames.push(Frame { site, level });
-        transaction.gate.set_depth(level, site);
-        Ok(Right::Level(level))
+        Ok(transaction.push(site, level, kind))
     })
 }
 
 /// Joins the innermost level of the innermost transaction.
 pub(crate) fn join(site: Site) -> Result<Ticket> {
     enter(site, |transaction| {
-        let level = transaction.gate.depth();
-        let place = transaction.frames.len();
-        if place >= LEVELS_LIMIT as usize {
+        if transaction.frames.len() >= LEVELS_LIMIT as usize {
             return Err(Error::LimitExceeded { what: "scopes in one transaction", limit: LEVELS_LIMIT });
         }
-        transaction.frames.push(Frame { site, level });
-        transaction.gate.set_depth(level, site);
-        Ok(Right::Joined(place))
+        Ok(transaction.push(site, transaction.gate.depth(), Kind::Joined))
     })
 }
 
-fn enter(site: Site, work: impl FnOnce(&mut Transaction) -> Result<Right>) -> Result<Ticket> {
-    let entered = top(|transaction| work(transaction).map(|right| Ticket::new(transaction.serial, right)));
-    entered.unwrap_or_else(|| Err(Error::no_scope(format!("{site}"))))
+fn enter(site: Site, work: impl FnOnce(&mut Transaction) -> Result<Ticket>) -> Result<Ticket> {
+    top(work).unwrap_or_else(|| Err(Error::no_scope(format!("{site}"))))
 }
 
 fn push(entry: Entry) -> Result<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
 
-use super::{Ticket, Verdict, begin, leave, nest, top};
+use super::{Kind, Terms, Ticket, Verdict, begin, leave, nest, top};
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 use crate::connection::control::Gid;
 use crate::connection::control::Start;
@@ -37,7 +37,7 @@ fn fresh_name() -> String {
 
 /// A transaction over both databases.
 fn both(databases: &Databases, start: &Start) -> Ticket {
-    begin(databases.clone(), [0, 1], SITE, start).expect("a transaction")
+    begin(databases.clone(), [0, 1], SITE, Kind::Scope, start, Terms::default()).expect("a transaction")
 }
 
 fn slot(at: usize) -> Arc<dyn AnySlot> {

@@ -33,7 +33,7 @@ fn database() -> Option<(Databases, String, String)> {
 
 fn open(databases: &Databases, gid: &Gid) -> Ticket {
     let start = Start { xa: Some(gid.clone()), ..Start::default() };
-    begin(databases.clone(), [0], SITE, &start).expect("a transaction")
+    begin(databases.clone(), [0], SITE, Kind::Scope, &start, Terms::default()).expect("a transaction")
 }
 
 fn put(id: i64) -> QueryResult<usize> {
@@ -60,7 +60,7 @@ fn a_branch_begun_with_xa_is_prepared_and_finished_on_its_own_connection() {
         let gid = Gid::new(&name, if commit { "1" } else { "0" }).expect("a plain name");
         let ticket = open(&databases, &gid);
         put(1).expect("a row");
-        let inner = nest(SITE).expect("a level");
+        let inner = nest(SITE, Kind::Scope).expect("a level");
         put(2).expect("a row");
         leave(inner, Verdict::Undo).expect("savepoints work inside XA");
         let slot = slot(0);

@@ -1,0 +1,73 @@
+//! Hooks: what is done once the outcome of the open transaction is known.
+
+use std::error::Error as StdError;
+
+use crate::error::{Error, Result};
+use crate::transaction::{self, HookBody, When};
+
+/// What a hook may return: nothing, or a `Result` whose error is told of.
+pub trait HookResult {
+    /// The error, if there is one.
+    ///
+    /// # Errors
+    /// That of the hook.
+    fn into_result(self) -> Result<(), Box<dyn StdError + Send + Sync>>;
+}
+
+impl HookResult for () {
+    fn into_result(self) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        Ok(())
+    }
+}
+
+impl<E: Into<Box<dyn StdError + Send + Sync>>> HookResult for Result<(), E> {
+    fn into_result(self) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        self.map_err(Into::into)
+    }
+}
+
+/// Runs `hook` after the open transaction has committed: Django's `on_commit`.
+///
+/// Hooks run in the order in which they were registered, after the outermost COMMIT, in autocommit; they may open
+/// scopes. A level that is undone drops the hooks that were registered in it. Outside of any transaction the hook runs
+/// at once. A hook that fails or panics stops no other one and makes no committed result an error: it goes to an error
+/// event and to [`on_hook_failure`](crate::DatabasesBuilder::on_hook_failure), unless the scope says
+/// `hook_errors = returned`. No hook runs after an unknown outcome.
+pub fn on_commit<R: HookResult>(hook: impl FnOnce() -> R + 'static) {
+    register(When::Committed, false, Box::new(|| hook().into_result()));
+}
+
+/// As [`on_commit`], and a failure is never returned, whatever the scope says: Django's `robust=True`.
+pub fn on_commit_robust<R: HookResult>(hook: impl FnOnce() -> R + 'static) {
+    register(When::Committed, true, Box::new(|| hook().into_result()));
+}
+
+/// Runs `hook` after the open transaction was rolled back, otherwise as [`on_commit`]. Outside of any transaction there is
+/// nothing to roll back, and the hook is dropped.
+pub fn on_rollback<R: HookResult>(hook: impl FnOnce() -> R + 'static) {
+    register(When::RolledBack, false, Box::new(|| hook().into_result()));
+}
+
+fn register(when: When, robust: bool, hook: HookBody) {
+    let mut hook = Some(hook);
+    transaction::top(|open| {
+        if let Some(hook) = hook.take() {
+            open.hook(when, robust, hook);
+        }
+    });
+    if let Some(hook) = hook
+        && when == When::Committed
+    {
+        transaction::run_hook(hook);
+    }
+}
+
+/// Whether the level of the innermost scope is undone although the scope returns `Ok`: Django's `set_rollback`.
+///
+/// The scope then returns the body's value, and everything that it did on any branch is gone.
+///
+/// # Errors
+/// [`Error::NoScope`] outside of any transaction.
+pub fn set_rollback(undone: bool) -> Result<()> {
+    transaction::top(|open| open.set_undone(undone)).ok_or_else(|| Error::no_scope("`set_rollback`"))
+}

@@ -1,0 +1,26 @@
+//! Manual scopes: the body commits and rolls back by itself.
+
+use crate::error::Result;
+use crate::transaction::manual;
+
+/// Commits what the manual scope has done since its last commit, on all branches.
+///
+/// The scope goes on: its next statement begins a new transaction, and its handles stay good. Hooks registered since the
+/// last commit run now.
+///
+/// # Errors
+/// [`Error::NotManual`](crate::Error::NotManual) inside a scope that commits on success,
+/// [`Error::Doomed`](crate::Error::Doomed) where the database has refused a statement: call [`rollback`] then. What the
+/// database says to the commit, and [`Error::OutcomeUnknown`](crate::Error::OutcomeUnknown). Whatever the error, but
+/// for a doom, the next statement begins a new transaction.
+pub fn commit() -> Result<()> {
+    manual::commit()
+}
+
+/// Undoes what the manual scope has done since its last commit, on all branches, and lifts a doom.
+///
+/// # Errors
+/// [`Error::NotManual`](crate::Error::NotManual) inside a scope that commits on success.
+pub fn rollback() -> Result<()> {
+    manual::roll_back()
+}

@@ -1,0 +1,54 @@
+//! Savepoints that a user sets.
+
+use std::marker::PhantomData;
+use std::panic::Location;
+
+use crate::error::Result;
+use crate::site::Site;
+use crate::transaction::{self, Kind, Ticket, Verdict};
+
+/// Sets a savepoint in the open transaction, on all its branches. `name` is for logs.
+///
+/// # Errors
+/// [`Error::NoScope`](crate::Error::NoScope) outside of any transaction.
+#[track_caller]
+pub fn savepoint(name: &str) -> Result<Savepoint> {
+    let place = Location::caller();
+    let ticket = transaction::nest(Site::new("savepoint", "", place.file(), place.line()), Kind::Savepoint)?;
+    Ok(Savepoint { name: name.to_owned(), ticket, _thread: PhantomData })
+}
+
+/// A savepoint. Dropped, it is released with the level that it was set in.
+#[derive(Debug)]
+#[must_use = "a savepoint that is dropped can't be rolled back to"]
+pub struct Savepoint {
+    name: String,
+    ticket: Ticket,
+    // It stands for a level of this thread's transaction.
+    _thread: PhantomData<*const ()>,
+}
+
+impl Savepoint {
+    /// The name that it was given.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Undoes everything since the savepoint, on all branches, drops the hooks registered since, and lifts a doom that came
+    /// after it.
+    ///
+    /// # Errors
+    /// [`Error::NoScope`](crate::Error::NoScope) where the savepoint has ended with its scope, or with an earlier one.
+    pub fn rollback(self) -> Result<()> {
+        transaction::leave(self.ticket, Verdict::Undo)
+    }
+
+    /// Keeps everything since the savepoint.
+    ///
+    /// # Errors
+    /// [`Error::Doomed`](crate::Error::Doomed) where the database has refused a statement since: then everything since
+    /// the savepoint is undone. [`Error::NoScope`](crate::Error::NoScope) where the savepoint has ended already.
+    pub fn release(self) -> Result<()> {
+        transaction::leave(self.ticket, Verdict::Keep)
+    }
+}

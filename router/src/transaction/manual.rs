@@ -1,0 +1,95 @@
+//! Transactions whose scope commits and rolls back by itself.
+
+use std::sync::Arc;
+
+use once_cell::unsync::OnceCell;
+
+use super::ending::{commit_all, roll_back_all};
+use super::hooks::{self, Hook, When};
+use super::stack::{self, Branch, Kind, Transaction};
+use crate::connection::gate::Gate;
+use crate::databases::Databases;
+use crate::error::{Error, Result};
+use crate::site::Site;
+use crate::transaction_id::TransactionId;
+
+/// What the open transaction is about to end, taken out so that nothing stays borrowed.
+struct Segment {
+    gate: Arc<Gate>,
+    branches: Vec<Branch>,
+    hooks: Vec<Hook>,
+    databases: Databases,
+    id: OnceCell<TransactionId>,
+    returns_hook_errors: bool,
+}
+
+/// Commits what was done since the last commit. The scope goes on: its next statement begins a new transaction.
+pub(crate) fn commit() -> Result<()> {
+    let segment = take("`commit`")?;
+    if let Some(doomed) = segment.gate.doomed() {
+        put_back(segment);
+        return Err(doomed);
+    }
+    let id = || segment.id.get_or_init(TransactionId::new).clone();
+    let (result, outcome) = commit_all(&segment.branches, id);
+    finish(segment, result, outcome)
+}
+
+/// Undoes what was done since the last commit, and lifts a doom. The scope goes on.
+pub(crate) fn roll_back() -> Result<()> {
+    let segment = take("`rollback`")?;
+    roll_back_all(&segment.branches);
+    finish(segment, Ok(()), Some(When::RolledBack))
+}
+
+fn take(asked: &'static str) -> Result<Segment> {
+    let taken = stack::top(|open| {
+        let innermost = open.frames.iter().rev().find(|frame| frame.kind != Kind::Savepoint);
+        let site = innermost.map_or_else(|| open.gate.site(), |frame| frame.site);
+        if !open.terms.manual || !is_outermost(open) {
+            let Site { function, file, line, .. } = site;
+            return Err(Error::NotManual { asked, function, file, line });
+        }
+        // Savepoints end with the commit.
+        open.frames.truncate(1);
+        Ok(Segment {
+            gate: Arc::clone(&open.gate),
+            branches: std::mem::take(&mut open.branches),
+            hooks: std::mem::take(&mut open.hooks),
+            databases: open.databases.clone(),
+            id: std::mem::take(&mut open.id),
+            returns_hook_errors: open.terms.returns_hook_errors,
+        })
+    });
+    taken.unwrap_or_else(|| Err(Error::no_scope(asked)))
+}
+
+/// Whether the innermost scope is the one that opened the transaction.
+fn is_outermost(open: &Transaction) -> bool {
+    open.frames.iter().filter(|frame| frame.kind != Kind::Savepoint).count() == 1
+}
+
+/// The slots are ready for the next statement, and the hooks run.
+fn finish(segment: Segment, result: Result<()>, outcome: Option<When>) -> Result<()> {
+    let Segment { gate, branches, hooks, databases, returns_hook_errors, .. } = segment;
+    for branch in &branches {
+        branch.slot.reopen();
+    }
+    gate.begin_anew();
+    stack::top(|open| {
+        let site = open.outermost();
+        open.gate.set_depth(1, site);
+        open.branches = branches;
+    });
+    let hooked = outcome.map_or(Ok(()), |outcome| hooks::run(hooks, outcome, &databases));
+    if result.is_ok() && outcome == Some(When::Committed) && returns_hook_errors { hooked } else { result }
+}
+
+fn put_back(segment: Segment) {
+    let Segment { branches, hooks, id, .. } = segment;
+    stack::top(|open| {
+        open.branches = branches;
+        open.hooks = hooks;
+        open.id = id;
+    });
+}

@@ -1,0 +1,244 @@
+//! Manual scopes, and savepoints that users set.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use multidb::scope::{self, commit, on_commit, rollback, savepoint};
+use multidb::{Error, atomic, commit_manually, commit_on_success, transactional};
+
+use super::*;
+
+#[commit_manually(Item)]
+fn in_parts(#[conn] conn: &mut H) -> Result<(), Mishap> {
+    put(1, 10)?;
+    commit()?;
+    put(2, 20)?;
+    rollback()?;
+    diesel::insert_into(items::table).values((items::id.eq(3), items::value.eq(30))).execute(conn)?;
+    commit()?;
+    Ok(())
+}
+
+#[test]
+fn each_commit_keeps_what_came_before_it_and_each_rollback_undoes_it() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    in_parts().unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (3, 30)]);
+    assert_eq!((in_use(&databases, "default"), scope::depth()), (0, 0));
+}
+
+#[test]
+fn rows_are_seen_by_others_right_after_the_commit_inside_the_scope() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let run = atomic::<Item>().manual().run(|_: &mut H| {
+        put(1, 10)?;
+        assert_eq!(fixture.rows("default"), []);
+        commit()?;
+        assert_eq!(fixture.rows("default"), [(1, 10)]);
+        assert_eq!(scope::depth(), 1);
+        put(2, 20)?;
+        commit()
+    });
+    run.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 20)]);
+}
+
+#[test]
+fn pending_writes_are_rolled_back_and_ok_becomes_an_error_that_counts_them() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    #[transactional(Item, mode = manual)]
+    fn forgetful() -> Result<(), Error> {
+        put(1, 10)?;
+        commit()?;
+        put(2, 20)?;
+        put(3, 30)
+    }
+    let error = forgetful().unwrap_err();
+    let text = error.to_string();
+    let Error::PendingWork { function, statements, .. } = error else { panic!("{text}") };
+    assert_eq!((function, statements), ("forgetful", 2));
+    assert!(text.contains("scope::commit"), "{text}");
+    assert_eq!(fixture.rows("default"), [(1, 10)]);
+    let failed = atomic::<Item>().manual().run(|_: &mut H| {
+        put(4, 40)?;
+        Err::<(), _>(Mishap::OnPurpose)
+    });
+    assert!(matches!(failed, Err(Mishap::OnPurpose)), "the user's error comes back unchanged");
+    assert_eq!(fixture.rows("default"), [(1, 10)]);
+    assert_eq!(in_use(&databases, "default"), 0);
+}
+
+#[test]
+fn a_lone_read_is_no_pending_work_and_what_is_not_proven_a_read_is() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    put(1, 10).unwrap();
+    let manual = |body: &dyn Fn(&mut H) -> Result<(), Mishap>| atomic::<Item>().manual().run(|conn: &mut H| body(conn));
+    manual(&|conn| {
+        items::table.count().get_result::<i64>(conn)?;
+        items::table.find(1).first::<Item>(conn)?;
+        items::table.filter(items::id.gt(0)).into_boxed().load::<Item>(conn)?;
+        Ok(())
+    })
+    .unwrap();
+    let pending = |result: Result<(), Mishap>| matches!(result, Err(Mishap::Database(Error::PendingWork { .. })));
+    assert!(pending(manual(&|conn| Ok(conn.batch_execute("SELECT 1")?))));
+    assert!(pending(manual(&|conn| diesel::sql_query("SELECT 1").execute(conn).map(drop).map_err(Mishap::from))));
+    assert!(pending(manual(&|conn| conn.with_raw(|_: &mut Raw| Ok(())))));
+    assert!(pending(manual(&|conn| Ok(diesel::delete(items::table.find(9)).execute(conn).map(drop)?))));
+}
+
+#[test]
+fn commit_and_rollback_inside_an_automatic_scope_are_errors() {
+    #[commit_on_success(Item)]
+    fn automatic() -> Result<(), Error> {
+        for ended in [commit(), rollback()] {
+            let text = ended.as_ref().unwrap_err().to_string();
+            assert!(matches!(ended, Err(Error::NotManual { function: "automatic", .. })), "{text}");
+        }
+        put(1, 10)
+    }
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    automatic().unwrap();
+    let inside = atomic::<Item>().manual().run(|_: &mut H| {
+        diesel::delete(items::table).execute(&mut multidb::connection::<Item, H>()?)?;
+        automatic()?;
+        commit().map_err(Mishap::from)
+    });
+    inside.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10)]);
+    assert!(matches!(commit(), Err(Error::NoScope { .. })));
+}
+
+#[test]
+fn a_manual_scope_inside_a_transaction_is_an_error_unless_it_is_independent() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let run = atomic::<Record>().run(|_: &mut H| {
+        let text = in_parts().unwrap_err().to_string();
+        assert!(text.contains("in_parts") && text.contains("requires_new") && text.contains("atomic"), "{text}");
+        let apart = atomic::<Item>().manual().propagation(multidb::Propagation::RequiresNew);
+        apart.run(|_: &mut H| {
+            put(1, 10)?;
+            commit()
+        })?;
+        Err::<(), _>(Mishap::OnPurpose)
+    });
+    assert!(matches!(run, Err(Mishap::OnPurpose)));
+    assert_eq!(fixture.rows("default"), [(1, 10)]);
+}
+
+#[test]
+fn a_doomed_manual_scope_goes_on_after_a_rollback() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    put(1, 10).unwrap();
+    let run = atomic::<Item>().manual().run(|conn: &mut H| {
+        put(2, 20)?;
+        let duplicate = diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(9))).execute(conn);
+        assert!(duplicate.is_err());
+        assert!(matches!(commit(), Err(Error::Doomed { .. })));
+        rollback()?;
+        put(3, 30)?;
+        commit()
+    });
+    run.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (3, 30)]);
+}
+
+#[test]
+fn hooks_run_at_each_commit_of_a_manual_scope() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let log = Rc::new(RefCell::new(Vec::new()));
+    let add = |what: &'static str| {
+        let log = Rc::clone(&log);
+        move || log.borrow_mut().push(what)
+    };
+    let run = atomic::<Item>().manual().run(|_: &mut H| {
+        on_commit(add("first"));
+        put(1, 10)?;
+        commit()?;
+        assert_eq!(log.take(), ["first"]);
+        on_commit(add("undone"));
+        rollback()?;
+        on_commit(add("second"));
+        put(2, 20)?;
+        commit()
+    });
+    run.unwrap();
+    assert_eq!(log.take(), ["second"]);
+}
+
+#[test]
+fn a_savepoint_undoes_what_came_after_it_and_lifts_a_doom() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    put(1, 10).unwrap();
+    let run = atomic::<Item>().run(|conn: &mut H| {
+        put(2, 20)?;
+        let before = savepoint("before the risky part")?;
+        assert_eq!(before.name(), "before the risky part");
+        put(3, 30)?;
+        let duplicate = diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(9))).execute(conn);
+        assert!(duplicate.is_err() && scope::is_doomed());
+        before.rollback()?;
+        assert!(!scope::is_doomed());
+        let kept = savepoint("kept")?;
+        put(4, 40)?;
+        kept.release()?;
+        let dropped = savepoint("dropped")?;
+        put(5, 50)?;
+        drop(dropped);
+        Ok::<_, Error>(())
+    });
+    run.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 20), (4, 40), (5, 50)]);
+}
+
+#[test]
+fn an_older_savepoint_takes_the_younger_ones_with_it() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let run = atomic::<Item>().run(|_: &mut H| {
+        put(1, 10)?;
+        let older = savepoint("older")?;
+        put(2, 20)?;
+        let younger = savepoint("younger")?;
+        put(3, 30)?;
+        older.rollback()?;
+        let other = savepoint("other")?;
+        put(4, 40)?;
+        assert!(matches!(younger.rollback(), Err(Error::NoScope { .. })), "it is not the one that now has its place");
+        other.release()?;
+        Ok::<_, Error>(())
+    });
+    run.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (4, 40)]);
+    assert!(matches!(savepoint("nowhere"), Err(Error::NoScope { .. })));
+}
+
+#[test]
+fn a_release_of_a_doomed_savepoint_is_an_error_and_undoes_it() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    put(1, 10).unwrap();
+    let run = atomic::<Item>().run(|conn: &mut H| {
+        put(2, 20)?;
+        let risky = savepoint("risky")?;
+        put(3, 30)?;
+        let _ = diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(9))).execute(conn);
+        assert!(matches!(risky.release(), Err(Error::Doomed { .. })));
+        put(4, 40)
+    });
+    run.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 20), (4, 40)]);
+}
