@@ -68,6 +68,8 @@ impl Gate {
     }
 
     /// Lets a statement through, at the level that it belongs to.
+    // Every statement of a user's crate passes here, and a call into this crate would not be inlined by itself.
+    #[inline]
     pub fn admit(&self, database: &Alias) -> Result<u32> {
         if self.doomed.load(Relaxed) {
             return Err(self.refuse());
@@ -77,6 +79,7 @@ impl Gate {
     }
 
     /// Refuses while a streaming cursor is open anywhere in the transaction.
+    #[inline]
     pub fn no_stream(&self, database: &Alias) -> Result<()> {
         if self.streams.load(Relaxed) == 0 {
             return Ok(());
@@ -152,6 +155,7 @@ impl Gate {
         self.detail().doom.as_ref().map(|doom| Arc::clone(&doom.first))
     }
 
+    #[cold]
     fn refuse(&self) -> Error {
         let mut detail = self.detail();
         let doom = detail.doom.as_mut().expect("the flag says doomed");

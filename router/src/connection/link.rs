@@ -95,14 +95,16 @@ impl<B: Dialect> Link<B> {
         T: QueryFragment<B::Native> + QueryId,
     {
         if T::query_id().is_none() && !statement.is_safe_to_cache_prepared(&B::NATIVE)? {
-            let raw_sql = is_raw_sql(std::any::type_name::<T>());
-            if raw_sql || self.repeated.is_some() {
+            let raw_sql = || is_raw_sql(std::any::type_name::<T>());
+            if self.repeated.is_some() || raw_sql() {
                 let mut builder = <B::Native as diesel::backend::Backend>::QueryBuilder::default();
                 statement.to_sql(&mut builder, &B::NATIVE)?;
                 let sql = builder.finish();
-                if raw_sql {
+                // A text that is kept came from no raw SQL. Asked first, since searching a type's name takes longer.
+                let kept = self.repeated.as_ref().is_some_and(|repeated| repeated.keeps(&sql));
+                if !kept && raw_sql() {
                     self.refuse_control(&sql)?;
-                } else if self.repeated.as_mut().is_some_and(|repeated| repeated.admits(&sql)) {
+                } else if kept || self.repeated.as_mut().is_some_and(|repeated| repeated.admits(&sql)) {
                     let binds = B::collect_binds(&mut self.raw, statement)?;
                     return B::execute_prepared(&mut self.raw, sql, binds);
                 }
@@ -234,11 +236,13 @@ struct Repeated {
 }
 
 impl Repeated {
-    /// Whether this text was seen before and there is room for it.
+    /// Whether this text is kept.
+    fn keeps(&self, sql: &str) -> bool {
+        self.kept.contains(sql)
+    }
+
+    /// Whether this text, which is not kept, was seen before and there is room for it, so that it is kept from now on.
     fn admits(&mut self, sql: &str) -> bool {
-        if self.kept.contains(sql) {
-            return true;
-        }
         if self.kept.len() >= REPEATED_LIMIT {
             return false;
         }
@@ -263,6 +267,7 @@ mod tests {
     fn a_text_is_kept_from_its_second_use_and_no_more_than_the_limit() {
         let mut repeated = Repeated::default();
         assert!(!repeated.admits("UPDATE a"));
+        assert!(!repeated.keeps("UPDATE a"));
         assert!(repeated.admits("UPDATE a"));
         for n in 0..2 * REPEATED_LIMIT {
             let text = format!("UPDATE {n}");
@@ -270,7 +275,7 @@ mod tests {
             repeated.admits(&text);
         }
         assert_eq!(repeated.kept.len(), REPEATED_LIMIT);
-        assert!(repeated.admits("UPDATE a"));
+        assert!(repeated.keeps("UPDATE a"));
         assert!(repeated.seen.len() <= REPEATED_LIMIT);
     }
 }

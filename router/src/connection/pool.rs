@@ -167,19 +167,20 @@ pub struct Manager<B> {
 }
 
 impl<B: Dialect> ManageConnection for Manager<B> {
-    type Connection = Link<B>;
+    // Boxed, because each checkout moves the connection about ten times, and Diesel's alone has hundreds of bytes.
+    type Connection = Box<Link<B>>;
     type Error = ConnectionError;
 
-    fn connect(&self) -> Result<Link<B>, ConnectionError> {
-        B::connect(&self.settings).map(|raw| Link::new(raw, &self.settings))
+    fn connect(&self) -> Result<Box<Link<B>>, ConnectionError> {
+        B::connect(&self.settings).map(|raw| Box::new(Link::new(raw, &self.settings)))
     }
 
-    fn is_valid(&self, _link: &mut Link<B>) -> Result<(), ConnectionError> {
+    fn is_valid(&self, _link: &mut Box<Link<B>>) -> Result<(), ConnectionError> {
         Ok(())
     }
 
     // Diesel's own manager discards everything that comes back while a thread panics. Here a panic is rolled back first.
-    fn has_broken(&self, link: &mut Link<B>) -> bool {
+    fn has_broken(&self, link: &mut Box<Link<B>>) -> bool {
         !link.is_clean()
     }
 }

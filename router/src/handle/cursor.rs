@@ -120,8 +120,8 @@ where
         // SAFETY: `raw` points into the `Link` of `hold`, which stays where it is and is reached by nobody else for as
         // long as the borrow made here lives:
         // - It stays alive and in place. For a slot it lies behind the mutex in the `Arc<Slot>` that `conn` keeps, and
-        //   `conn` is borrowed for 'conn; the guard keeps everybody from replacing it. For a pool it lies inside the
-        //   lease, in the allocation of the `Rc`, which never moves its content.
+        //   `conn` is borrowed for 'conn; the guard keeps everybody from replacing it. For a pool it lies in a
+        //   box that the lease owns, and the lease in the allocation of the `Rc`, which never moves its content.
         // - Everything that borrows it holds a clone of the `Rc`: the cursor here, and each row made from it. Both
         //   declare that clone after the borrowing field, so it is dropped after it. Diesel's cursor and row types give
         //   the borrow to nothing else: what comes out of a row borrows the row.

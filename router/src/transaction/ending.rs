@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::hooks::{self, Hook, When};
 use super::stack::{self, Branch, Entry, Frame, Kind, Ticket, Transaction};
+use crate::alias::Alias;
 use crate::connection::gate::Gate;
 use crate::connection::slot::{AnySlot, Outcome};
 use crate::error::{Error, Result};
@@ -216,25 +217,20 @@ fn end_transaction(transaction: Transaction, verdict: Verdict) -> Result<()> {
 
 /// Commits every branch, the last listed first, as nested blocks do.
 pub(super) fn commit_all(branches: &[Branch], id: impl Fn() -> TransactionId) -> (Result<()>, Option<When>) {
-    let mut committed = Vec::new();
-    let mut branches = branches.iter().rev();
-    while let Some(branch) = branches.next() {
-        let begun = branch.slot.begun();
+    for (at, branch) in branches.iter().enumerate().rev() {
         let (error, outcome) = match branch.slot.commit() {
-            Outcome::Committed => {
-                if begun {
-                    committed.push(branch.slot.alias().clone());
-                }
-                continue;
-            }
+            Outcome::Committed => continue,
             Outcome::RolledBack(error) => (error, Some(When::RolledBack)),
             Outcome::Unknown => {
                 let (id, databases) = (id(), vec![branch.slot.alias().clone()]);
                 (Error::OutcomeUnknown { id, databases }, None)
             }
         };
-        let left: Vec<Branch> = branches.cloned().collect();
-        roll_back_all(&left);
+        let (left, tried) = branches.split_at(at);
+        roll_back_all(left);
+        // A slot still tells after its end whether it had begun; the first of those tried is the one that failed.
+        let committed: Vec<Alias> =
+            tried[1..].iter().rev().filter(|done| done.slot.begun()).map(|done| done.slot.alias().clone()).collect();
         if committed.is_empty() {
             return (Err(error), outcome);
         }
@@ -260,6 +256,6 @@ fn pending(gate: &Gate, site: Site) -> Error {
     Error::PendingWork { function, file, line, statements: gate.writes() }
 }
 
-fn tell(what: &'static str, alias: &crate::alias::Alias, error: &Error) {
+fn tell(what: &'static str, alias: &Alias, error: &Error) {
     tracing::error!(target: TARGET, %alias, %error, "{what}");
 }

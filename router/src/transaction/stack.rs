@@ -206,7 +206,7 @@ pub(crate) fn begin(
 ) -> Result<Ticket> {
     prune();
     let gate = Arc::new(Gate::new(site, terms.manual));
-    let mut branches: Vec<Branch> = Vec::new();
+    let mut branches: Vec<Branch> = Vec::with_capacity(1);
     for database in on {
         if branches.iter().all(|branch| branch.database != database) {
             let slot = databases.at(database).driver().slot(Arc::clone(&gate), start.clone());
