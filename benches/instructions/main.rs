@@ -10,10 +10,7 @@ mod ours;
 use std::error::Error;
 use std::time::Instant;
 
-use diesel::connection::LoadConnection;
-use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sqlite::Sqlite;
 use multidb::prelude::*;
 
 /// Opens the connection, and prepares the statement.
@@ -87,7 +84,12 @@ fn ids(n: u32) -> impl Iterator<Item = i64> {
 
 /// Statements that both sides run.
 mod statements {
-    use super::*;
+    use diesel::connection::LoadConnection;
+    use diesel::pg::Pg;
+    use diesel::prelude::*;
+    use diesel::sqlite::Sqlite;
+
+    use super::{BenchRow, bench_rows};
 
     pub fn pg_select(conn: &mut impl LoadConnection<Backend = Pg>, id: i64) -> QueryResult<BenchRow> {
         bench_rows::table.find(id).first(conn)
