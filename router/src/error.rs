@@ -289,7 +289,7 @@ pub enum Error {
     },
 
     /// More of something than the library allows.
-    #[error("more than {limit} {what}; look for a recursion that opens scopes")]
+    #[error("there are more than {limit} {what}; look for a recursion, or do the work in parts")]
     LimitExceeded {
         /// What there is too much of.
         what: &'static str,

@@ -38,6 +38,13 @@ struct Doom {
     refused: u32,
 }
 
+impl Default for Gate {
+    /// A gate to be reset.
+    fn default() -> Self {
+        Self::new(Site::new("", "", "", 0), false)
+    }
+}
+
 impl Gate {
     /// The gate of a transaction that `site` opens.
     pub fn new(site: Site, manual: bool) -> Self {
@@ -49,6 +56,16 @@ impl Gate {
             writes: AtomicU32::new(0),
             detail: Mutex::new(Detail { site, doom: None }),
         }
+    }
+
+    /// Makes a gate that nobody else holds fit for another transaction.
+    pub fn reset(&mut self, manual: bool) {
+        *self.depth.get_mut() = 0;
+        *self.streams.get_mut() = 0;
+        *self.writes.get_mut() = 0;
+        *self.doomed.get_mut() = false;
+        self.manual = manual;
+        self.detail.get_mut().unwrap_or_else(PoisonError::into_inner).doom = None;
     }
 
     /// How many levels the transaction has.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 use diesel::connection::{
     AnsiTransactionManager, CacheSize, Connection, SimpleConnection, TransactionManager, TransactionManagerStatus,
@@ -13,6 +14,7 @@ use diesel::result::QueryResult;
 use super::backend::Dialect;
 use super::control::Control;
 use super::guard;
+use super::holders::Seat;
 use super::instrument::{SharedInstrumentation, Watcher};
 use super::settings::Settings;
 use crate::alias::Alias;
@@ -26,6 +28,7 @@ pub const REPEATED_LIMIT: usize = 256;
 pub struct Link<B: Dialect> {
     database: Alias,
     raw: B::Raw,
+    seat: Arc<Seat>,
     broken: bool,
     holds_branch: bool,
     lent: Lent,
@@ -43,17 +46,23 @@ struct Lent {
 
 impl<B: Dialect> Link<B> {
     /// Takes over a fresh connection.
-    pub fn new(raw: B::Raw, settings: &Settings) -> Self {
+    pub fn new(raw: B::Raw, settings: &Settings, seat: Arc<Seat>) -> Self {
         let repeated = settings.prepare_repeated.then(Repeated::default);
         Self {
             database: settings.alias.clone(),
             raw,
+            seat,
             broken: false,
             holds_branch: false,
             lent: Lent::default(),
             sql: String::new(),
             repeated,
         }
+    }
+
+    /// Says who holds the connection.
+    pub fn seat(&self) -> &Seat {
+        &self.seat
     }
 
     /// Diesel's connection.

@@ -6,6 +6,7 @@ pub mod backend;
 pub mod control;
 pub mod gate;
 pub mod guard;
+pub mod holders;
 pub mod instrument;
 pub mod levels;
 pub mod link;

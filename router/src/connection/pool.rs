@@ -1,9 +1,6 @@
 //! The pool of one database.
 
-use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::thread::Thread;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use diesel::r2d2::{self, ManageConnection, PooledConnection};
@@ -11,6 +8,7 @@ use diesel::result::{ConnectionError, QueryResult};
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::backend::Dialect;
+use super::holders::{Holder, Holders};
 use super::instrument::SharedInstrumentation;
 use super::link::Link;
 use super::settings::Settings;
@@ -25,14 +23,12 @@ use crate::site::Site;
 pub const WAIT_WHILE_HOLDING: Duration = Duration::from_secs(2);
 /// The threads that open and replace connections, for all pools together.
 pub const POOL_THREADS: usize = 3;
-/// How many holders an error names.
-const HOLDERS_NAMED: usize = 8;
 
 /// One pool of connections, and who holds them.
 pub struct Pool<B: Dialect> {
     r2d2: r2d2::Pool<Manager<B>>,
     settings: Settings,
-    holders: Holders,
+    holders: Arc<Holders>,
 }
 
 impl<B: Dialect> Pool<B> {
@@ -44,6 +40,7 @@ impl<B: Dialect> Pool<B> {
             )
         });
         let pool = &settings.pool;
+        let holders = Arc::new(Holders::default());
         let r2d2 = r2d2::Pool::builder()
             .max_size(pool.max_size)
             .min_idle(Some(pool.min_idle))
@@ -54,8 +51,12 @@ impl<B: Dialect> Pool<B> {
             .test_on_check_out(false)
             .thread_pool(Arc::clone(&THREADS))
             .error_handler(Box::new(Report(settings.alias.clone())))
-            .build_unchecked(Manager { settings: settings.clone(), _backend: std::marker::PhantomData });
-        Self { r2d2, settings, holders: Holders::default() }
+            .build_unchecked(Manager {
+                settings: settings.clone(),
+                holders: Arc::clone(&holders),
+                _backend: std::marker::PhantomData,
+            });
+        Self { r2d2, settings, holders }
     }
 
     /// What the pool was made from.
@@ -76,18 +77,20 @@ impl<B: Dialect> Pool<B> {
 
     /// Takes a connection. Waits the pool's timeout, or [`WAIT_WHILE_HOLDING`] where this thread holds one already.
     pub fn lease(&self, site: Option<Site>) -> Result<Lease<B>> {
-        let held = HELD.with(Arc::clone);
         let full = self.settings.pool.connection_timeout;
-        let wait = if held.load(Ordering::Relaxed) > 0 { full.min(WAIT_WHILE_HOLDING) } else { full };
+        let wait = if Holder::is_holding() { full.min(WAIT_WHILE_HOLDING) } else { full };
         match self.r2d2.get_timeout(wait) {
-            Ok(link) => Ok(Lease { link, _counted: Counted::count(held), _holder: self.holders.register(site) }),
+            Ok(link) => {
+                link.seat().take(site);
+                Ok(Lease(link))
+            }
             Err(error) => Err(self.exhausted_or_unreachable(&error, wait)),
         }
     }
 
     /// Takes a connection for a handle outside of any scope.
     pub fn lease_once(&self, instrumentation: Option<&SharedInstrumentation>) -> Result<Lease<B>> {
-        let holding = HELD.with(|held| held.load(Ordering::Relaxed) > 0);
+        let holding = Holder::is_holding();
         let mut lease = self.lease(None)?;
         if holding && let Err(error) = lease.limit_locks() {
             // This thread's transaction may hold the lock that the statement waits for, and no server sees that.
@@ -134,15 +137,12 @@ impl<B: Dialect> Pool<B> {
 }
 
 /// A connection taken from a pool; dropping it gives it back, or discards it where it isn't clean.
-pub struct Lease<B: Dialect> {
-    link: PooledConnection<Manager<B>>,
-    _counted: Counted,
-    _holder: Holder,
-}
+pub struct Lease<B: Dialect>(PooledConnection<Manager<B>>);
 
 impl<B: Dialect> Drop for Lease<B> {
     fn drop(&mut self) {
-        self.link.reset();
+        self.0.reset();
+        self.0.seat().leave();
     }
 }
 
@@ -150,19 +150,20 @@ impl<B: Dialect> std::ops::Deref for Lease<B> {
     type Target = Link<B>;
 
     fn deref(&self) -> &Link<B> {
-        &self.link
+        &self.0
     }
 }
 
 impl<B: Dialect> std::ops::DerefMut for Lease<B> {
     fn deref_mut(&mut self) -> &mut Link<B> {
-        &mut self.link
+        &mut self.0
     }
 }
 
 /// Opens connections for r2d2, and tells it which to discard.
 pub struct Manager<B> {
     settings: Settings,
+    holders: Arc<Holders>,
     _backend: std::marker::PhantomData<B>,
 }
 
@@ -172,7 +173,8 @@ impl<B: Dialect> ManageConnection for Manager<B> {
     type Error = ConnectionError;
 
     fn connect(&self) -> Result<Box<Link<B>>, ConnectionError> {
-        B::connect(&self.settings).map(|raw| Box::new(Link::new(raw, &self.settings)))
+        let raw = B::connect(&self.settings)?;
+        Ok(Box::new(Link::new(raw, &self.settings, self.holders.seat())))
     }
 
     fn is_valid(&self, _link: &mut Box<Link<B>>) -> Result<(), ConnectionError> {
@@ -192,82 +194,5 @@ struct Report(Alias);
 impl r2d2::HandleError<ConnectionError> for Report {
     fn handle_error(&self, error: ConnectionError) {
         tracing::warn!(target: crate::telemetry::TARGET, alias = %self.0, %error, "a connection could not be opened");
-    }
-}
-
-thread_local! {
-    /// How many connections this thread has taken and not given back. Shared, since a handle may end on another thread.
-    static HELD: Arc<AtomicU32> = Arc::new(AtomicU32::new(0));
-}
-
-/// One count in a thread's [`HELD`].
-struct Counted(Arc<AtomicU32>);
-
-impl Counted {
-    fn count(count: Arc<AtomicU32>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Who holds a connection: the thread, and the scope if there is one.
-type Held = (Thread, Option<Site>);
-
-/// Who holds the connections of a pool, for the error that says so.
-#[derive(Default, Clone)]
-struct Holders(Arc<Mutex<Vec<Option<Held>>>>);
-
-impl Holders {
-    fn register(&self, site: Option<Site>) -> Holder {
-        let entry = Some((std::thread::current(), site));
-        let mut holders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = if let Some(free) = holders.iter().position(Option::is_none) {
-            holders[free] = entry;
-            free
-        } else {
-            holders.push(entry);
-            holders.len() - 1
-        };
-        Holder { holders: self.clone(), at }
-    }
-}
-
-impl fmt::Display for Holders {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let holders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut named = 0;
-        for (thread, site) in holders.iter().flatten().take(HOLDERS_NAMED) {
-            let separator = if named == 0 { "" } else { ", " };
-            let thread = thread.name().unwrap_or("without a name");
-            match site {
-                Some(site) => write!(f, "{separator}{site} in thread `{thread}`")?,
-                None => write!(f, "{separator}a handle outside of any scope in thread `{thread}`")?,
-            }
-            named += 1;
-        }
-        let all = holders.iter().flatten().count();
-        match (named, all - named) {
-            (0, _) => f.write_str("nobody that is known"),
-            (_, 0) => Ok(()),
-            (_, more) => write!(f, ", and {more} more"),
-        }
-    }
-}
-
-/// One entry of [`Holders`].
-struct Holder {
-    holders: Holders,
-    at: usize,
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        self.holders.0.lock().unwrap_or_else(PoisonError::into_inner)[self.at] = None;
     }
 }

@@ -1,7 +1,7 @@
 //! Hints and routes that hold for a block of code on one thread.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::Router;
@@ -20,6 +20,8 @@ pub fn with_routes<T>(router: impl Router, block: impl FnOnce() -> T) -> T {
 }
 
 thread_local! {
+    /// How many blocks are open on this thread: most calls have none, and need not look further.
+    static OPEN: Cell<u32> = const { Cell::new(0) };
     static HINTS: RefCell<Stack<dyn Any>> = const { RefCell::new(Stack(None)) };
     static ROUTES: RefCell<Stack<dyn Router>> = const { RefCell::new(Stack(None)) };
 }
@@ -29,7 +31,7 @@ pub struct Hints(Stack<dyn Any>);
 
 impl Hints {
     pub(super) fn current() -> Self {
-        Self(HINTS.with_borrow(Stack::clone))
+        Self(if OPEN.get() == 0 { Stack(None) } else { HINTS.with_borrow(Stack::clone) })
     }
 
     pub(super) fn innermost<T: Any>(&self) -> Option<&T> {
@@ -39,7 +41,7 @@ impl Hints {
 
 /// The routers that are asked before all others, the innermost first.
 pub(super) fn overrides() -> Stack<dyn Router> {
-    ROUTES.with_borrow(Stack::clone)
+    if OPEN.get() == 0 { Stack(None) } else { ROUTES.with_borrow(Stack::clone) }
 }
 
 /// A list that shares its tail: cloning the current one costs no allocation, and a router may open blocks of its own.
@@ -78,12 +80,14 @@ impl<T: ?Sized + 'static> Pushed<T> {
         let outer = stack.with_borrow(Stack::clone);
         let node = Node { value, outer: outer.clone() };
         stack.with_borrow_mut(|stack| *stack = Stack(Some(Rc::new(node))));
+        OPEN.set(OPEN.get() + 1);
         Self { stack, outer }
     }
 }
 
 impl<T: ?Sized + 'static> Drop for Pushed<T> {
     fn drop(&mut self) {
+        OPEN.set(OPEN.get() - 1);
         let outer = self.outer.clone();
         // The entry is dropped only after the borrow has ended: its own drop may look at the stack.
         let entry = self.stack.with_borrow_mut(|stack| std::mem::replace(stack, outer));

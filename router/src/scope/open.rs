@@ -79,7 +79,39 @@ pub(super) struct Opened {
     pub(super) ticket: Option<Ticket>,
     pub(super) in_transaction: bool,
     pub(super) databases: Databases,
-    pub(super) indices: Vec<usize>,
+    pub(super) indices: Indices,
+}
+
+/// The most models of one scope.
+pub(super) const TARGETS_LIMIT: usize = 12;
+
+/// The databases of a scope's targets, as indices into the registry.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Indices {
+    indices: [u16; TARGETS_LIMIT],
+    length: usize,
+}
+
+impl Indices {
+    fn of(targets: &[Target], databases: &Databases, in_scope: bool) -> Result<Self> {
+        if targets.len() > TARGETS_LIMIT {
+            let limit = u32::try_from(TARGETS_LIMIT).expect("a small number");
+            return Err(Error::LimitExceeded { what: "models listed by one scope", limit });
+        }
+        let mut indices = [0; TARGETS_LIMIT];
+        for (index, target) in indices.iter_mut().zip(targets) {
+            *index = u16::try_from(target.resolve(databases, in_scope)?).expect("a registry is smaller than that");
+        }
+        Ok(Self { indices, length: targets.len() })
+    }
+
+    pub(super) fn get(&self, at: usize) -> usize {
+        self.indices[..self.length][at].into()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = usize> {
+        self.indices[..self.length].iter().map(|index| usize::from(*index))
+    }
 }
 
 /// What a scope does, given its propagation and whether a transaction is open: the table of `Propagation`.
@@ -128,7 +160,7 @@ pub(super) fn open(site: Site, targets: &[Target], options: Options) -> Result<O
         (None, None) => Databases::current()?,
     };
     let in_scope = nested && entering != Entering::Suspend;
-    let indices = targets.iter().map(|target| target.resolve(&databases, in_scope)).collect::<Result<Vec<_>>>()?;
+    let indices = Indices::of(targets, &databases, in_scope)?;
     if inside {
         all_are_branches(site, targets, &indices, &databases)?;
     }
@@ -143,14 +175,7 @@ pub(super) fn open(site: Site, targets: &[Target], options: Options) -> Result<O
                 not_locked_by_this_thread(&indices, &databases)?;
             }
             let start = Start { tripwire: true, lock_limit: nested, ..Start::default() };
-            Some(transaction::begin(
-                databases.clone(),
-                indices.iter().copied(),
-                site,
-                Kind::Scope,
-                &start,
-                options.terms,
-            )?)
+            Some(transaction::begin(databases.clone(), indices.iter(), site, Kind::Scope, &start, options.terms)?)
         }
     };
     let in_transaction = inside || entering == Entering::Begin;
@@ -183,13 +208,13 @@ fn manual_inside(site: Site, entering: Entering) -> Error {
 const LISTED: &str = "route the models to one database, or give each database a function of its own with \
                       `propagation = requires_new`, which commits by itself";
 
-fn one_database(targets: &[Target], indices: &[usize], databases: &Databases) -> Result<()> {
-    let Some((at, second)) = indices.iter().enumerate().find(|(_, index)| **index != indices[0]) else {
+fn one_database(targets: &[Target], indices: &Indices, databases: &Databases) -> Result<()> {
+    let Some((at, second)) = indices.iter().enumerate().find(|(_, index)| *index != indices.get(0)) else {
         return Ok(());
     };
     let mut involved: Vec<Alias> = Vec::new();
-    for index in indices {
-        let alias = databases.at(*index).alias();
+    for index in indices.iter() {
+        let alias = databases.at(index).alias();
         if !involved.contains(alias) {
             involved.push(alias.clone());
         }
@@ -197,9 +222,9 @@ fn one_database(targets: &[Target], indices: &[usize], databases: &Databases) ->
     let reason = format!(
         "{} lives on `{}` and {} on `{}`, and an atomic commit over several databases is not supported yet",
         targets[0],
-        databases.at(indices[0]).alias(),
+        databases.at(indices.get(0)).alias(),
         targets[at],
-        databases.at(*second).alias()
+        databases.at(second).alias()
     );
     Err(Error::NotAtomic { databases: involved, reason, remedies: LISTED.into() })
 }
@@ -208,9 +233,9 @@ fn one_database(targets: &[Target], indices: &[usize], databases: &Databases) ->
 const NESTED: &str = "route both to one database, or let the inner function say `propagation = requires_new`, so that \
                       it commits by itself";
 
-fn all_are_branches(site: Site, targets: &[Target], indices: &[usize], databases: &Databases) -> Result<()> {
+fn all_are_branches(site: Site, targets: &[Target], indices: &Indices, databases: &Databases) -> Result<()> {
     let missing = transaction::top(|open| {
-        let missing = indices.iter().position(|index| open.branch(*index).is_none())?;
+        let missing = indices.iter().position(|index| open.branch(index).is_none())?;
         let involved: Vec<Alias> =
             open.branches().iter().map(|branch| databases.at(branch.database).alias().clone()).collect();
         Some((missing, involved, open.outermost()))
@@ -218,7 +243,7 @@ fn all_are_branches(site: Site, targets: &[Target], indices: &[usize], databases
     let Some((missing, mut involved, outermost)) = missing.flatten() else {
         return Ok(());
     };
-    let alias = databases.at(indices[missing]).alias();
+    let alias = databases.at(indices.get(missing)).alias();
     let reason = format!(
         "{site} needs {} on `{alias}`, inside the transaction that {outermost} opened on `{}`, and an atomic commit over \
          several databases is not supported yet",
@@ -230,12 +255,12 @@ fn all_are_branches(site: Site, targets: &[Target], indices: &[usize], databases
 }
 
 /// An independent transaction would wait for a write lock that its own thread holds.
-fn not_locked_by_this_thread(indices: &[usize], databases: &Databases) -> Result<()> {
-    for index in indices {
-        let database = databases.at(*index);
+fn not_locked_by_this_thread(indices: &Indices, databases: &Databases) -> Result<()> {
+    for index in indices.iter() {
+        let database = databases.at(index);
         let locked = database.is_sqlite()
             && transaction::any(|open| {
-                open.databases().same_as(databases) && open.branch(*index).is_some_and(|branch| branch.slot.begun())
+                open.databases().same_as(databases) && open.branch(index).is_some_and(|branch| branch.slot.begun())
             });
         if locked {
             let reason = "this thread's open transaction holds the write lock of the SQLite file, and an independent \

@@ -1,8 +1,6 @@
 //! An open scope.
 
-use std::sync::Arc;
-
-use super::open::{self, Opened, Target};
+use super::open::{self, Indices, Opened, Target};
 use super::options::Options;
 use crate::databases::Databases;
 use crate::error::{Error, Result};
@@ -16,7 +14,7 @@ pub struct Scope<'a> {
     site: Site,
     targets: &'a [Target],
     databases: Databases,
-    indices: Vec<usize>,
+    indices: Indices,
     ticket: Option<Ticket>,
     in_transaction: bool,
 }
@@ -46,13 +44,13 @@ impl<'a> Scope<'a> {
 
     /// A handle on the database of the target at `index`.
     pub(super) fn handle<H: Handle>(&self, index: usize) -> Result<H> {
-        let database = self.indices[index];
+        let database = self.indices.get(index);
         let asked = || format!("{} for {}", self.site, self.targets[index]);
         if !self.in_transaction {
             return H::open(Origin::Pool(&self.databases, database), &asked);
         }
-        let slot = transaction::top(|open| open.branch(database).map(|branch| Arc::clone(&branch.slot)));
-        let slot = slot.flatten().ok_or_else(|| Error::no_scope(format!("a handle for {}", self.targets[index])))?;
+        let slot = self.ticket.as_ref().and_then(|ticket| transaction::slot(ticket, database));
+        let slot = slot.ok_or_else(|| Error::no_scope(format!("a handle for {}", self.targets[index])))?;
         H::open(Origin::Scope(slot, self.databases.at(database)), &asked)
     }
 }

@@ -28,7 +28,10 @@ pub(crate) enum Verdict {
 /// undone dooms the level below, or is discarded with its connection.
 #[expect(clippy::needless_pass_by_value, reason = "a level is ended once")]
 pub(crate) fn leave(ticket: Ticket, verdict: Verdict) -> Result<()> {
-    let Ticket { serial, frame, .. } = ticket;
+    let Ticket { serial, frame } = ticket;
+    if let Some(transaction) = take_plain(serial, frame) {
+        return end_transaction(transaction, verdict);
+    }
     take_leaked(serial).iter().rev().filter_map(Entry::transaction).for_each(discard);
     let Some(number) = frame else { return take_entry(serial).map(drop).ok_or_else(gone) };
     let found = stack::with(|stack| {
@@ -47,9 +50,21 @@ pub(crate) fn leave(ticket: Ticket, verdict: Verdict) -> Result<()> {
     }
 }
 
+/// The ticket's transaction, if it is the innermost entry and the ticket's frame its only one: most ends are like that.
+fn take_plain(serial: u64, frame: Option<u64>) -> Option<Box<Transaction>> {
+    stack::with(|stack| match stack.last() {
+        Some(Entry::Open(open))
+            if open.serial == serial && matches!(&open.frames[..], [only] if Some(only.number) == frame) =>
+        {
+            stack.pop().and_then(Entry::into_transaction)
+        }
+        _ => None,
+    })
+}
+
 /// Ends levels that their handle no longer can, because it is dropped: undone, also from another thread.
 pub(crate) fn abandon(ticket: Ticket, branch: &dyn AnySlot, gate: &Gate) {
-    if ticket.thread == std::thread::current().id() {
+    if stack::with(|stack| find(stack, ticket.serial).is_some()) {
         // `leave` tells of its own failures.
         let _ = leave(ticket, Verdict::Undo);
         let depth = gate.depth();
@@ -60,8 +75,7 @@ pub(crate) fn abandon(ticket: Ticket, branch: &dyn AnySlot, gate: &Gate) {
         }
         return;
     }
-    // The other thread's stack can't be reached. A gate without depth is what makes that thread forget the transaction.
-    gate.set_depth(0, gate.site());
+    stack::abandon(gate);
     if let Err(error) = branch.roll_back() {
         tell("a transaction that its handle left open could not be rolled back", branch.alias(), &error);
     }
@@ -192,14 +206,15 @@ fn undo(gate: &Gate, branches: &[Branch], depth: u32) {
     gate.lift(depth);
 }
 
-fn end_transaction(transaction: Transaction, verdict: Verdict) -> Result<()> {
-    let Transaction { gate, branches, databases, frames, terms, .. } = &transaction;
+fn end_transaction(mut transaction: Box<Transaction>, verdict: Verdict) -> Result<()> {
+    let Transaction { gate, branches, frames, terms, .. } = &*transaction;
     let undone = frames.first().is_some_and(|frame| frame.undone);
     let doomed = gate.doomed();
-    gate.set_depth(0, transaction.outermost());
+    let outermost = transaction.outermost();
+    gate.set_depth(0, outermost);
     let (result, outcome) = match (verdict, undone, doomed) {
         (Verdict::Keep, false, None) if terms.manual && gate.writes() > 0 => {
-            (Err(pending(gate, transaction.outermost())), Some(When::RolledBack))
+            (Err(pending(gate, outermost)), Some(When::RolledBack))
         }
         (Verdict::Keep, false, None) => commit_all(branches, || transaction.id().clone()),
         (Verdict::Keep, false, Some(error)) => (Err(error), Some(When::RolledBack)),
@@ -208,10 +223,16 @@ fn end_transaction(transaction: Transaction, verdict: Verdict) -> Result<()> {
     if outcome == Some(When::RolledBack) {
         roll_back_all(branches);
     }
-    let (databases, returns) = (databases.clone(), terms.returns_hook_errors);
-    let hooks = transaction.hooks;
     // An unknown outcome runs no hook of either kind.
-    let hooked = outcome.map_or(Ok(()), |outcome| hooks::run(hooks, outcome, &databases));
+    let hooked = match outcome {
+        Some(outcome) if !transaction.hooks.is_empty() => {
+            let hooks = std::mem::take(&mut transaction.hooks);
+            hooks::run(hooks, outcome, transaction.databases())
+        }
+        _ => Ok(()),
+    };
+    let returns = transaction.terms.returns_hook_errors;
+    stack::retire(transaction);
     if result.is_ok() && outcome == Some(When::Committed) && returns { hooked } else { result }
 }
 

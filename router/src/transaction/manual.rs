@@ -56,7 +56,7 @@ fn take(asked: &'static str) -> Result<Segment> {
             gate: Arc::clone(&open.gate),
             branches: std::mem::take(&mut open.branches),
             hooks: std::mem::take(&mut open.hooks),
-            databases: open.databases.clone(),
+            databases: open.databases().clone(),
             id: std::mem::take(&mut open.id),
             returns_hook_errors: open.terms.returns_hook_errors,
         })

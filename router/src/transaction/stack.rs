@@ -1,9 +1,8 @@
 //! The thread's stack of transactions.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::ThreadId;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use once_cell::unsync::OnceCell;
 
@@ -19,12 +18,46 @@ use crate::site::Site;
 use crate::transaction_id::TransactionId;
 
 thread_local! {
-    static STACK: RefCell<Vec<Entry>> = const { RefCell::new(Vec::new()) };
+    static THREAD: Thread =
+        const { Thread { stack: RefCell::new(Vec::new()), spare: Cell::new(None), serial: Cell::new(0) } };
+}
+
+/// What a thread knows of its transactions.
+struct Thread {
+    stack: RefCell<Vec<Entry>>,
+    /// An ended transaction, kept for its allocations.
+    spare: Cell<Option<Box<Transaction>>>,
+    /// The last serial number that was given out.
+    serial: Cell<u64>,
+}
+
+/// How many serial numbers a thread takes at once.
+const SERIALS: u64 = 1 << 20;
+
+impl Thread {
+    /// A number that no other entry or frame of the process has.
+    fn next_serial(&self) -> u64 {
+        static BLOCKS: AtomicU64 = AtomicU64::new(0);
+        let last = self.serial.get();
+        let next =
+            if last.is_multiple_of(SERIALS) { BLOCKS.fetch_add(SERIALS, Ordering::Relaxed) + 1 } else { last + 1 };
+        self.serial.set(next);
+        next
+    }
+
+    fn push(&self, entry: Entry) -> Result<()> {
+        let mut stack = self.stack.borrow_mut();
+        if stack.len() >= LEVELS_LIMIT as usize {
+            return Err(Error::LimitExceeded { what: "transactions open on one thread", limit: LEVELS_LIMIT });
+        }
+        stack.push(entry);
+        Ok(())
+    }
 }
 
 /// What a scope has put on the thread's stack.
 pub(super) enum Entry {
-    Open(Transaction),
+    Open(Box<Transaction>),
     /// Hides the transactions below: the scope runs in autocommit.
     Hidden {
         serial: u64,
@@ -46,6 +79,13 @@ impl Entry {
         }
     }
 
+    pub(super) fn into_transaction(self) -> Option<Box<Transaction>> {
+        match self {
+            Self::Open(transaction) => Some(transaction),
+            Self::Hidden { .. } => None,
+        }
+    }
+
     pub(super) fn transaction_mut(&mut self) -> Option<&mut Transaction> {
         match self {
             Self::Open(transaction) => Some(transaction),
@@ -57,7 +97,8 @@ impl Entry {
 /// An open transaction.
 pub(crate) struct Transaction {
     pub(super) serial: u64,
-    pub(super) databases: Databases,
+    /// `None` in a spare one alone.
+    databases: Option<Databases>,
     pub(super) gate: Arc<Gate>,
     pub(super) branches: Vec<Branch>,
     pub(super) frames: Vec<Frame>,
@@ -115,23 +156,25 @@ pub(crate) struct Ticket {
     pub(super) serial: u64,
     /// The frame; `None` for an entry that only hides.
     pub(super) frame: Option<u64>,
-    pub(super) thread: ThreadId,
-}
-
-impl Ticket {
-    fn new(serial: u64, frame: Option<u64>) -> Self {
-        Self { serial, frame, thread: std::thread::current().id() }
-    }
-}
-
-fn next_serial() -> u64 {
-    static SERIAL: AtomicU64 = AtomicU64::new(0);
-    SERIAL.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Transaction {
+    /// A transaction without a registry, to be filled.
+    fn spare() -> Self {
+        Self {
+            serial: 0,
+            databases: None,
+            gate: Arc::default(),
+            branches: Vec::with_capacity(1),
+            frames: Vec::with_capacity(FRAMES_EXPECTED),
+            hooks: Vec::new(),
+            terms: Terms::default(),
+            id: OnceCell::new(),
+        }
+    }
+
     pub(crate) fn databases(&self) -> &Databases {
-        &self.databases
+        self.databases.as_ref().expect("an open transaction has its registry")
     }
 
     pub(crate) fn gate(&self) -> &Gate {
@@ -176,23 +219,30 @@ impl Transaction {
         }
     }
 
-    fn push(&mut self, site: Site, level: u32, kind: Kind) -> Ticket {
-        let number = next_serial();
+    fn push(&mut self, number: u64, site: Site, level: u32, kind: Kind) -> Ticket {
         self.frames.push(Frame { number, site, level, kind, undone: false });
         self.gate.set_depth(level, site);
-        Ticket::new(self.serial, Some(number))
+        Ticket { serial: self.serial, frame: Some(number) }
     }
 }
 
 /// Looks at the innermost open transaction, unless it is hidden. Nothing else of the library may be called from `look`.
 pub(crate) fn top<R>(look: impl FnOnce(&mut Transaction) -> R) -> Option<R> {
     prune();
-    STACK.with_borrow_mut(|stack| stack.last_mut().and_then(Entry::transaction_mut).map(look))
+    with(|stack| stack.last_mut().and_then(Entry::transaction_mut).map(look))
 }
 
 /// Whether any open transaction of the thread, hidden or not, is like that.
 pub(crate) fn any(test: impl FnMut(&Transaction) -> bool) -> bool {
-    STACK.with_borrow(|stack| stack.iter().filter_map(Entry::transaction).any(test))
+    with(|stack| stack.iter().filter_map(Entry::transaction).any(test))
+}
+
+/// The slot of a database in the transaction of a ticket, which need not be the innermost one.
+pub(crate) fn slot(ticket: &Ticket, database: usize) -> Option<Arc<dyn AnySlot>> {
+    with(|stack| {
+        let entry = stack.iter().rev().find(|entry| entry.serial() == ticket.serial)?;
+        entry.transaction()?.branch(database).map(|branch| Arc::clone(&branch.slot))
+    })
 }
 
 /// Opens a transaction with one branch for each database; sends nothing.
@@ -205,72 +255,93 @@ pub(crate) fn begin(
     terms: Terms,
 ) -> Result<Ticket> {
     prune();
-    let gate = Arc::new(Gate::new(site, terms.manual));
-    let mut branches: Vec<Branch> = Vec::with_capacity(1);
-    for database in on {
-        if branches.iter().all(|branch| branch.database != database) {
-            let slot = databases.at(database).driver().slot(Arc::clone(&gate), start.clone());
-            branches.push(Branch { database, slot });
+    THREAD.with(|thread| {
+        let mut transaction = thread.spare.take().unwrap_or_else(|| Box::new(Transaction::spare()));
+        transaction.serial = thread.next_serial();
+        transaction.terms = terms;
+        match Arc::get_mut(&mut transaction.gate) {
+            Some(gate) => gate.reset(terms.manual),
+            // A handle has outlived its scope, and must still find that scope's gate.
+            None => transaction.gate = Arc::new(Gate::new(site, terms.manual)),
         }
-    }
-    let serial = next_serial();
-    let (frames, hooks) = (Vec::with_capacity(FRAMES_EXPECTED), Vec::new());
-    let mut transaction = Transaction { serial, databases, gate, branches, frames, hooks, terms, id: OnceCell::new() };
-    let ticket = transaction.push(site, 1, kind);
-    push(Entry::Open(transaction))?;
-    Ok(ticket)
+        for database in on {
+            if transaction.branch(database).is_none() {
+                let slot = databases.at(database).driver().slot(Arc::clone(&transaction.gate), start.clone());
+                transaction.branches.push(Branch { database, slot });
+            }
+        }
+        transaction.databases = Some(databases);
+        let ticket = transaction.push(thread.next_serial(), site, 1, kind);
+        thread.push(Entry::Open(transaction))?;
+        Ok(ticket)
+    })
+}
+
+/// Keeps an ended transaction for its allocations.
+pub(super) fn retire(mut transaction: Box<Transaction>) {
+    transaction.branches.clear();
+    transaction.frames.clear();
+    transaction.hooks.clear();
+    transaction.databases = None;
+    transaction.id = OnceCell::new();
+    THREAD.with(|thread| thread.spare.set(Some(transaction)));
 }
 
 /// Hides the open transactions, so that what follows runs as if there were none.
 pub(crate) fn hide() -> Result<Ticket> {
-    let serial = next_serial();
-    push(Entry::Hidden { serial })?;
-    Ok(Ticket::new(serial, None))
+    THREAD.with(|thread| {
+        let serial = thread.next_serial();
+        thread.push(Entry::Hidden { serial })?;
+        Ok(Ticket { serial, frame: None })
+    })
 }
 
 /// Opens a level in the innermost transaction; sends nothing.
 pub(crate) fn nest(site: Site, kind: Kind) -> Result<Ticket> {
-    enter(site, |transaction| {
+    enter(site, |transaction, number| {
         let level = transaction.gate.depth() + 1;
         if level > LEVELS_LIMIT {
             return Err(Error::LimitExceeded { what: "levels of one transaction", limit: LEVELS_LIMIT });
         }
-        Ok(transaction.push(site, level, kind))
+        Ok(transaction.push(number, site, level, kind))
     })
 }
 
 /// Joins the innermost level of the innermost transaction.
 pub(crate) fn join(site: Site) -> Result<Ticket> {
-    enter(site, |transaction| {
+    enter(site, |transaction, number| {
         if transaction.frames.len() >= LEVELS_LIMIT as usize {
             return Err(Error::LimitExceeded { what: "scopes in one transaction", limit: LEVELS_LIMIT });
         }
-        Ok(transaction.push(site, transaction.gate.depth(), Kind::Joined))
+        Ok(transaction.push(number, site, transaction.gate.depth(), Kind::Joined))
     })
 }
 
-fn enter(site: Site, work: impl FnOnce(&mut Transaction) -> Result<Ticket>) -> Result<Ticket> {
-    top(work).unwrap_or_else(|| Err(Error::no_scope(format!("{site}"))))
-}
-
-fn push(entry: Entry) -> Result<()> {
-    STACK.with_borrow_mut(|stack| {
-        if stack.len() >= LEVELS_LIMIT as usize {
-            return Err(Error::LimitExceeded { what: "transactions open on one thread", limit: LEVELS_LIMIT });
-        }
-        stack.push(entry);
-        Ok(())
-    })
+fn enter(site: Site, work: impl FnOnce(&mut Transaction, u64) -> Result<Ticket>) -> Result<Ticket> {
+    let number = THREAD.with(Thread::next_serial);
+    top(|transaction| work(transaction, number)).unwrap_or_else(|| Err(Error::no_scope(format!("{site}"))))
 }
 
 /// What [`super::leave`] works on while nothing is borrowed.
 pub(super) fn with<R>(work: impl FnOnce(&mut Vec<Entry>) -> R) -> R {
-    STACK.with_borrow_mut(work)
+    THREAD.with(|thread| work(&mut thread.stack.borrow_mut()))
+}
+
+/// Whether any transaction was ever ended by a handle on another thread, so that its own must look for it.
+static ABANDONED: AtomicBool = AtomicBool::new(false);
+
+/// A handle has ended a transaction of another thread, whose stack can't be reached from here.
+pub(super) fn abandon(gate: &Gate) {
+    gate.set_depth(0, gate.site());
+    ABANDONED.store(true, Ordering::Release);
 }
 
 /// Takes away transactions whose owner, a handle, has ended them from another thread.
 fn prune() {
-    let dead = STACK.with_borrow_mut(|stack| {
+    if !ABANDONED.load(Ordering::Acquire) {
+        return;
+    }
+    let dead = with(|stack| {
         let is_live = |entry: &Entry| entry.transaction().is_none_or(|transaction| transaction.gate.depth() > 0);
         let live = stack.iter().rposition(is_live).map_or(0, |at| at + 1);
         if live == stack.len() { Vec::new() } else { stack.split_off(live) }
