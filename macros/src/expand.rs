@@ -72,7 +72,7 @@ fn site(ident: &Ident) -> TokenStream {
     let name = ident.unraw().to_string();
     let line = quote_spanned!(ident.span()=> ::core::line!());
     quote! {
-        const { &::multidb::__private::Site::new(#name, ::core::module_path!(), ::core::file!(), #line) }
+        const { &::multidb::__private::Function::new(#name, ::core::module_path!(), ::core::file!(), #line) }
     }
 }
 

@@ -79,5 +79,5 @@ pub mod prelude {
 pub mod __private {
     pub use crate::model::app_of;
     pub use crate::scope::{Handles, Options, Returned, Target, run};
-    pub use crate::site::Site;
+    pub use crate::site::Function;
 }

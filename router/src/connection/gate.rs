@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::alias::Alias;
 use crate::error::{Error, Result};
 use crate::failure::Failure;
-use crate::site::Site;
+use crate::site::{Function, Site};
 
 // Relaxed is enough: a handle that moves to another thread moves there through something that synchronises.
 /// The shared state of one transaction.
@@ -18,7 +18,7 @@ pub struct Gate {
     streams: AtomicU32,
     doomed: AtomicBool,
     /// Whether the scope is manual, so that its pending writes are counted.
-    manual: bool,
+    manual: AtomicBool,
     /// Statements since the last commit that were not proven reads.
     writes: AtomicU32,
     detail: Mutex<Detail>,
@@ -38,10 +38,13 @@ struct Doom {
     refused: u32,
 }
 
+/// The site of a gate that waits to be reset.
+const NOWHERE: Site = Site::Function(&Function::new("", "", "", 0));
+
 impl Default for Gate {
     /// A gate to be reset.
     fn default() -> Self {
-        Self::new(Site::new("", "", "", 0), false)
+        Self::new(NOWHERE, false)
     }
 }
 
@@ -52,20 +55,20 @@ impl Gate {
             depth: AtomicU32::new(0),
             streams: AtomicU32::new(0),
             doomed: AtomicBool::new(false),
-            manual,
+            manual: AtomicBool::new(manual),
             writes: AtomicU32::new(0),
             detail: Mutex::new(Detail { site, doom: None }),
         }
     }
 
-    /// Makes a gate that nobody else holds fit for another transaction.
-    pub fn reset(&mut self, manual: bool) {
-        *self.depth.get_mut() = 0;
-        *self.streams.get_mut() = 0;
-        *self.writes.get_mut() = 0;
-        *self.doomed.get_mut() = false;
-        self.manual = manual;
-        self.detail.get_mut().unwrap_or_else(PoisonError::into_inner).doom = None;
+    /// Makes the gate of an ended transaction, which no handle holds any more, fit for another one.
+    pub fn reset(&self, manual: bool) {
+        self.streams.store(0, Relaxed);
+        self.writes.store(0, Relaxed);
+        self.manual.store(manual, Relaxed);
+        if self.doomed.swap(false, Relaxed) {
+            self.detail().doom = None;
+        }
     }
 
     /// How many levels the transaction has.
@@ -77,6 +80,11 @@ impl Gate {
     pub fn set_depth(&self, depth: u32, site: Site) {
         self.depth.store(depth, Relaxed);
         self.detail().site = site;
+    }
+
+    /// The transaction has ended: its handles are closed.
+    pub fn close(&self) {
+        self.depth.store(0, Relaxed);
     }
 
     /// The innermost scope.
@@ -118,7 +126,7 @@ impl Gate {
 
     /// Counts a statement that is not proven a read, where that matters.
     pub fn count(&self, is_write: impl FnOnce() -> bool) {
-        if self.manual && is_write() {
+        if self.manual.load(Relaxed) && is_write() {
             self.writes.fetch_add(1, Relaxed);
         }
     }
@@ -187,7 +195,7 @@ impl Gate {
 
 impl Doom {
     fn error(&self) -> Error {
-        let Site { function, file, line, .. } = self.site;
+        let (function, file, line) = (self.site.function(), self.site.file(), self.site.line());
         Error::Doomed { first: Arc::clone(&self.first), function, file, line, refused: self.refused }
     }
 }

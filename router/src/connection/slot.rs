@@ -51,13 +51,16 @@ pub trait AnySlot: Send + Sync {
     fn prepare(&self, gid: &Gid) -> Result<()>;
     /// Second phase; gives the connection back.
     fn finish_prepared(&self, gid: &Gid, commit: bool) -> Result<()>;
+    /// Lets go of the pool, so that the slot can wait to be used again.
+    fn detach(&mut self);
     /// The slot itself, to find its backend.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
 /// One database's place in a transaction: its connection, taken at the first statement, and how far its levels are.
 pub struct Slot<B: Dialect> {
-    pool: Arc<Pool<B>>,
+    /// `None` in a spare slot alone, which must not keep a pool alive.
+    pool: Option<Arc<Pool<B>>>,
     gate: Arc<Gate>,
     start: Start,
     /// The deepest level that the server has open: a copy that can be read while the lock is taken.
@@ -103,7 +106,22 @@ impl<B: Dialect> Slot<B> {
     /// A slot that has no connection yet.
     pub fn new(pool: Arc<Pool<B>>, gate: Arc<Gate>, start: Start) -> Self {
         let state = State { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None };
-        Self { pool, gate, start, open: AtomicU32::new(0), state: Mutex::new(state) }
+        Self { pool: Some(pool), gate, start, open: AtomicU32::new(0), state: Mutex::new(state) }
+    }
+
+    /// Makes an ended slot that nobody else holds fit for another transaction, of any pool of its backend. `false` where it
+    /// can't be used again.
+    pub fn refill(&mut self, pool: Arc<Pool<B>>, start: Start) -> bool {
+        let Ok(state) = self.state.get_mut() else { return false };
+        *state = State { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None };
+        *self.open.get_mut() = 0;
+        self.pool = Some(pool);
+        self.start = start;
+        true
+    }
+
+    fn pool(&self) -> &Pool<B> {
+        self.pool.as_ref().expect("a slot in use has its pool")
     }
 
     /// The transaction's shared state.
@@ -204,11 +222,11 @@ impl<B: Dialect> Slot<B> {
     /// A connection may have died while it was idle. Where BEGIN finds that out nothing was lost, and another one is
     /// taken. There can be no more dead ones than the pool holds.
     fn materialise(&self, state: &mut State<B>, depth: u32) -> Result<()> {
-        let mut left = self.pool.settings().pool.max_size;
+        let mut left = self.pool().settings().pool.max_size;
         loop {
             let fresh = matches!(state.phase, Phase::Lazy);
             if fresh {
-                let mut lease = self.pool.lease(Some(self.gate.site()))?;
+                let mut lease = self.pool().lease(Some(self.gate.site()))?;
                 state.furnish(&mut lease);
                 state.phase = Phase::Open(lease);
             }
@@ -355,7 +373,7 @@ const PLAIN: Start = Start { xa: None, tripwire: false, lock_limit: false };
 
 impl<B: Dialect> AnySlot for Slot<B> {
     fn alias(&self) -> &Alias {
-        &self.pool.settings().alias
+        &self.pool().settings().alias
     }
 
     fn names(&self) -> Names {
@@ -448,6 +466,10 @@ impl<B: Dialect> AnySlot for Slot<B> {
         lease.hold_for_branch(false);
         drop(lease);
         Ok(())
+    }
+
+    fn detach(&mut self) {
+        self.pool = None;
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {

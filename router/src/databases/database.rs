@@ -59,8 +59,8 @@ fn open<B: Dialect>(settings: Settings) -> Arc<dyn Driver> {
 
 /// Makes slots for one pool, whatever its backend.
 pub(crate) trait Driver: Send + Sync {
-    /// A slot of a transaction; takes no connection yet.
-    fn slot(&self, gate: Arc<Gate>, start: Start) -> Arc<dyn AnySlot>;
+    /// A slot of a transaction; takes no connection yet. `spare` is one that nobody uses, with the same gate.
+    fn slot(&self, spare: Option<Arc<dyn AnySlot>>, gate: &Arc<Gate>, start: Start) -> Arc<dyn AnySlot>;
     /// The pool, to find its backend.
     fn pool(&self) -> Arc<dyn std::any::Any + Send + Sync>;
     fn names(&self) -> Names;
@@ -69,8 +69,14 @@ pub(crate) trait Driver: Send + Sync {
 }
 
 impl<B: Dialect> Driver for Arc<Pool<B>> {
-    fn slot(&self, gate: Arc<Gate>, start: Start) -> Arc<dyn AnySlot> {
-        Arc::new(Slot::new(Self::clone(self), gate, start))
+    fn slot(&self, spare: Option<Arc<dyn AnySlot>>, gate: &Arc<Gate>, start: Start) -> Arc<dyn AnySlot> {
+        let spare = spare.and_then(|slot| slot.into_any().downcast::<Slot<B>>().ok());
+        if let Some(mut slot) = spare
+            && Arc::get_mut(&mut slot).is_some_and(|slot| slot.refill(Self::clone(self), start.clone()))
+        {
+            return slot;
+        }
+        Arc::new(Slot::new(Self::clone(self), Arc::clone(gate), start))
     }
 
     fn pool(&self) -> Arc<dyn std::any::Any + Send + Sync> {

@@ -30,14 +30,14 @@ use crate::transaction::{Ticket, abandon};
 /// A handle that outlives its scope answers [`Error::Closed`], carried in Diesel's error.
 pub struct Conn<B: Backend> {
     pub(super) place: Place<B>,
+    /// Where the handle leads outside of a transaction that it began itself.
+    pub(super) home: Option<Box<Home<B>>>,
+    pub(super) instrumentation: Option<SharedInstrumentation>,
     /// The levels that Diesel's `transaction` has opened through this handle, the innermost last.
     pub(super) opened: Vec<Ticket>,
-    /// Where the handle leads outside of a transaction that it began itself.
-    pub(super) home: Option<Home<B>>,
-    pub(super) instrumentation: Option<SharedInstrumentation>,
-    quiet: Quiet,
     /// A copy for Diesel, which wants to borrow a status from the handle. The transaction is the owner.
     shadow: TransactionManagerStatus,
+    quiet: Quiet,
     pub(super) test: bool,
 }
 
@@ -61,10 +61,10 @@ impl<B: Backend> Conn<B> {
 
     pub(crate) fn in_autocommit(pool: Arc<Pool<B>>, databases: Databases, index: usize) -> Self {
         let home = Home { pool: Arc::clone(&pool), databases, index };
-        Self::new(Place::Pool(pool), Some(home))
+        Self::new(Place::Pool(pool), Some(Box::new(home)))
     }
 
-    fn new(place: Place<B>, home: Option<Home<B>>) -> Self {
+    fn new(place: Place<B>, home: Option<Box<Home<B>>>) -> Self {
         let shadow = TransactionManagerStatus::Valid(ValidTransactionManagerStatus::default());
         Self { place, opened: Vec::new(), home, instrumentation: None, quiet: Quiet, shadow, test: false }
     }

@@ -11,7 +11,7 @@ use crate::connection::backend::Backend;
 use crate::connection::control::Start;
 use crate::connection::slot::{AnySlot, Slot};
 use crate::error::Error;
-use crate::site::Site;
+use crate::site::{Function, Site};
 use crate::transaction::{Kind, Terms, Verdict, begin, leave, nest, top};
 
 /// The transaction manager of a handle. It owns nothing: the thread's transaction is the owner of the levels.
@@ -19,7 +19,7 @@ use crate::transaction::{Kind, Terms, Verdict, begin, leave, nest, top};
 pub struct HandleTransactions;
 
 /// What errors name for transactions that a handle began.
-const SITE: Site = Site::new("Connection::transaction", "diesel", "a handle", 0);
+const SITE: Site = Site::Function(&Function::new("Connection::transaction", "diesel", "a handle", 0));
 
 impl<B: Backend> TransactionManager<Conn<B>> for HandleTransactions {
     type TransactionStateData = TransactionManagerStatus;

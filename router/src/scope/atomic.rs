@@ -1,7 +1,6 @@
 //! Scopes as closures.
 
 use std::marker::PhantomData;
-use std::panic::Location;
 
 use super::open::Target;
 use super::open_scope::Scope;
@@ -44,7 +43,7 @@ pub fn atomic_app(app: &'static str) -> Atomic {
 /// A scope over several models.
 #[track_caller]
 pub fn atomic_many<M: Models>() -> AtomicMany<M> {
-    AtomicMany { site: caller("atomic_many"), options: Options::new(), models: PhantomData }
+    AtomicMany { site: Site::call("atomic_many"), options: Options::new(), models: PhantomData }
 }
 
 /// A scope to be run, with its options.
@@ -59,7 +58,7 @@ pub struct Atomic {
 impl Atomic {
     #[track_caller]
     fn new(target: Target) -> Self {
-        Self { site: caller("atomic"), target, options: Options::new() }
+        Self { site: Site::call("atomic"), target, options: Options::new() }
     }
 
     /// How the scope relates to an open transaction.
@@ -137,11 +136,4 @@ impl<M: Models> AtomicMany<M> {
         let targets: Vec<Target> = M::infos().into_iter().map(Target::Model).collect();
         run_scope(self.site, &targets, self.options, body)
     }
-}
-
-/// The place of a closure scope.
-#[track_caller]
-fn caller(function: &'static str) -> Site {
-    let place = Location::caller();
-    Site::new(function, "", place.file(), place.line())
 }

@@ -125,7 +125,7 @@ enum Entering {
 }
 
 fn entering(propagation: Propagation, open: bool, site: Site) -> Result<Entering> {
-    let function = site.function;
+    let function = site.function();
     Ok(match (propagation, open) {
         (Propagation::RequiresNew, _) | (Propagation::Nested | Propagation::Join | Propagation::Durable, false) => {
             Entering::Begin

@@ -1,32 +1,27 @@
 //! An open scope.
 
-use super::open::{self, Indices, Opened, Target};
+use super::open::{self, Opened, Target};
 use super::options::Options;
-use crate::databases::Databases;
 use crate::error::{Error, Result};
 use crate::handle::{Handle, Origin};
 use crate::model::Model;
 use crate::site::Site;
-use crate::transaction::{self, Ticket, Verdict};
+use crate::transaction::{self, Verdict};
 
 /// An open scope over the models that it lists: what [`atomic_many`](crate::atomic_many) lends its closure.
 pub struct Scope<'a> {
     site: Site,
     targets: &'a [Target],
-    databases: Databases,
-    indices: Indices,
-    ticket: Option<Ticket>,
-    in_transaction: bool,
+    opened: Opened,
 }
 
 impl<'a> Scope<'a> {
     pub(super) fn open(site: Site, targets: &'a [Target], options: Options) -> Result<Self> {
-        let Opened { ticket, in_transaction, databases, indices } = open::open(site, targets, options)?;
-        Ok(Self { site, targets, databases, indices, ticket, in_transaction })
+        open::open(site, targets, options).map(|opened| Self { site, targets, opened })
     }
 
     pub(super) fn close(mut self, verdict: Verdict) -> Result<()> {
-        self.ticket.take().map_or(Ok(()), |ticket| transaction::leave(ticket, verdict))
+        self.opened.ticket.take().map_or(Ok(()), |ticket| transaction::leave(ticket, verdict))
     }
 
     /// A handle on the database of one of the scope's models.
@@ -44,21 +39,21 @@ impl<'a> Scope<'a> {
 
     /// A handle on the database of the target at `index`.
     pub(super) fn handle<H: Handle>(&self, index: usize) -> Result<H> {
-        let database = self.indices.get(index);
+        let database = self.opened.indices.get(index);
         let asked = || format!("{} for {}", self.site, self.targets[index]);
-        if !self.in_transaction {
-            return H::open(Origin::Pool(&self.databases, database), &asked);
+        if !self.opened.in_transaction {
+            return H::open(Origin::Pool(&self.opened.databases, database), &asked);
         }
-        let slot = self.ticket.as_ref().and_then(|ticket| transaction::slot(ticket, database));
+        let slot = self.opened.ticket.as_ref().and_then(|ticket| transaction::slot(ticket, database));
         let slot = slot.ok_or_else(|| Error::no_scope(format!("a handle for {}", self.targets[index])))?;
-        H::open(Origin::Scope(slot, self.databases.at(database)), &asked)
+        H::open(Origin::Scope(slot, self.opened.databases.at(database)), &asked)
     }
 }
 
 impl Drop for Scope<'_> {
     fn drop(&mut self) {
         // The second line: a panic is caught where the scope is run, so a scope is closed in all ordinary cases.
-        if let Some(ticket) = self.ticket.take() {
+        if let Some(ticket) = self.opened.ticket.take() {
             let _ = transaction::leave(ticket, Verdict::Undo);
         }
     }

@@ -7,7 +7,7 @@ use super::open_scope::Scope;
 use super::options::Options;
 use crate::error::{Error, Result};
 use crate::handle::Handle;
-use crate::site::Site;
+use crate::site::{Function, Site};
 use crate::transaction::Verdict;
 
 /// What a body returns: a `Result` whose error can carry an [`Error`].
@@ -67,13 +67,13 @@ handles!(A 0 B 1 C 2 D 3 E 4 F 5 G 6 H 7);
 
 /// What the attribute expands to.
 pub fn run<H: Handles, R: Returned, const N: usize>(
-    site: &'static Site,
+    function: &'static Function,
     targets: &[Target],
     options: Options,
     indices: [usize; N],
     body: impl FnOnce(&mut H) -> R,
 ) -> R {
-    run_scope(*site, targets, options, |scope| match H::open(scope, &indices) {
+    run_scope(Site::Function(function), targets, options, |scope| match H::open(scope, &indices) {
         Ok(mut handles) => body(&mut handles),
         Err(error) => R::from_error(error),
     })

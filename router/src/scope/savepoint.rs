@@ -1,7 +1,6 @@
 //! Savepoints that a user sets.
 
 use std::marker::PhantomData;
-use std::panic::Location;
 
 use crate::error::Result;
 use crate::site::Site;
@@ -13,8 +12,7 @@ use crate::transaction::{self, Kind, Ticket, Verdict};
 /// [`Error::NoScope`](crate::Error::NoScope) outside of any transaction.
 #[track_caller]
 pub fn savepoint(name: &str) -> Result<Savepoint> {
-    let place = Location::caller();
-    let ticket = transaction::nest(Site::new("savepoint", "", place.file(), place.line()), Kind::Savepoint)?;
+    let ticket = transaction::nest(Site::call("savepoint"), Kind::Savepoint)?;
     Ok(Savepoint { name: name.to_owned(), ticket, _thread: PhantomData })
 }
 

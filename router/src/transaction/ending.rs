@@ -99,7 +99,7 @@ fn take_entry(serial: u64) -> Option<Entry> {
 fn discard(transaction: &Transaction) {
     let site = transaction.outermost();
     tracing::error!(target: TARGET, %site, "a transaction was left open and is rolled back");
-    transaction.gate.set_depth(0, site);
+    transaction.gate.close();
     roll_back_all(&transaction.branches);
 }
 
@@ -210,11 +210,10 @@ fn end_transaction(mut transaction: Box<Transaction>, verdict: Verdict) -> Resul
     let Transaction { gate, branches, frames, terms, .. } = &*transaction;
     let undone = frames.first().is_some_and(|frame| frame.undone);
     let doomed = gate.doomed();
-    let outermost = transaction.outermost();
-    gate.set_depth(0, outermost);
+    gate.close();
     let (result, outcome) = match (verdict, undone, doomed) {
         (Verdict::Keep, false, None) if terms.manual && gate.writes() > 0 => {
-            (Err(pending(gate, outermost)), Some(When::RolledBack))
+            (Err(pending(gate, transaction.outermost())), Some(When::RolledBack))
         }
         (Verdict::Keep, false, None) => commit_all(branches, || transaction.id().clone()),
         (Verdict::Keep, false, Some(error)) => (Err(error), Some(When::RolledBack)),
@@ -273,7 +272,7 @@ pub(super) fn roll_back_all(branches: &[Branch]) {
 
 /// A manual scope was left with writes that nobody has committed.
 fn pending(gate: &Gate, site: Site) -> Error {
-    let Site { function, file, line, .. } = site;
+    let (function, file, line) = (site.function(), site.file(), site.line());
     Error::PendingWork { function, file, line, statements: gate.writes() }
 }
 

@@ -7,7 +7,7 @@ use super::ending::{Verdict, leave};
 use super::stack::hide;
 use crate::databases::Databases;
 use crate::error::{Error, Result};
-use crate::site::Site;
+use crate::site::{Function, Site};
 use crate::telemetry::TARGET;
 
 /// The most hooks of one transaction.
@@ -66,11 +66,11 @@ pub(crate) fn run_now(body: HookBody) {
 }
 
 /// What errors name for a hook that no scope has registered.
-const OUTSIDE: Site = Site::new("on_commit", "", "outside of any scope", 0);
+const OUTSIDE: Site = Site::Function(&Function::new("on_commit", "", "outside of any scope", 0));
 
 fn failure(body: HookBody, site: Site, outcome: When) -> Option<Error> {
     let problem = problem(body)?;
-    let Site { function, file, line, .. } = site;
+    let (function, file, line) = (site.function(), site.file(), site.line());
     let error = Error::HookFailed { function, file, line, problem, committed: outcome == When::Committed };
     tracing::error!(target: TARGET, %error, "a hook failed");
     Some(error)

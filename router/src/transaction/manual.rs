@@ -10,7 +10,6 @@ use super::stack::{self, Branch, Kind, Transaction};
 use crate::connection::gate::Gate;
 use crate::databases::Databases;
 use crate::error::{Error, Result};
-use crate::site::Site;
 use crate::transaction_id::TransactionId;
 
 /// What the open transaction is about to end, taken out so that nothing stays borrowed.
@@ -47,7 +46,7 @@ fn take(asked: &'static str) -> Result<Segment> {
         let innermost = open.frames.iter().rev().find(|frame| frame.kind != Kind::Savepoint);
         let site = innermost.map_or_else(|| open.gate.site(), |frame| frame.site);
         if !open.terms.manual || !is_outermost(open) {
-            let Site { function, file, line, .. } = site;
+            let (function, file, line) = (site.function(), site.file(), site.line());
             return Err(Error::NotManual { asked, function, file, line });
         }
         // Savepoints end with the commit.

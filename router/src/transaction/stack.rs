@@ -103,6 +103,8 @@ pub(crate) struct Transaction {
     pub(super) branches: Vec<Branch>,
     pub(super) frames: Vec<Frame>,
     pub(super) hooks: Vec<Hook>,
+    /// The slot of the transaction that had this place before, if no handle keeps it.
+    spare_slot: Option<Arc<dyn AnySlot>>,
     pub(super) terms: Terms,
     pub(super) id: OnceCell<TransactionId>,
 }
@@ -168,6 +170,7 @@ impl Transaction {
             branches: Vec::with_capacity(1),
             frames: Vec::with_capacity(FRAMES_EXPECTED),
             hooks: Vec::new(),
+            spare_slot: None,
             terms: Terms::default(),
             id: OnceCell::new(),
         }
@@ -259,14 +262,18 @@ pub(crate) fn begin(
         let mut transaction = thread.spare.take().unwrap_or_else(|| Box::new(Transaction::spare()));
         transaction.serial = thread.next_serial();
         transaction.terms = terms;
-        match Arc::get_mut(&mut transaction.gate) {
-            Some(gate) => gate.reset(terms.manual),
+        let holders = 1 + usize::from(transaction.spare_slot.is_some());
+        if Arc::strong_count(&transaction.gate) == holders {
+            transaction.gate.reset(terms.manual);
+        } else {
             // A handle has outlived its scope, and must still find that scope's gate.
-            None => transaction.gate = Arc::new(Gate::new(site, terms.manual)),
+            transaction.gate = Arc::new(Gate::new(site, terms.manual));
+            transaction.spare_slot = None;
         }
         for database in on {
             if transaction.branch(database).is_none() {
-                let slot = databases.at(database).driver().slot(Arc::clone(&transaction.gate), start.clone());
+                let spare = transaction.spare_slot.take();
+                let slot = databases.at(database).driver().slot(spare, &transaction.gate, start.clone());
                 transaction.branches.push(Branch { database, slot });
             }
         }
@@ -279,6 +286,10 @@ pub(crate) fn begin(
 
 /// Keeps an ended transaction for its allocations.
 pub(super) fn retire(mut transaction: Box<Transaction>) {
+    transaction.spare_slot = transaction.branches.pop().map(|branch| branch.slot).and_then(|mut slot| {
+        Arc::get_mut(&mut slot)?.detach();
+        Some(slot)
+    });
     transaction.branches.clear();
     transaction.frames.clear();
     transaction.hooks.clear();
@@ -332,7 +343,7 @@ static ABANDONED: AtomicBool = AtomicBool::new(false);
 
 /// A handle has ended a transaction of another thread, whose stack can't be reached from here.
 pub(super) fn abandon(gate: &Gate) {
-    gate.set_depth(0, gate.site());
+    gate.close();
     ABANDONED.store(true, Ordering::Release);
 }
 

@@ -13,7 +13,7 @@ use crate::connection::slot::AnySlot;
 use crate::databases::{DatabaseConfig, Databases};
 use crate::error::Error;
 use crate::handle::{Handle, Origin};
-use crate::site::Site;
+use crate::site::{Function, Site};
 
 mod branches;
 #[cfg(feature = "mysql")]
@@ -26,7 +26,7 @@ mod servers;
 
 diesel::table! { items (id) { id -> BigInt, } }
 
-const SITE: Site = Site::new("test", "transaction::tests", "tests.rs", 1);
+const SITE: Site = Site::Function(&Function::new("test", "transaction::tests", "tests.rs", 1));
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 fn fresh_name() -> String {
