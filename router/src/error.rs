@@ -151,9 +151,10 @@ pub enum Error {
 
     /// An earlier statement failed, so nothing more can be committed.
     #[error(
-        "the transaction is doomed and was or will be rolled back: in `{function}` ({file}:{line}) the database \
-         refused a statement: {first}{}; nest the risky statement in a scope of its own, or use `on_conflict`",
-        Refused(*.refused)
+        "the transaction is doomed and was or will be rolled back, because of what happened in `{function}` \
+         ({file}:{line}): {first}{}; {}",
+        Refused(*.refused),
+        remedy(.first.class())
     )]
     Doomed {
         /// The first failure.
@@ -216,10 +217,10 @@ pub enum Error {
         databases: Vec<Alias>,
     },
 
-    /// A statement made MySQL or MariaDB commit in the middle of the transaction.
+    /// A statement ended the transaction in its middle: on MySQL and MariaDB a DDL, elsewhere a raw COMMIT or ROLLBACK.
     #[error(
-        "a statement in this transaction made database `{database}` commit by itself (most DDL does): what ran before \
-         it may be permanent; run DDL outside of scopes"
+        "a statement ended this transaction on database `{database}` behind the scope's back (on MySQL and MariaDB most \
+         DDL commits): what ran before it may be permanent; run DDL and raw transaction statements outside of scopes"
     )]
     ImplicitCommit {
         /// The database.
@@ -228,8 +229,8 @@ pub enum Error {
 
     /// A statement that would begin or end a transaction behind the library's back.
     #[error(
-        "`{statement}` on database `{database}` would change the transaction behind the scope's back; open a nested \
-         scope, or return `Err` to roll back"
+        "`{statement}` on database `{database}` would begin or end a transaction behind the library's back; open a scope \
+         (`#[transactional]`, `atomic`, or `transaction` on the handle) and return `Ok` to commit or `Err` to roll back"
     )]
     TransactionControl {
         /// The database.
@@ -286,6 +287,16 @@ pub enum Error {
         problem: String,
         /// Whether the transaction was committed.
         committed: bool,
+    },
+
+    /// A COPY that talks with the client, sent as a text.
+    #[error(
+        "COPY with STDIN or STDOUT on database `{database}` can't be sent as a text, since nobody would answer it; use \
+         `conn.with_raw(|raw| diesel::copy_from(..).execute(raw))`"
+    )]
+    CopyByText {
+        /// The database.
+        database: Alias,
     },
 
     /// More of something than the library allows.
@@ -401,6 +412,16 @@ impl std::fmt::Display for Aliases<'_> {
                 Ok(())
             }
         }
+    }
+}
+
+/// What helps against a doom.
+fn remedy(class: FailureClass) -> &'static str {
+    match class {
+        FailureClass::Constraint => "nest the risky statement in a scope of its own, or use `on_conflict`",
+        FailureClass::ConnectionLost => "run the whole transaction again",
+        class if class.is_retryable() => "run the whole transaction again",
+        _ => "return the error instead of `Ok`, or nest what may fail in a scope of its own",
     }
 }
 

@@ -188,3 +188,23 @@ fn a_statement_in_autocommit_does_not_wait_for_ever_for_a_lock_of_its_own_thread
     let setting: Setting = setting.get_result(&mut connection::<Item, PgConn>().unwrap()).unwrap();
     assert_eq!(setting.lock_timeout, "0");
 }
+
+#[test]
+fn a_copy_sent_as_a_text_is_refused_and_a_transaction_never_reports_success_for_it() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.builder(1).build().unwrap();
+    let _entered = databases.enter();
+    let run = atomic::<Item>().run(|conn: &mut PgConn| {
+        put(1, 10)?;
+        for refused in [
+            conn.batch_execute("COPY items FROM STDIN"),
+            diesel::sql_query("COPY items TO STDOUT").execute(conn).map(drop),
+        ] {
+            let text = Error::from(refused.unwrap_err()).to_string();
+            assert!(text.contains("copy_from") && text.contains("`default`"), "{text}");
+        }
+        Ok::<_, Error>(())
+    });
+    run.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10)]);
+}

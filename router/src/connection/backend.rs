@@ -8,6 +8,7 @@ use diesel::r2d2::R2D2Connection;
 use diesel::result::{ConnectionError, QueryResult};
 
 use super::control::Control;
+use super::guard::Syntax;
 use super::settings::Settings;
 
 /// A kind of database: [`Postgres`](crate::Postgres), [`Mysql`](crate::Mysql) or [`Sqlite`](crate::Sqlite).
@@ -46,6 +47,9 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// How errors name it.
     const NAMES: Names;
 
+    /// What its texts may look like.
+    const SYNTAX: Syntax;
+
     /// Whether RELEASE may wait for the next control statement.
     ///
     /// Not where RELEASE is what finds out that a DDL has committed the transaction.
@@ -63,6 +67,9 @@ pub trait Dialect: Sized + Send + Sync + 'static {
 
     /// Whether the connection still reaches its server. Asked only after a failure.
     fn alive(raw: &mut Self::Raw) -> bool;
+
+    /// Rolls back a transaction that Diesel doesn't know of. `true` where there certainly was one.
+    fn finds_leftover(raw: &mut Self::Raw) -> bool;
 
     /// Whether a COMMIT that failed on a live connection may nevertheless have committed.
     fn commit_may_have_happened(message: &str) -> bool;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::alias::Alias;
 use crate::error::{Error, Result};
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureClass};
 use crate::site::{Function, Site};
 
 // Relaxed is enough: a handle that moves to another thread moves there through something that synchronises.
@@ -27,6 +27,8 @@ pub struct Gate {
 struct Detail {
     site: Site,
     doom: Option<Doom>,
+    /// A statement has ended the transaction of this database.
+    ended: Option<Alias>,
 }
 
 /// Why nothing more can be committed at `level` and above.
@@ -57,7 +59,7 @@ impl Gate {
             doomed: AtomicBool::new(false),
             manual: AtomicBool::new(manual),
             writes: AtomicU32::new(0),
-            detail: Mutex::new(Detail { site, doom: None }),
+            detail: Mutex::new(Detail { site, doom: None, ended: None }),
         }
     }
 
@@ -67,7 +69,8 @@ impl Gate {
         self.writes.store(0, Relaxed);
         self.manual.store(manual, Relaxed);
         if self.doomed.swap(false, Relaxed) {
-            self.detail().doom = None;
+            let mut detail = self.detail();
+            (detail.doom, detail.ended) = (None, None);
         }
     }
 
@@ -153,6 +156,13 @@ impl Gate {
         self.doomed.store(true, Relaxed);
     }
 
+    /// A statement has ended the transaction on `database`: what ran before it may be permanent.
+    pub fn ended(&self, database: &Alias) {
+        let text = "a statement ended the transaction behind the scope's back";
+        self.doom(1, Failure::new(FailureClass::Other, text));
+        self.detail().ended = Some(database.clone());
+    }
+
     /// The levels above `depth` were undone: so is a doom of theirs.
     pub fn lift(&self, depth: u32) {
         let mut detail = self.detail();
@@ -172,7 +182,7 @@ impl Gate {
         if !self.doomed.load(Relaxed) {
             return None;
         }
-        self.detail().doom.as_ref().map(Doom::error)
+        self.detail().error()
     }
 
     /// The first failure of a doomed transaction.
@@ -185,11 +195,20 @@ impl Gate {
         let mut detail = self.detail();
         let doom = detail.doom.as_mut().expect("the flag says doomed");
         doom.refused = doom.refused.saturating_add(1);
-        doom.error()
+        detail.error().expect("doomed")
     }
 
     fn detail(&self) -> MutexGuard<'_, Detail> {
         self.detail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Detail {
+    fn error(&self) -> Option<Error> {
+        match &self.ended {
+            Some(database) => Some(Error::ImplicitCommit { database: database.clone() }),
+            None => self.doom.as_ref().map(Doom::error),
+        }
     }
 }
 

@@ -1,123 +1,226 @@
 //! Finds statements that would begin or end a transaction behind the scope's back.
 //!
 //! No database tells Diesel of a raw COMMIT, and a raw BEGIN goes back to the pool open. So texts that reach the
-//! handle as text are looked at before they are sent.
+//! handle as text are looked at before they are sent. The scanner knows strings, quoted names and comments, and each
+//! database's own forms of them; it knows no grammar.
 
-/// The first words of the statement in `sql` that begins, ends, nests or prepares a transaction, if one does.
-pub fn transaction_control(sql: &str) -> Option<String> {
-    statements(sql).find_map(|words| is_control(&words).then(|| words.join(" ")))
+/// Whose texts these are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Syntax {
+    /// Comments nest, `$tag$ .. $tag$` is a string, and `E'..'` has backslashes.
+    Postgres,
+    /// Strings have backslashes, `# ..` is a comment, and `/*! .. */` is none.
+    Mysql,
+    /// None of these.
+    Sqlite,
 }
 
-/// Whether the first words of a statement control the transaction.
-fn is_control(words: &[String]) -> bool {
+/// What a text would do to the transaction around it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// It begins a transaction and ends it again: fit for autocommit alone. The first words of the first such statement.
+    Balanced(String),
+    /// It leaves a transaction open, or ends one that it has not begun. The first words of the statement.
+    Unbalanced(String),
+    /// It talks COPY with the client, which only Diesel's own COPY can answer.
+    Copy,
+}
+
+/// What `sql` would do to the transaction around it, if anything.
+pub fn effect(sql: &str, syntax: Syntax) -> Option<Effect> {
+    let mut found: Option<String> = None;
+    let (mut open, mut unbalanced) = (false, false);
+    for words in (Scanner { rest: sql, syntax }) {
+        match control(&words) {
+            None => {}
+            Some(Control::Copy) => return Some(Effect::Copy),
+            Some(control) => {
+                unbalanced |= match control {
+                    Control::Begin => std::mem::replace(&mut open, true),
+                    Control::End => !std::mem::replace(&mut open, false),
+                    Control::Inside => !open,
+                    Control::Session | Control::Copy => true,
+                };
+                found.get_or_insert_with(|| words.join(" "));
+            }
+        }
+    }
+    let first = found?;
+    Some(if unbalanced || open { Effect::Unbalanced(first) } else { Effect::Balanced(first) })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Control {
+    Begin,
+    End,
+    /// Savepoints.
+    Inside,
+    /// What outlives the text: `SET autocommit`, XA, PREPARE TRANSACTION.
+    Session,
+    Copy,
+}
+
+/// How a statement controls the transaction, by its words.
+fn control(words: &[String]) -> Option<Control> {
     let word = |at: usize| words.get(at).map_or("", String::as_str);
-    match word(0) {
+    match (word(0), word(1)) {
         // BEGIN NOT ATOMIC is MariaDB's compound statement.
-        "BEGIN" => word(1) != "NOT",
-        "COMMIT" | "ROLLBACK" | "END" | "ABORT" | "SAVEPOINT" | "RELEASE" | "XA" => true,
-        "START" | "PREPARE" => word(1) == "TRANSACTION",
-        "SET" => word(1) == "AUTOCOMMIT",
-        _ => false,
+        ("BEGIN", "NOT") => None,
+        ("BEGIN", _) | ("START", "TRANSACTION") => Some(Control::Begin),
+        ("ROLLBACK", "TO") | ("SAVEPOINT" | "RELEASE", _) => Some(Control::Inside),
+        ("ROLLBACK", _) if words.iter().any(|word| word == "TO") => Some(Control::Inside),
+        ("COMMIT" | "ROLLBACK", "PREPARED") | ("PREPARE", "TRANSACTION") | ("XA", _) => Some(Control::Session),
+        ("COMMIT" | "ROLLBACK" | "END" | "ABORT", _) => Some(Control::End),
+        ("SET", _) if words.iter().any(|word| word == "AUTOCOMMIT") => Some(Control::Session),
+        ("COPY", _) if words.iter().any(|word| word == "STDIN" || word == "STDOUT") => Some(Control::Copy),
+        _ => None,
     }
 }
 
-/// The first two words of each statement, in upper case.
-fn statements(sql: &str) -> impl Iterator<Item = Vec<String>> {
-    let mut rest = sql;
-    std::iter::from_fn(move || {
+/// The most words of one statement that are looked at.
+const WORDS_LIMIT: usize = 64;
+
+/// Gives the words of each statement, in upper case; strings, quoted names and comments are passed over.
+struct Scanner<'a> {
+    rest: &'a str,
+    syntax: Syntax,
+}
+
+impl Iterator for Scanner<'_> {
+    type Item = Vec<String>;
+
+    fn next(&mut self) -> Option<Vec<String>> {
+        let mut words: Vec<String> = Vec::new();
+        // CREATE TRIGGER .. BEGIN ..; ..; END: the semicolons inside end no statement.
+        let mut body = 0_u32;
         loop {
-            rest = skip_blank(rest);
-            if rest.is_empty() {
-                return None;
-            }
-            if let Some(after) = rest.strip_prefix(';') {
-                rest = after;
-                continue;
-            }
-            let mut words = Vec::with_capacity(2);
-            let mut at = rest;
-            while words.len() < 2 {
-                at = skip_blank(at);
-                let length = at.bytes().take_while(|byte| byte.is_ascii_alphabetic() || *byte == b'_').count();
-                if length == 0 {
-                    break;
+            self.skip_blank();
+            let Some(first) = self.rest.chars().next() else {
+                return (!words.is_empty()).then_some(words);
+            };
+            match first {
+                ';' => {
+                    self.rest = &self.rest[1..];
+                    if body == 0 && !words.is_empty() {
+                        return Some(words);
+                    }
                 }
-                words.push(at[..length].to_ascii_uppercase());
-                at = &at[length..];
-            }
-            rest = after_statement(rest);
-            return Some(words);
-        }
-    })
-}
-
-/// Skips white space and comments.
-fn skip_blank(mut sql: &str) -> &str {
-    loop {
-        let trimmed = sql.trim_start();
-        let after = if let Some(comment) = trimmed.strip_prefix("--") {
-            comment.split_once('\n').map_or("", |(_, after)| after)
-        } else if let Some(comment) = trimmed.strip_prefix("/*") {
-            comment.split_once("*/").map_or("", |(_, after)| after)
-        } else {
-            return trimmed;
-        };
-        sql = after;
-    }
-}
-
-/// What follows the statement's semicolon. Quoted text, dollar quotes and compound bodies are passed over.
-fn after_statement(sql: &str) -> &str {
-    let mut rest = sql;
-    let mut body = 0_u32;
-    loop {
-        rest = skip_blank(rest);
-        let Some(first) = rest.chars().next() else {
-            return "";
-        };
-        match first {
-            ';' if body == 0 => return &rest[1..],
-            '\'' | '"' | '`' => rest = rest[1..].split_once(first).map_or("", |(_, after)| after),
-            '$' => rest = after_dollar_quote(rest),
-            letter if letter.is_ascii_alphabetic() || letter == '_' => {
-                let length = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
-                // CREATE TRIGGER .. BEGIN ..; ..; END: the semicolons inside end no statement.
-                match &rest[..length].to_ascii_uppercase()[..] {
-                    "BEGIN" | "CASE" if !std::ptr::eq(rest, sql) => body += 1,
-                    "END" if !closes_a_loop(&rest[length..]) => body = body.saturating_sub(1),
-                    _ => {}
+                '\'' | '"' => self.skip_string(first, self.syntax == Syntax::Mysql),
+                '`' => self.skip_string(first, false),
+                '$' if self.syntax == Syntax::Postgres => self.skip_dollar_quote(),
+                letter if letter.is_alphabetic() || letter == '_' => {
+                    let word = self.word();
+                    if self.syntax == Syntax::Postgres && word == "E" && self.rest.starts_with('\'') {
+                        self.skip_string('\'', true);
+                    }
+                    match word.as_str() {
+                        "BEGIN" | "CASE" if !words.is_empty() => body += 1,
+                        "END" if body > 0 && !self.closes_a_loop() => body -= 1,
+                        _ => {}
+                    }
+                    if words.len() < WORDS_LIMIT {
+                        words.push(word);
+                    }
                 }
-                rest = &rest[length..];
+                other => self.rest = &self.rest[other.len_utf8()..],
             }
-            other => rest = &rest[other.len_utf8()..],
         }
     }
 }
 
-/// Whether what follows an END says that it ends no block: MySQL's `END IF` and the like.
-fn closes_a_loop(after: &str) -> bool {
-    let word = skip_blank(after);
-    ["IF", "LOOP", "WHILE", "REPEAT"].iter().any(|end| {
-        word.get(..end.len()).is_some_and(|start| start.eq_ignore_ascii_case(end))
-            && !word[end.len()..].starts_with(|next: char| next.is_ascii_alphanumeric() || next == '_')
-    })
-}
-
-/// What follows PostgreSQL's `$tag$ .. $tag$`, or the dollar itself where there is none.
-fn after_dollar_quote(sql: &str) -> &str {
-    let Some(end) = sql[1..].find('$') else {
-        return &sql[1..];
-    };
-    let tag = &sql[..end + 2];
-    if !tag[1..tag.len() - 1].bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-        return &sql[1..];
+impl Scanner<'_> {
+    /// Takes a word. Digits and dollars belong to it, but for its first letter.
+    fn word(&mut self) -> String {
+        let end = self.rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        word.to_uppercase()
     }
-    sql[tag.len()..].split_once(tag).map_or("", |(_, after)| after)
+
+    /// Passes over white space, byte order marks and comments.
+    fn skip_blank(&mut self) {
+        loop {
+            self.rest = self.rest.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+            if self.rest.starts_with("--") || self.syntax == Syntax::Mysql && self.rest.starts_with('#') {
+                self.rest = self.rest.split_once('\n').map_or("", |(_, after)| after);
+            } else if self.syntax == Syntax::Mysql && self.rest.starts_with("/*!") {
+                // MySQL runs what stands in it, behind a version number.
+                self.rest = self.rest[3..].trim_start_matches(|c: char| c.is_ascii_digit());
+            } else if self.rest.starts_with("/*") {
+                self.skip_comment();
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn skip_comment(&mut self) {
+        let mut depth = 0_u32;
+        loop {
+            if self.rest.starts_with("/*") && (depth == 0 || self.syntax == Syntax::Postgres) {
+                depth += 1;
+                self.rest = &self.rest[2..];
+            } else if self.rest.starts_with("*/") {
+                depth -= 1;
+                self.rest = &self.rest[2..];
+                if depth == 0 {
+                    return;
+                }
+            } else {
+                let mut chars = self.rest.chars();
+                if chars.next().is_none() {
+                    return;
+                }
+                self.rest = chars.as_str();
+            }
+        }
+    }
+
+    fn skip_string(&mut self, quote: char, backslashes: bool) {
+        let mut chars = self.rest.chars();
+        chars.next();
+        while let Some(next) = chars.next() {
+            if next == quote {
+                break;
+            }
+            if next == '\\' && backslashes {
+                chars.next();
+            }
+        }
+        self.rest = chars.as_str();
+    }
+
+    /// Passes over `$tag$ .. $tag$`, or over the dollar where it begins none.
+    fn skip_dollar_quote(&mut self) {
+        let after = &self.rest[1..];
+        let tag_end = after.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(after.len());
+        let is_tag = after[tag_end..].starts_with('$') && !after.starts_with(|c: char| c.is_ascii_digit());
+        if !is_tag {
+            self.rest = after;
+            return;
+        }
+        let (tag, text) = self.rest.split_at(tag_end + 2);
+        self.rest = text.split_once(tag).map_or("", |(_, after)| after);
+    }
+
+    /// Whether what follows an END says that it ends no block: MySQL's `END IF` and the like.
+    fn closes_a_loop(&self) -> bool {
+        let ahead = Scanner { rest: self.rest, syntax: self.syntax };
+        let mut ahead = ahead;
+        ahead.skip_blank();
+        matches!(ahead.word().as_str(), "IF" | "LOOP" | "WHILE" | "REPEAT")
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::transaction_control;
+    use super::*;
+
+    const ALL: [Syntax; 3] = [Syntax::Postgres, Syntax::Mysql, Syntax::Sqlite];
+
+    fn is_unbalanced(sql: &str, syntax: Syntax) -> bool {
+        matches!(effect(sql, syntax), Some(Effect::Unbalanced(_)))
+    }
 
     #[test]
     fn control_statements_are_found_wherever_they_stand() {
@@ -129,14 +232,37 @@ mod tests {
             "INSERT INTO t VALUES ('a;b'); COMMIT",
             "start transaction",
             "SET autocommit = 0",
-            "CREATE TABLE t (id INT); BEGIN; DROP TABLE t; COMMIT;",
+            "SET SESSION autocommit = 0",
             "SELECT 1; XA START 'x'",
             "PREPARE TRANSACTION 'x'",
-            "SELECT $$a$$; END",
+            "COMMIT PREPARED 'x'",
             "UPDATE t SET a = CASE WHEN b THEN 1 ELSE 2 END; COMMIT",
+            "\u{feff}COMMIT",
+            "COMMIT; BEGIN",
+            "BEGIN; BEGIN; COMMIT",
+            "SAVEPOINT a",
         ] {
-            assert!(transaction_control(sql).is_some(), "{sql}");
+            for syntax in ALL {
+                assert!(is_unbalanced(sql, syntax), "{sql} {syntax:?}");
+            }
         }
+    }
+
+    #[test]
+    fn each_databases_own_strings_and_comments_hide_nothing() {
+        assert!(is_unbalanced("SELECT $$a$$; END", Syntax::Postgres));
+        assert!(is_unbalanced("/* /* */ */ COMMIT", Syntax::Postgres));
+        assert!(is_unbalanced("SELECT 1 AS a$b$; COMMIT; --$b$", Syntax::Postgres));
+        assert!(is_unbalanced("SELECT '\\'; COMMIT; --'", Syntax::Postgres));
+        assert!(is_unbalanced("SELECT E'\\''; COMMIT", Syntax::Postgres));
+        assert!(is_unbalanced("SELECT $1$; COMMIT", Syntax::Postgres));
+        assert!(is_unbalanced("SELECT '\\''; COMMIT", Syntax::Mysql));
+        assert!(is_unbalanced("# note\nCOMMIT", Syntax::Mysql));
+        assert!(is_unbalanced("/*! COMMIT */", Syntax::Mysql));
+        assert!(is_unbalanced("/*!50000 COMMIT */", Syntax::Mysql));
+        assert!(is_unbalanced("/* /* */ COMMIT", Syntax::Mysql));
+        assert!(is_unbalanced("/* /* */ COMMIT", Syntax::Sqlite));
+        assert!(is_unbalanced("SELECT '\\'; COMMIT; --'", Syntax::Sqlite));
     }
 
     #[test]
@@ -145,20 +271,48 @@ mod tests {
             "",
             ";",
             "SELECT 'x; COMMIT'",
+            "SELECT 'it''s; COMMIT'",
             "INSERT INTO t VALUES ('COMMIT')",
             "UPDATE t SET a = CASE WHEN b THEN 1 ELSE 2 END",
             "CREATE TRIGGER x AFTER INSERT ON t BEGIN UPDATE t SET a = 1; DELETE FROM u; END",
             "CREATE PROCEDURE p() BEGIN IF a THEN SET b = 1; END IF; CASE a WHEN 1 THEN SET b = 1; END CASE; END",
-            "CREATE FUNCTION f() RETURNS int AS $$ BEGIN PERFORM 1; COMMIT; END $$ LANGUAGE plpgsql",
-            "CREATE FUNCTION f() RETURNS int AS $body$ BEGIN; END $body$ LANGUAGE plpgsql",
             "SELECT \"begin; commit\" FROM t",
             "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
             "PREPARE x AS SELECT 1",
             "-- COMMIT",
             "SELECT 1 -- ; COMMIT",
-            "DELETE FROM t WHERE a = $1",
+            "COPY t TO '/tmp/x'",
         ] {
-            assert_eq!(transaction_control(sql), None, "{sql}");
+            for syntax in ALL {
+                assert_eq!(effect(sql, syntax), None, "{sql} {syntax:?}");
+            }
         }
+        for sql in [
+            "CREATE FUNCTION f() RETURNS int AS $$ BEGIN PERFORM 1; COMMIT; END $$ LANGUAGE plpgsql",
+            "CREATE FUNCTION f() RETURNS int AS $body$ BEGIN; END $body$ LANGUAGE plpgsql",
+            "DELETE FROM t WHERE a = $1",
+            "SELECT E'\\'; COMMIT; --'",
+        ] {
+            assert_eq!(effect(sql, Syntax::Postgres), None, "{sql}");
+        }
+        assert_eq!(effect("SELECT '\\'; COMMIT; --'", Syntax::Mysql), None);
+    }
+
+    #[test]
+    fn a_text_that_ends_what_it_began_is_balanced() {
+        for sql in [
+            "CREATE TABLE t (id INT); BEGIN; DROP TABLE t; COMMIT;",
+            "BEGIN; SAVEPOINT a; ROLLBACK TO a; RELEASE a; ROLLBACK",
+        ] {
+            for syntax in ALL {
+                assert!(matches!(effect(sql, syntax), Some(Effect::Balanced(_))), "{sql}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_copy_with_the_client_is_found() {
+        assert_eq!(effect("COPY t FROM STDIN", Syntax::Postgres), Some(Effect::Copy));
+        assert_eq!(effect("copy (SELECT 1) to stdout with csv", Syntax::Postgres), Some(Effect::Copy));
     }
 }

@@ -42,12 +42,12 @@ impl Holders {
     }
 }
 
-/// Says who holds one connection: the thread, and the scope if there is one.
-pub struct Seat(Mutex<Option<(Arc<Holder>, Option<Site>)>>);
+/// Says who holds one connection: the thread, and the scope or the place where its handle was taken.
+pub struct Seat(Mutex<Option<(Arc<Holder>, Site)>>);
 
 impl Seat {
     /// This thread takes the connection.
-    pub fn take(&self, site: Option<Site>) {
+    pub fn take(&self, site: Site) {
         let holder = HOLDER.with(Arc::clone);
         holder.holding.fetch_add(1, Ordering::Relaxed);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((holder, site));
@@ -73,10 +73,9 @@ impl fmt::Display for Holders {
                 continue;
             }
             let separator = if holders == 1 { "" } else { ", " };
-            let thread = holder.thread.name().unwrap_or("without a name");
-            match site {
-                Some(site) => write!(f, "{separator}{site} in thread `{thread}`")?,
-                None => write!(f, "{separator}a handle outside of any scope in thread `{thread}`")?,
+            match holder.thread.name() {
+                Some(thread) => write!(f, "{separator}{site} in thread `{thread}`")?,
+                None => write!(f, "{separator}{site} in a thread without a name")?,
             }
         }
         match holders {

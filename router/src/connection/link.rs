@@ -13,7 +13,7 @@ use diesel::result::QueryResult;
 
 use super::backend::Dialect;
 use super::control::Control;
-use super::guard;
+use super::guard::{self, Effect};
 use super::holders::Seat;
 use super::instrument::{SharedInstrumentation, Watcher};
 use super::settings::Settings;
@@ -112,7 +112,7 @@ impl<B: Dialect> Link<B> {
                 // A text that is kept came from no raw SQL. Asked first, since searching a type's name takes longer.
                 let kept = self.repeated.as_ref().is_some_and(|repeated| repeated.keeps(&sql));
                 if !kept && raw_sql() {
-                    self.refuse_control(&sql)?;
+                    return self.guarded(&sql, |raw| raw.execute_returning_count(statement));
                 } else if kept || self.repeated.as_mut().is_some_and(|repeated| repeated.admits(&sql)) {
                     let binds = B::collect_binds(&mut self.raw, statement)?;
                     return B::execute_prepared(&mut self.raw, sql, binds);
@@ -124,19 +124,25 @@ impl<B: Dialect> Link<B> {
 
     /// Runs a text of one or more statements.
     pub fn batch(&mut self, sql: &str) -> QueryResult<()> {
-        self.refuse_control(sql)?;
-        self.raw.batch_execute(sql)
+        self.guarded(sql, |raw| raw.batch_execute(sql))
     }
 
-    /// Inside a transaction, refuses a text that would end it; outside, keeps the connection from the pool.
-    fn refuse_control(&mut self, sql: &str) -> QueryResult<()> {
-        if let Some(statement) = guard::transaction_control(sql) {
-            if self.in_transaction() {
-                return Err(Error::TransactionControl { database: self.database.clone(), statement }.into());
+    /// Runs what sends a text, unless the text would change the transaction behind the scope's back.
+    fn guarded<T>(&mut self, sql: &str, send: impl FnOnce(&mut B::Raw) -> QueryResult<T>) -> QueryResult<T> {
+        let Some(effect) = guard::effect(sql, B::SYNTAX) else { return send(&mut self.raw) };
+        let database = self.database.clone();
+        match effect {
+            Effect::Copy => Err(Error::CopyByText { database }.into()),
+            Effect::Balanced(_) if !self.in_transaction() => {
+                let result = send(&mut self.raw);
+                // It may have stopped after its BEGIN.
+                self.broken |= result.is_err();
+                result
             }
-            self.broken = true;
+            Effect::Balanced(statement) | Effect::Unbalanced(statement) => {
+                Err(Error::TransactionControl { database, statement }.into())
+            }
         }
-        Ok(())
     }
 
     /// Lends Diesel's connection. Also gives the first failure that no inner transaction has undone.
@@ -154,6 +160,17 @@ impl<B: Dialect> Link<B> {
             None => self.raw.set_instrumentation(diesel::connection::get_default_instrumentation()),
         }
         (result, watcher.failure())
+    }
+
+    /// After the connection was lent outside of any scope: ends a transaction that was left open, and tells of it where
+    /// the database does.
+    pub fn end_leftover(&mut self) -> QueryResult<()> {
+        if B::finds_leftover(&mut self.raw) {
+            let statement = "BEGIN without an end".into();
+            return Err(Error::TransactionControl { database: self.database.clone(), statement }.into());
+        }
+        self.alive();
+        Ok(())
     }
 
     /// Whether Diesel knows of an open transaction.

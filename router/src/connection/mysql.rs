@@ -12,6 +12,7 @@ use diesel::result::{ConnectionError, QueryResult};
 
 use super::backend::{Dialect, Names, collect};
 use super::control::{Control, savepoint};
+use super::guard::Syntax;
 use super::settings::Settings;
 
 /// MySQL and MariaDB: the backend of [`MysqlConn`](crate::MysqlConn).
@@ -28,6 +29,7 @@ impl Dialect for Mysql {
 
     const NATIVE: Native = Native;
     const NAMES: Names = Names { backend: "MySQL or MariaDB", handle: "MysqlConn" };
+    const SYNTAX: Syntax = Syntax::Mysql;
     const DEFERS_RELEASE: bool = false;
 
     fn connect(settings: &Settings) -> Result<MysqlConnection, ConnectionError> {
@@ -67,6 +69,12 @@ impl Dialect for Mysql {
     fn alive(raw: &mut MysqlConnection) -> bool {
         // A dead connection looks like any unknown error here, so only the server can tell.
         raw.ping().is_ok()
+    }
+
+    fn finds_leftover(raw: &mut MysqlConnection) -> bool {
+        // It succeeds with and without a transaction, so nobody can tell.
+        let _ = raw.batch_execute("ROLLBACK");
+        false
     }
 
     fn commit_may_have_happened(message: &str) -> bool {

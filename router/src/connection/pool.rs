@@ -76,7 +76,7 @@ impl<B: Dialect> Pool<B> {
     }
 
     /// Takes a connection. Waits the pool's timeout, or [`WAIT_WHILE_HOLDING`] where this thread holds one already.
-    pub fn lease(&self, site: Option<Site>) -> Result<Lease<B>> {
+    pub fn lease(&self, site: Site) -> Result<Lease<B>> {
         let full = self.settings.pool.connection_timeout;
         let wait = if Holder::is_holding() { full.min(WAIT_WHILE_HOLDING) } else { full };
         match self.r2d2.get_timeout(wait) {
@@ -89,9 +89,9 @@ impl<B: Dialect> Pool<B> {
     }
 
     /// Takes a connection for a handle outside of any scope.
-    pub fn lease_once(&self, instrumentation: Option<&SharedInstrumentation>) -> Result<Lease<B>> {
+    pub fn lease_once(&self, site: Site, instrumentation: Option<&SharedInstrumentation>) -> Result<Lease<B>> {
         let holding = Holder::is_holding();
-        let mut lease = self.lease(None)?;
+        let mut lease = self.lease(site)?;
         if holding && let Err(error) = lease.limit_locks() {
             // This thread's transaction may hold the lock that the statement waits for, and no server sees that.
             lease.alive();
@@ -108,10 +108,11 @@ impl<B: Dialect> Pool<B> {
     /// It is never repeated, whatever happened to it: nobody knows how far it came.
     pub fn run<T>(
         &self,
+        site: Site,
         instrumentation: Option<&SharedInstrumentation>,
         statement: impl FnOnce(&mut Link<B>) -> QueryResult<T>,
     ) -> QueryResult<T> {
-        let mut lease = self.lease_once(instrumentation)?;
+        let mut lease = self.lease_once(site, instrumentation)?;
         let result = statement(&mut lease);
         if result.as_ref().is_err_and(|error| classify(error).is_some()) {
             lease.alive();
@@ -131,7 +132,8 @@ impl<B: Dialect> Pool<B> {
     }
 
     fn unreachable(&self, problem: &str) -> Error {
-        let problem = crate::databases::mask_in(problem, &self.settings.url);
+        let url = &self.settings.url;
+        let problem = format!("{} (at `{}`)", crate::databases::mask_in(problem, url), crate::databases::mask(url));
         Error::Pool { database: self.settings.alias.clone(), problem }
     }
 }

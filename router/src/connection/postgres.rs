@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use diesel::connection::{AnsiTransactionManager, Connection, TransactionManager};
+use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection, TransactionManager};
 use diesel::pg::{Pg, PgConnection, PgMetadataLookup};
 use diesel::query_builder::bind_collector::RawBytesBindCollector;
 use diesel::query_builder::{CollectedQuery, MoveableBindCollector, QueryFragment};
@@ -10,6 +10,7 @@ use diesel::result::{ConnectionError, QueryResult};
 
 use super::backend::{Dialect, Names, collect};
 use super::control::{Control, savepoint};
+use super::guard::Syntax;
 use super::settings::Settings;
 
 /// PostgreSQL: the backend of [`PgConn`](crate::PgConn).
@@ -27,6 +28,7 @@ impl Dialect for Postgres {
 
     const NATIVE: Pg = Pg;
     const NAMES: Names = Names { backend: "PostgreSQL", handle: "PgConn" };
+    const SYNTAX: Syntax = Syntax::Postgres;
     const DEFERS_RELEASE: bool = true;
     const LOCK_LIMIT: Option<[&str; 2]> = Some([
         "SELECT set_config('lock_timeout', '5s', false) WHERE current_setting('lock_timeout') = '0'",
@@ -57,8 +59,15 @@ impl Dialect for Postgres {
     }
 
     fn alive(raw: &mut PgConnection) -> bool {
-        // Diesel asks libpq after each statement, and keeps the answer.
+        // Diesel asks libpq after most statements, but not where preparing a query has failed. So it is made to ask once
+        // more: an empty text is refused by Diesel, does nothing on the server, and may stand in an aborted transaction.
+        let _ = raw.batch_execute("");
         AnsiTransactionManager::transaction_manager_status_mut(raw).transaction_depth().is_ok()
+    }
+
+    fn finds_leftover(raw: &mut PgConnection) -> bool {
+        // libpq knows of the transaction, Diesel doesn't: the two disagree, and Diesel takes the connection for broken.
+        !Self::alive(raw)
     }
 
     fn commit_may_have_happened(_message: &str) -> bool {

@@ -161,8 +161,7 @@ impl<B: Dialect> Slot<B> {
             self.record(link, error);
         } else if !link.in_transaction() {
             // Not to be undone any more: only a text that slipped through `with_raw` or the guard gets here.
-            let text = "a statement ended the transaction behind the scope's back";
-            self.gate.doom(1, Failure::new(FailureClass::Other, text));
+            self.gate.ended(self.alias());
             link.break_off();
             return Err(self.gate.doomed().map_or(DieselError::NotInTransaction, DieselError::from));
         }
@@ -226,7 +225,7 @@ impl<B: Dialect> Slot<B> {
         loop {
             let fresh = matches!(state.phase, Phase::Lazy);
             if fresh {
-                let mut lease = self.pool().lease(Some(self.gate.site()))?;
+                let mut lease = self.pool().lease(self.gate.site())?;
                 state.furnish(&mut lease);
                 state.phase = Phase::Open(lease);
             }
@@ -406,7 +405,12 @@ impl<B: Dialect> AnySlot for Slot<B> {
             let _ = self.roll_back_open(lease, true);
             return Outcome::RolledBack(error);
         }
-        if lease.aborted() || !lease.in_transaction() {
+        if !lease.in_transaction() {
+            self.gate.ended(self.alias());
+            let _ = self.roll_back_open(lease, true);
+            return Outcome::RolledBack(self.gate.doomed().expect("doomed above"));
+        }
+        if lease.aborted() {
             let text = "the database had aborted the transaction before COMMIT";
             self.gate.doom(1, Failure::new(FailureClass::Other, text));
             let _ = self.roll_back_open(lease, true);

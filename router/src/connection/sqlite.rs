@@ -9,6 +9,7 @@ use diesel::sqlite::{Sqlite as Native, SqliteConnection};
 
 use super::backend::{Dialect, Names, collect};
 use super::control::{Control, savepoint};
+use super::guard::Syntax;
 use super::settings::Settings;
 
 /// SQLite: the backend of [`SqliteConn`](crate::SqliteConn).
@@ -23,6 +24,7 @@ impl Dialect for Sqlite {
 
     const NATIVE: Native = Native;
     const NAMES: Names = Names { backend: "SQLite", handle: "SqliteConn" };
+    const SYNTAX: Syntax = Syntax::Sqlite;
     const DEFERS_RELEASE: bool = true;
 
     fn connect(settings: &Settings) -> Result<SqliteConnection, ConnectionError> {
@@ -50,9 +52,18 @@ impl Dialect for Sqlite {
         true
     }
 
+    fn finds_leftover(raw: &mut SqliteConnection) -> bool {
+        // Without a transaction ROLLBACK is an error.
+        raw.batch_execute("ROLLBACK").is_ok()
+    }
+
     fn commit_may_have_happened(message: &str) -> bool {
         // The pages may have reached the file before its sync failed.
         message.contains("disk I/O error")
+    }
+
+    fn is_implicit_commit(message: &str) -> bool {
+        message.contains("no transaction is active")
     }
 
     fn collect_binds<T: QueryFragment<Native>>(_raw: &mut SqliteConnection, statement: &T) -> QueryResult<Self::Binds> {

@@ -156,12 +156,13 @@ impl DatabaseConfig {
             journal_mode: self.choice(
                 "sqlite.journal_mode",
                 sqlite.journal_mode.as_ref(),
-                &["delete", "truncate", "persist", "wal", "memory", "off"],
+                // Not `memory` and `off`: a crash, or even a plain ROLLBACK, would leave half of a transaction.
+                &["delete", "truncate", "persist", "wal"],
             )?,
             synchronous: self.choice(
                 "sqlite.synchronous",
                 sqlite.synchronous.as_ref(),
-                &["off", "normal", "full", "extra"],
+                &["normal", "full", "extra"],
             )?,
             foreign_keys: sqlite.foreign_keys.unwrap_or(defaults.foreign_keys),
         })

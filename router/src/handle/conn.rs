@@ -19,6 +19,7 @@ use crate::connection::pool::Pool;
 use crate::connection::slot::{AnySlot, Slot};
 use crate::databases::Databases;
 use crate::error::Error;
+use crate::site::Site;
 use crate::transaction::{Ticket, abandon};
 
 /// A Diesel connection that leads to a scope's database: what a `#[conn]` parameter is.
@@ -44,7 +45,8 @@ pub struct Conn<B: Backend> {
 /// Where the statements of a handle go.
 pub(super) enum Place<B: Backend> {
     Scope(Arc<Slot<B>>),
-    Pool(Arc<Pool<B>>),
+    /// With the place where the handle was taken.
+    Pool(Arc<Pool<B>>, Site),
 }
 
 /// The database of a handle that was taken outside of any scope.
@@ -52,6 +54,7 @@ pub(super) struct Home<B: Backend> {
     pub(super) pool: Arc<Pool<B>>,
     pub(super) databases: Databases,
     pub(super) index: usize,
+    pub(super) site: Site,
 }
 
 impl<B: Backend> Conn<B> {
@@ -59,9 +62,9 @@ impl<B: Backend> Conn<B> {
         Self::new(Place::Scope(slot), None)
     }
 
-    pub(crate) fn in_autocommit(pool: Arc<Pool<B>>, databases: Databases, index: usize) -> Self {
-        let home = Home { pool: Arc::clone(&pool), databases, index };
-        Self::new(Place::Pool(pool), Some(Box::new(home)))
+    pub(crate) fn in_autocommit(pool: Arc<Pool<B>>, databases: Databases, index: usize, site: Site) -> Self {
+        let home = Home { pool: Arc::clone(&pool), databases, index, site };
+        Self::new(Place::Pool(pool, site), Some(Box::new(home)))
     }
 
     fn new(place: Place<B>, home: Option<Box<Home<B>>>) -> Self {
@@ -73,14 +76,15 @@ impl<B: Backend> Conn<B> {
     pub fn alias(&self) -> &Alias {
         match &self.place {
             Place::Scope(slot) => slot.alias(),
-            Place::Pool(pool) => &pool.settings().alias,
+            Place::Pool(pool, _) => &pool.settings().alias,
         }
     }
 
     /// Lends Diesel's own connection: for COPY, and for functions that take `&mut PgConnection`.
     ///
     /// A statement that the database refuses inside dooms the level, as outside, unless a transaction of Diesel's
-    /// inside was rolled back after it. A transaction that is begun inside must be ended inside.
+    /// inside was rolled back after it. A transaction that is begun inside must be ended inside; inside a scope a raw
+    /// `COMMIT` or `ROLLBACK` must not be sent, since no database tells the library of every such thing.
     ///
     /// # Errors
     /// Those of `body`; before it runs, [`Error::Busy`], [`Error::Closed`], [`Error::Doomed`] or
@@ -89,13 +93,13 @@ impl<B: Backend> Conn<B> {
         self.count(|| true);
         match &self.place {
             Place::Scope(slot) => slot.with_raw(body),
-            Place::Pool(pool) => {
-                let mut lease = pool.lease_once(self.instrumentation.as_ref())?;
+            Place::Pool(pool, site) => {
+                let mut lease = pool.lease_once(*site, self.instrumentation.as_ref())?;
                 let result = body(lease.raw());
-                if result.is_err() {
-                    lease.alive();
-                }
-                result
+                let leftover = lease.end_leftover();
+                let value = result?;
+                leftover.map_err(Error::from)?;
+                Ok(value)
             }
         }
     }
@@ -120,7 +124,7 @@ impl<B: Backend> Conn<B> {
     pub(super) fn run<T>(&mut self, statement: impl FnOnce(&mut Link<B>) -> QueryResult<T>) -> QueryResult<T> {
         match &self.place {
             Place::Scope(slot) => slot.run(statement),
-            Place::Pool(pool) => pool.run(self.instrumentation.as_ref(), statement),
+            Place::Pool(pool, site) => pool.run(*site, self.instrumentation.as_ref(), statement),
         }
     }
 
@@ -217,7 +221,7 @@ impl<B: Backend> fmt::Debug for Conn<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let depth = match &self.place {
             Place::Scope(slot) => slot.gate().depth(),
-            Place::Pool(_) => 0,
+            Place::Pool(..) => 0,
         };
         f.debug_struct("Conn").field("database", self.alias()).field("depth", &depth).finish_non_exhaustive()
     }

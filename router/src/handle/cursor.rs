@@ -108,9 +108,9 @@ where
                 gate.open_stream();
                 (Hold::Slot { state, gate: Arc::clone(&gate) }, Report::Gate(gate))
             }
-            Place::Pool(pool) => {
+            Place::Pool(pool, site) => {
                 let failed = Rc::new(Cell::new(false));
-                let lease = pool.lease_once(conn.instrumentation.as_ref())?;
+                let lease = pool.lease_once(*site, conn.instrumentation.as_ref())?;
                 (Hold::Pool { lease, failed: Rc::clone(&failed) }, Report::Lease(failed))
             }
         };

@@ -8,6 +8,7 @@ use crate::connection::pool::Pool;
 use crate::connection::slot::{AnySlot, Slot};
 use crate::databases::{Database, Databases};
 use crate::error::Result;
+use crate::site::Site;
 
 /// A type that a `#[conn]` parameter may have: `PgConn`, `MysqlConn` or `SqliteConn`. Sealed.
 #[diagnostic::on_unimplemented(
@@ -23,8 +24,8 @@ impl<B: Backend> Handle for Conn<B> {}
 pub enum Origin<'a> {
     /// To the branch of an open transaction.
     Scope(Arc<dyn AnySlot>, &'a Database),
-    /// To the pool: each statement in autocommit.
-    Pool(&'a Databases, usize),
+    /// To the pool: each statement in autocommit. With the place where the handle was taken.
+    Pool(&'a Databases, usize, Site),
 }
 
 mod sealed {
@@ -46,10 +47,10 @@ impl<B: Backend> sealed::Open for Conn<B> {
                 Ok(slot) => Ok(Self::in_scope(slot)),
                 Err(_) => Err(database.wrong_backend(B::NAMES.handle, asked())),
             },
-            Origin::Pool(databases, index) => {
+            Origin::Pool(databases, index, site) => {
                 let database = databases.at(index);
                 match database.driver().pool().downcast::<Pool<B>>() {
-                    Ok(pool) => Ok(Self::in_autocommit(pool, databases.clone(), index)),
+                    Ok(pool) => Ok(Self::in_autocommit(pool, databases.clone(), index, site)),
                     Err(_) => Err(database.wrong_backend(B::NAMES.handle, asked())),
                 }
             }

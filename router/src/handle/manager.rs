@@ -30,7 +30,7 @@ impl<B: Backend> TransactionManager<Conn<B>> for HandleTransactions {
                 belongs_here(slot)?;
                 nest(SITE, Kind::Handle)?
             }
-            Place::Pool(_) => return begin_own(conn),
+            Place::Pool(..) => return begin_own(conn),
         };
         conn.opened.push(ticket);
         Ok(())
@@ -110,7 +110,7 @@ fn end<B: Backend>(conn: &mut Conn<B>, verdict: Verdict) -> QueryResult<()> {
     if conn.opened.is_empty()
         && let Some(home) = &conn.home
     {
-        conn.place = Place::Pool(Arc::clone(&home.pool));
+        conn.place = Place::Pool(Arc::clone(&home.pool), home.site);
         conn.test = false;
     }
     result.map_err(DieselError::from)

@@ -8,6 +8,7 @@ use crate::databases::Databases;
 use crate::error::{Error, Result};
 use crate::handle::{Handle, Origin};
 use crate::model::Model;
+use crate::site::Site;
 use crate::transaction;
 
 /// A handle on the database that `M` is routed to: inside a scope that of its transaction, outside of any scope one
@@ -16,28 +17,30 @@ use crate::transaction;
 /// # Errors
 /// Those of routing, [`Error::WrongBackend`], and inside a scope [`Error::NotAtomic`] where the model lives on a
 /// database that is no part of the transaction.
+#[track_caller]
 pub fn connection<M: Model, H: Handle>() -> Result<H> {
-    open(&Target::model::<M>())
+    open(&Target::model::<M>(), Site::call("connection"))
 }
 
 /// A handle on a database by its name; see [`connection`].
 ///
 /// # Errors
 /// As [`connection`].
+#[track_caller]
 pub fn connection_on<H: Handle>(alias: impl Into<Alias>) -> Result<H> {
-    open(&Target::alias(alias))
+    open(&Target::alias(alias), Site::call("connection_on"))
 }
 
-fn open<H: Handle>(target: &Target) -> Result<H> {
-    let asked = || format!("`multidb::connection` for {target}");
+fn open<H: Handle>(target: &Target, site: Site) -> Result<H> {
+    let asked = || format!("{site} for {target}");
     match transaction::top(|open| open.databases().clone()) {
         None => {
             let databases = Databases::current()?;
-            let index = target.resolve(&databases, false)?;
-            H::open(Origin::Pool(&databases, index), &asked)
+            let index = target.resolve(&databases, false, site)?;
+            H::open(Origin::Pool(&databases, index, site), &asked)
         }
         Some(databases) => {
-            let index = target.resolve(&databases, true)?;
+            let index = target.resolve(&databases, true, site)?;
             let slot = transaction::top(|open| open.branch(index).map(|branch| Arc::clone(&branch.slot)));
             let slot = slot.flatten().ok_or_else(|| not_a_branch(target, &databases, index))?;
             H::open(Origin::Scope(slot, databases.at(index)), &asked)

@@ -50,12 +50,12 @@ impl Target {
     }
 
     /// The index of the database in the registry.
-    pub(super) fn resolve(&self, databases: &Databases, in_scope: bool) -> Result<usize> {
+    pub(super) fn resolve(&self, databases: &Databases, in_scope: bool, site: Site) -> Result<usize> {
         let subject = match self {
             Self::Model(model) => Subject::Model(model),
             Self::App { app, module } => Subject::App { app, module: *module },
             Self::Alias(alias) => {
-                let unknown = || databases.unknown(alias.clone(), "named by the scope".into());
+                let unknown = || databases.unknown(alias.clone(), format!("named by {site}"));
                 return databases.find(alias.as_str()).ok_or_else(unknown);
             }
         };
@@ -93,14 +93,15 @@ pub(super) struct Indices {
 }
 
 impl Indices {
-    fn of(targets: &[Target], databases: &Databases, in_scope: bool) -> Result<Self> {
+    fn of(targets: &[Target], databases: &Databases, in_scope: bool, site: Site) -> Result<Self> {
         if targets.len() > TARGETS_LIMIT {
             let limit = u32::try_from(TARGETS_LIMIT).expect("a small number");
             return Err(Error::LimitExceeded { what: "models listed by one scope", limit });
         }
         let mut indices = [0; TARGETS_LIMIT];
         for (index, target) in indices.iter_mut().zip(targets) {
-            *index = u16::try_from(target.resolve(databases, in_scope)?).expect("a registry is smaller than that");
+            *index =
+                u16::try_from(target.resolve(databases, in_scope, site)?).expect("a registry is smaller than that");
         }
         Ok(Self { indices, length: targets.len() })
     }
@@ -160,7 +161,7 @@ pub(super) fn open(site: Site, targets: &[Target], options: Options) -> Result<O
         (None, None) => Databases::current()?,
     };
     let in_scope = nested && entering != Entering::Suspend;
-    let indices = Indices::of(targets, &databases, in_scope)?;
+    let indices = Indices::of(targets, &databases, in_scope, site)?;
     if inside {
         all_are_branches(site, targets, &indices, &databases)?;
     }

@@ -42,7 +42,7 @@ impl<'a> Scope<'a> {
         let database = self.opened.indices.get(index);
         let asked = || format!("{} for {}", self.site, self.targets[index]);
         if !self.opened.in_transaction {
-            return H::open(Origin::Pool(&self.opened.databases, database), &asked);
+            return H::open(Origin::Pool(&self.opened.databases, database, self.site), &asked);
         }
         let slot = self.opened.ticket.as_ref().and_then(|ticket| transaction::slot(ticket, database));
         let slot = slot.ok_or_else(|| Error::no_scope(format!("a handle for {}", self.targets[index])))?;

@@ -7,6 +7,7 @@ use diesel::prelude::*;
 use multidb::{Error, FailureClass, atomic, scope};
 
 use super::*;
+use crate::fixture::Kind;
 
 /// Inserts a row that is there already, and swallows the error.
 fn swallow_a_duplicate(conn: &mut H) {
@@ -135,25 +136,52 @@ fn a_transaction_ended_behind_the_scopes_back_is_refused_or_an_error_and_never_o
         assert!(matches!(run, Err(Mishap::OnPurpose)));
         assert_eq!(fixture.rows("default"), [], "after {end}");
     }
-    let run = atomic::<Item>().run(|conn: &mut H| {
-        put(1, 10)?;
-        conn.with_raw(|raw: &mut Raw| raw.batch_execute("ROLLBACK").map_err(Error::from))
-    });
-    assert!(run.is_err());
-    assert_eq!(fixture.rows("default"), []);
+    for end in ["ROLLBACK", "COMMIT"] {
+        let run = atomic::<Item>().run(|conn: &mut H| {
+            put(1, 10)?;
+            let _ = conn.with_raw(|raw: &mut Raw| raw.batch_execute(end).map_err(Error::from));
+            Ok::<_, Error>(())
+        });
+        assert!(matches!(run, Err(Error::ImplicitCommit { .. })), "{end}: {run:?}");
+        diesel::delete(items::table).execute(&mut fixture.observer("default")).unwrap();
+    }
     assert_eq!(in_use(&databases, "default"), 0);
     put(2, 20).unwrap();
     assert_eq!(fixture.rows("default"), [(2, 20)]);
 }
 
 #[test]
-fn a_raw_begin_in_autocommit_does_not_reach_the_next_user_of_the_pool() {
+fn a_raw_begin_outside_of_any_scope_is_refused_unless_the_text_ends_it() {
     let Some(fixture) = fixture() else { return };
     let databases = fixture.builder(1).build().unwrap();
     let _entered = databases.enter();
-    multidb::connection::<Item, H>().unwrap().batch_execute("BEGIN").unwrap();
-    put(1, 10).unwrap();
+    let mut conn = multidb::connection::<Item, H>().unwrap();
+    for text in ["BEGIN", "BEGIN; INSERT INTO items VALUES (9, 9)", "COMMIT"] {
+        let refused = conn.batch_execute(text).map_err(Error::from);
+        assert!(matches!(refused, Err(Error::TransactionControl { .. })), "{text}: {refused:?}");
+    }
+    conn.batch_execute("BEGIN; INSERT INTO items VALUES (1, 10); COMMIT").unwrap();
+    let failed = conn.batch_execute("BEGIN; INSERT INTO items VALUES (2, 20); INSERT INTO items VALUES (1, 10); COMMIT");
+    assert!(failed.is_err());
     assert_eq!(fixture.rows("default"), [(1, 10)]);
+    put(3, 30).unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (3, 30)]);
+}
+
+#[test]
+fn a_transaction_left_open_inside_with_raw_does_not_reach_the_next_user_of_the_pool() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.builder(1).build().unwrap();
+    let _entered = databases.enter();
+    for id in [1, 2] {
+        let left = multidb::connection::<Item, H>().unwrap().with_raw(|raw: &mut Raw| {
+            raw.batch_execute("BEGIN; INSERT INTO items VALUES (9, 9)").map_err(Error::from)
+        });
+        // MySQL can't tell whether there was a transaction; it is rolled back all the same.
+        assert_eq!(left.is_err(), KIND != Kind::Mysql, "{left:?}");
+        put(id, 10).unwrap();
+    }
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 10)]);
 }
 
 #[test]

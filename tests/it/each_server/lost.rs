@@ -85,7 +85,8 @@ fn a_dead_connection_in_autocommit_fails_once_and_is_not_handed_out_again() {
     fill(&databases, 1);
     assert_eq!(kill_all(&fixture), 1);
     let mut conn = connection::<Item, H>().unwrap();
-    let failed = items::table.count().get_result::<i64>(&mut conn);
+    // Neither prepared before, nor the same statement twice.
+    let failed = items::table.find(7).get_result::<Item>(&mut conn);
     assert!(matches!(failed, Err(diesel::result::Error::DatabaseError(..))), "never repeated by itself: {failed:?}");
     let again = items::table.count().get_result::<i64>(&mut conn);
     assert_eq!(again, Ok(0), "after {failed:?}");
