@@ -207,4 +207,12 @@ fn a_copy_sent_as_a_text_is_refused_and_a_transaction_never_reports_success_for_
     });
     run.unwrap();
     assert_eq!(fixture.rows("default"), [(1, 10)]);
+    // Where the guard can't see it, COMMIT would answer success and roll back.
+    let lent = atomic::<Item>().run(|conn: &mut PgConn| {
+        put(2, 20)?;
+        conn.with_raw(|raw: &mut diesel::PgConnection| raw.batch_execute("COPY items FROM STDIN").map_err(Error::from))
+    });
+    assert!(lent.is_err(), "{lent:?}");
+    assert_eq!(fixture.rows("default"), [(1, 10)]);
+    put(3, 30).unwrap();
 }

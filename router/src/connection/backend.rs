@@ -47,6 +47,9 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// How errors name it.
     const NAMES: Names;
 
+    /// Whether COMMIT of an aborted transaction answers success, so that it has to be asked first where Diesel may not know.
+    const COMMIT_HIDES_ABORT: bool = false;
+
     /// What its texts may look like.
     const SYNTAX: Syntax;
 

@@ -29,6 +29,7 @@ impl Dialect for Postgres {
     const NATIVE: Pg = Pg;
     const NAMES: Names = Names { backend: "PostgreSQL", handle: "PgConn" };
     const SYNTAX: Syntax = Syntax::Postgres;
+    const COMMIT_HIDES_ABORT: bool = true;
     const DEFERS_RELEASE: bool = true;
     const LOCK_LIMIT: Option<[&str; 2]> = Some([
         "SELECT set_config('lock_timeout', '5s', false) WHERE current_setting('lock_timeout') = '0'",

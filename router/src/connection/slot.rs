@@ -74,6 +74,8 @@ pub struct State<B: Dialect> {
     levels: Levels,
     instrumentation: Option<SharedInstrumentation>,
     cache: Option<CacheSize>,
+    /// Diesel's connection was lent in this transaction, so Diesel may not know the server's state.
+    lent: bool,
 }
 
 enum Phase<B: Dialect> {
@@ -105,7 +107,8 @@ impl<B: Dialect> State<B> {
 impl<B: Dialect> Slot<B> {
     /// A slot that has no connection yet.
     pub fn new(pool: Arc<Pool<B>>, gate: Arc<Gate>, start: Start) -> Self {
-        let state = State { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None };
+        let state =
+            State { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None, lent: false };
         Self { pool: Some(pool), gate, start, open: AtomicU32::new(0), state: Mutex::new(state) }
     }
 
@@ -113,7 +116,8 @@ impl<B: Dialect> Slot<B> {
     /// can't be used again.
     pub fn refill(&mut self, pool: Arc<Pool<B>>, start: Start) -> bool {
         let Ok(state) = self.state.get_mut() else { return false };
-        *state = State { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None };
+        *state =
+            State { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None, lent: false };
         *self.open.get_mut() = 0;
         self.pool = Some(pool);
         self.start = start;
@@ -182,6 +186,7 @@ impl<B: Dialect> Slot<B> {
     /// Lends Diesel's connection, and finds out afterwards what was done with it.
     pub fn with_raw<T, E: From<Error>>(&self, body: impl FnOnce(&mut B::Raw) -> Result<T, E>) -> Result<T, E> {
         let mut state = self.ready()?;
+        state.lent = true;
         let before = state.instrumentation.clone();
         let (result, refused) = state.link().watch(before, body);
         if let Some(failure) = refused {
@@ -367,6 +372,9 @@ impl<B: Dialect> Slot<B> {
     }
 }
 
+/// The level of a savepoint that only asks whether the transaction is alive.
+const PROBE: u32 = u32::MAX;
+
 /// Ends a transaction without a tripwire.
 const PLAIN: Start = Start { xa: None, tripwire: false, lock_limit: false };
 
@@ -410,7 +418,10 @@ impl<B: Dialect> AnySlot for Slot<B> {
             let _ = self.roll_back_open(lease, true);
             return Outcome::RolledBack(self.gate.doomed().expect("doomed above"));
         }
-        if lease.aborted() {
+        // A SAVEPOINT fails where the transaction is aborted.
+        let lent = std::mem::take(&mut state.lent);
+        let lost = lent && B::COMMIT_HIDES_ABORT && lease.control([Control::Savepoint(PROBE)]).is_err();
+        if lost || lease.aborted() {
             let text = "the database had aborted the transaction before COMMIT";
             self.gate.doom(1, Failure::new(FailureClass::Other, text));
             let _ = self.roll_back_open(lease, true);
@@ -442,6 +453,7 @@ impl<B: Dialect> AnySlot for Slot<B> {
         {
             state.phase = Phase::Lazy;
             state.levels = Levels::default();
+            state.lent = false;
         }
     }
 
