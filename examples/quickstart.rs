@@ -27,9 +27,13 @@ enum BankError {
     #[error("account {0} has not enough money")]
     InsufficientFunds(i64),
     #[error(transparent)]
-    Query(#[from] diesel::result::Error),
-    #[error(transparent)]
     Database(#[from] multidb::Error),
+}
+
+impl From<diesel::result::Error> for BankError {
+    fn from(error: diesel::result::Error) -> Self {
+        Self::Database(error.into()) // also gives back an error of multidb's that came through a Diesel query
+    }
 }
 
 struct BankRouter; // one router for each application, or one for all
