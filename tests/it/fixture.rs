@@ -9,7 +9,6 @@ use crate::support::servers;
 pub(crate) enum Kind {
     Sqlite,
     Postgres,
-    #[cfg_attr(not(feature = "mysql"), expect(dead_code, reason = "made where its feature is on"))]
     Mysql,
 }
 

@@ -176,3 +176,11 @@ fn a_database_that_can_not_be_opened_is_found_at_the_start() {
     let error = Databases::builder().sqlite("orders", "/nonexistent/orders.db").build().unwrap_err();
     assert!(matches!(&error, Error::Pool { database, .. } if *database == "orders"), "{error}");
 }
+
+#[test]
+fn a_path_that_is_not_utf8_is_refused_and_opens_no_other_file() {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::path::Path::new(std::ffi::OsStr::from_bytes(b"/tmp/\xff.db"));
+    let text = Databases::builder().sqlite("orders", path).build().unwrap_err().to_string();
+    assert!(text.contains("`orders`") && text.contains("UTF-8"), "{text}");
+}

@@ -1,5 +1,6 @@
 //! Building a registry.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::config::DatabaseConfig;
@@ -26,9 +27,11 @@ pub struct DatabasesBuilder {
 }
 
 impl DatabasesBuilder {
-    /// A SQLite file, by its path or a `sqlite:` or `file:` URL.
-    pub fn sqlite(self, alias: impl Into<Alias>, path_or_url: impl Into<String>) -> Self {
-        self.with_kind(alias, path_or_url, Kind::Sqlite)
+    /// A SQLite file, by its path or a `sqlite:` or `file:` URL. The path must be UTF-8.
+    pub fn sqlite(self, alias: impl Into<Alias>, path_or_url: impl AsRef<Path>) -> Self {
+        let path = path_or_url.as_ref();
+        // SQLite takes no other paths through Diesel. An empty one is refused when the registry is built.
+        self.with_kind(alias, path.to_str().unwrap_or_default(), Kind::Sqlite)
     }
 
     /// A PostgreSQL database, by its `postgres://` URL.
@@ -128,6 +131,9 @@ fn open(config: DatabaseConfig) -> Result<Database> {
     if let Some(objection) = config.alias.objection() {
         let problem = format!("this is no name for a database: {objection}");
         return Err(config.error(None, problem, "choose a name such as `orders`"));
+    }
+    if config.url().is_empty() {
+        return Err(config.error(Some("url"), "it is empty, or a path that is not UTF-8", "write the path or the URL"));
     }
     let kind = config.kind()?;
     let driver_url = url::for_driver(kind, config.url());
