@@ -33,11 +33,14 @@ macro_rules! backend {
             mod handle;
             mod handle_transactions;
             mod hooks;
+            mod lent;
             mod levels;
             mod manual;
+            mod panics;
             mod pools;
             mod propagations;
             mod routes;
+            mod wandering;
         }
     };
 }

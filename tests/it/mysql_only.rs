@@ -2,7 +2,7 @@
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use multidb::{Error, FailureClass, MysqlConn, atomic};
+use multidb::{Error, FailureClass, MysqlConn, atomic, connection};
 
 use crate::mysql::*;
 
@@ -116,4 +116,101 @@ fn a_lock_wait_timeout_dooms_its_level_alone() {
     run.unwrap();
     other.batch_execute("ROLLBACK").unwrap();
     assert_eq!(fixture.rows("default"), [(1, 10), (2, 20), (4, 40)]);
+}
+
+#[test]
+fn the_outermost_scope_tells_of_an_implicit_commit_in_an_inner_one() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    for fails in [false, true] {
+        let run = atomic::<Item>().run(|conn: &mut MysqlConn| {
+            put(1, 10)?;
+            let inner = atomic::<Item>().run(|_: &mut MysqlConn| {
+                put(2, 20)?;
+                conn.batch_execute("CREATE OR REPLACE TABLE side (id INT)")?;
+                put(3, 30)?;
+                if fails { Err(Mishap::OnPurpose) } else { Ok(()) }
+            });
+            assert!(inner.is_err());
+            // Refused: it would commit by itself.
+            assert!(put(4, 40).is_err());
+            Ok::<_, Error>(())
+        });
+        let kept = fixture.rows("default");
+        assert!(kept.starts_with(&[(1, 10), (2, 20)]) && !kept.contains(&(4, 40)), "{kept:?}");
+        fixture.observer("default").batch_execute("DELETE FROM items").unwrap();
+        assert!(matches!(run, Err(Error::ImplicitCommit { .. })), "fails: {fails}, {run:?}");
+        assert_eq!(in_use(&databases, "default"), 0);
+    }
+}
+
+#[test]
+fn autocommit_that_is_switched_off_in_any_way_does_not_reach_the_next_user() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.builder(1).build().unwrap().enter();
+    let texts = [
+        "SET SESSION autocommit = 0",
+        "SET @@autocommit = 0",
+        "SET @x = 1, autocommit = 0",
+        "# note\nSTART TRANSACTION",
+        "/*!40000 SET autocommit = 0 */",
+        "SELECT '\\''; BEGIN; SELECT ''",
+        "SET completion_type = 1",
+    ];
+    for (id, text) in (0..).zip(texts) {
+        let refused = connection::<Item, MysqlConn>().unwrap().batch_execute(text).map_err(Error::from);
+        assert!(matches!(refused, Err(Error::TransactionControl { .. })), "{text}: {refused:?}");
+        put(100 + id, 0).unwrap();
+        let insert = diesel::insert_into(items::table).values((items::id.eq(id), items::value.eq(0)));
+        insert.execute(&mut connection::<Item, MysqlConn>().unwrap()).unwrap();
+        assert!(fixture.rows("default").contains(&(id, 0)), "{text}");
+    }
+}
+
+#[test]
+fn a_kept_update_goes_to_the_database_in_use() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.builder(1).build().unwrap().enter();
+    for alias in ["default", "other"] {
+        fixture.observer(alias).batch_execute("INSERT INTO items VALUES (1, 10)").unwrap();
+    }
+    let (_, other) = fixture.urls[1].rsplit_once('/').unwrap();
+    let bump = || diesel::update(items::table.find(1)).set(items::value.eq(items::value + 1));
+    atomic::<Item>()
+        .run(|conn: &mut MysqlConn| {
+            for _ in 0..3 {
+                bump().execute(conn)?;
+            }
+            conn.batch_execute(&format!("USE {other}"))?;
+            bump().execute(conn)?;
+            Ok::<_, Mishap>(())
+        })
+        .unwrap();
+    put(2, 20).unwrap();
+    assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![(1, 13), (2, 20)], vec![(1, 11)]));
+}
+
+#[test]
+fn levels_after_a_ddl_are_never_ok() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.builder(1).build().unwrap();
+    let _entered = databases.enter();
+    for begun in [true, false] {
+        let run = atomic::<Item>().run(|conn: &mut MysqlConn| {
+            if begun {
+                put(1, 10)?;
+            }
+            conn.batch_execute("CREATE OR REPLACE TABLE side (id INT)")?;
+            assert!(matches!(put(2, 20), Err(Error::ImplicitCommit { .. })));
+            let _ = put_and_fail(3);
+            let _ = put(4, 40);
+            Ok::<_, Error>(())
+        });
+        assert!(matches!(run, Err(Error::ImplicitCommit { .. })), "{run:?}");
+        let kept = fixture.rows("default");
+        assert!(!kept.contains(&(3, 0)) && !kept.contains(&(4, 40)), "{kept:?}");
+        fixture.observer("default").batch_execute("DELETE FROM items").unwrap();
+        assert_eq!(in_use(&databases, "default"), 0);
+    }
 }

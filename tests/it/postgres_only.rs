@@ -3,9 +3,11 @@
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgRowByRowLoadingMode;
 use diesel::prelude::*;
-use multidb::{Error, FailureClass, PgConn, atomic, connection};
+use multidb::{DatabaseConfig, Databases, Error, FailureClass, PgConn, atomic, connection};
 
 use crate::postgres::*;
+
+diesel::table! { texts (id) { id -> BigInt, text -> Text, } }
 
 #[test]
 fn returning_on_conflict_and_locking_reads_run_on_the_handle() {
@@ -215,4 +217,148 @@ fn a_copy_sent_as_a_text_is_refused_and_a_transaction_never_reports_success_for_
     assert!(lent.is_err(), "{lent:?}");
     assert_eq!(fixture.rows("default"), [(1, 10)]);
     put(3, 30).unwrap();
+}
+
+#[test]
+fn a_begin_that_fails_after_the_server_has_begun_does_not_reach_the_next_user() {
+    let Some(fixture) = fixture() else { return };
+    // The batch of a transaction begun inside another one calls `set_config`, which this schema replaces.
+    let schema = fixture.urls[0].rsplit_once('=').unwrap().1.to_owned();
+    let url = fixture.urls[0].replace(&format!("%3D{schema}"), &format!("%3D{schema},pg_catalog"));
+    let mut config = DatabaseConfig::new("other", url);
+    config.pool.max_size = Some(1);
+    let default = DatabaseConfig::new("default", fixture.urls[0].clone());
+    let databases = Databases::builder().database(default).database(config).router(ByApp).build().unwrap();
+    let _entered = databases.enter();
+    let observer = &mut fixture.observer("default");
+    let fails = "LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'on purpose'; END $$";
+    observer
+        .batch_execute(&format!("CREATE FUNCTION {schema}.set_config(text, text, boolean) RETURNS text {fails}"))
+        .unwrap();
+    let run = atomic::<Item>().run(|conn: &mut PgConn| {
+        conn.batch_execute("SELECT 1")?;
+        assert!(put_record_apart(1, 10).is_err());
+        Ok::<_, Mishap>(())
+    });
+    run.unwrap();
+    let mut conn = connection::<Record, PgConn>().unwrap();
+    conn.batch_execute("INSERT INTO items VALUES (2, 20)").unwrap();
+    put_record(3, 30).unwrap();
+    assert_eq!(fixture.rows("default"), [(2, 20), (3, 30)]);
+}
+
+#[test]
+fn a_transaction_of_an_outside_handle_does_not_wait_for_ever_for_a_lock_of_its_own_thread() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    put(1, 10).unwrap();
+    let bump = || diesel::update(items::table.find(1)).set(items::value.eq(items::value + 1));
+    let mut outside = connection::<Item, PgConn>().unwrap();
+    let run = atomic::<Item>().run(|conn: &mut PgConn| {
+        bump().execute(conn)?;
+        let waited = outside.transaction(|conn| bump().execute(conn));
+        let error = Error::from(waited.unwrap_err());
+        assert!(error.is_retryable() && error.to_string().contains("lock timeout"), "{error}");
+        Ok::<_, Mishap>(())
+    });
+    run.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 11)]);
+    assert_eq!(in_use(&databases, "default"), 0);
+}
+
+#[test]
+fn a_copy_that_fails_half_way_is_never_followed_by_a_false_ok() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    let table = "CREATE TABLE texts (id BIGINT PRIMARY KEY, text TEXT NOT NULL)";
+    let mut observer = fixture.observer("default");
+    observer.batch_execute(table).unwrap();
+    observer.batch_execute("INSERT INTO texts VALUES (1, 'a'), (2, '\u{3a9}')").unwrap();
+    let run = atomic::<Item>().run(|conn: &mut PgConn| {
+        put(1, 10)?;
+        // The second row can't be sent in it.
+        conn.batch_execute("SET LOCAL client_encoding = 'LATIN1'")?;
+        conn.with_raw(|raw: &mut diesel::PgConnection| {
+            let mut copied = String::new();
+            let mut out = diesel::copy_to(texts::table).load_raw(raw)?;
+            // Diesel reports no error here.
+            let _ = std::io::Read::read_to_string(&mut out, &mut copied);
+            Ok::<_, Mishap>(())
+        })
+    });
+    assert!(run.is_err(), "{run:?}");
+    assert_eq!(fixture.rows("default"), []);
+    assert_eq!(in_use(&databases, "default"), 0);
+    put(2, 20).unwrap();
+}
+
+#[test]
+fn a_kept_update_survives_what_changes_under_it() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.builder(1).build().unwrap().enter();
+    put(1, 10).unwrap();
+    let mut conn = connection::<Item, PgConn>().unwrap();
+    let bump = || diesel::update(items::table.find(1)).set(items::value.eq(items::value + 1));
+    let mut observer = fixture.observer("default");
+    for change in [
+        "ALTER TABLE items ADD COLUMN more INT DEFAULT 1",
+        "ALTER TABLE items ALTER COLUMN value TYPE NUMERIC",
+        "ALTER TABLE items ALTER COLUMN value TYPE BIGINT",
+    ] {
+        for _ in 0..3 {
+            bump().execute(&mut conn).unwrap();
+        }
+        observer.batch_execute(change).unwrap();
+        assert_eq!(bump().execute(&mut conn), Ok(1), "{change}");
+    }
+    for forget in ["DEALLOCATE ALL", "DISCARD ALL"] {
+        conn.batch_execute(forget).unwrap();
+        assert_eq!(bump().execute(&mut conn), Ok(1), "{forget}");
+        assert_eq!(bump().execute(&mut conn), Ok(1), "{forget}");
+    }
+    let other = fixture.urls[1].rsplit_once('=').unwrap().1;
+    fixture.observer("other").batch_execute("INSERT INTO items VALUES (1, 100)").unwrap();
+    atomic::<Item>()
+        .run(|conn: &mut PgConn| {
+            for _ in 0..3 {
+                bump().execute(conn)?;
+            }
+            conn.batch_execute("DEALLOCATE ALL")?;
+            bump().execute(conn)?;
+            conn.batch_execute(&format!("SET LOCAL search_path = {other}"))?;
+            bump().execute(conn)?;
+            Ok::<_, Mishap>(())
+        })
+        .unwrap();
+    let held = |alias| items::table.select(items::value).first::<i64>(&mut fixture.observer(alias)).unwrap();
+    assert_eq!((held("default"), held("other")), (30, 101));
+}
+
+#[test]
+fn a_cursor_whose_unread_rows_fail_is_never_followed_by_a_false_ok() {
+    use diesel::sql_types::BigInt;
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    for id in [1, 0] {
+        put(id, id).unwrap();
+    }
+    let run = atomic::<Item>().run(|conn: &mut PgConn| {
+        put(5, 50)?;
+        let inverse = diesel::dsl::sql::<BigInt>("1 / value");
+        let mut reading = items::table
+            .select(inverse)
+            .order(items::id.desc())
+            .filter(items::id.lt(5))
+            .load_iter::<i64, PgRowByRowLoadingMode>(conn)?;
+        assert_eq!(reading.next().unwrap()?, 1);
+        // The server fails at the second row, and nobody asks for it.
+        drop(reading);
+        Ok::<_, Mishap>(())
+    });
+    assert!(run.is_err(), "{run:?}");
+    assert_eq!(fixture.rows("default"), [(0, 0), (1, 1)]);
+    assert_eq!(in_use(&databases, "default"), 0);
 }

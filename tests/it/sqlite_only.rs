@@ -1,6 +1,6 @@
 //! Claims that only SQLite can meet.
 
-use diesel::connection::SimpleConnection;
+use diesel::connection::{DefaultLoadingMode, SimpleConnection};
 use diesel::prelude::*;
 use multidb::{Databases, Error, FailureClass, SqliteConn, atomic, atomic_on, connection};
 
@@ -183,4 +183,98 @@ fn a_path_that_is_not_utf8_is_refused_and_opens_no_other_file() {
     let path = std::path::Path::new(std::ffi::OsStr::from_bytes(b"/tmp/\xff.db"));
     let text = Databases::builder().sqlite("orders", path).build().unwrap_err().to_string();
     assert!(text.contains("`orders`") && text.contains("UTF-8"), "{text}");
+}
+
+#[derive(QueryableByName)]
+struct Returned {
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    #[expect(dead_code, reason = "never read")]
+    id: i64,
+}
+
+#[test]
+fn a_cursor_that_fails_inside_an_inner_level_dooms_the_level_of_its_query() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    put(1, 10).unwrap();
+    let run = atomic::<Item>().run(|_: &mut SqliteConn| {
+        put(2, 20)?;
+        let mut other = connection::<Item, SqliteConn>()?;
+        let query = diesel::sql_query("INSERT OR ROLLBACK INTO items VALUES (1, 99) RETURNING id");
+        let mut reading = query.load_iter::<Returned, DefaultLoadingMode>(&mut other)?;
+        let inner = atomic::<Item>().run(|_: &mut SqliteConn| {
+            assert!(reading.next().unwrap().is_err());
+            Err::<(), _>(Mishap::OnPurpose)
+        });
+        assert!(inner.is_err());
+        drop(reading);
+        assert!(multidb::scope::is_doomed());
+        let later =
+            multidb::connection::<Item, SqliteConn>().unwrap().batch_execute("INSERT INTO items VALUES (3, 30)");
+        println!("later {later:?} {:?}", fixture.rows("default"));
+        Ok::<_, Mishap>(())
+    });
+    assert!(run.is_err(), "{run:?}");
+    assert_eq!(fixture.rows("default"), [(1, 10)]);
+}
+
+#[test]
+fn a_trigger_that_rolls_back_and_a_full_disk_are_never_ok() {
+    fn nest(depth: u32, text: &str) -> Result<(), Mishap> {
+        atomic::<Item>().run(|conn: &mut SqliteConn| {
+            let at = i64::from(depth) * 100;
+            put(at, 0)?;
+            if depth > 1 {
+                let _ = nest(depth - 1, text);
+            } else {
+                let _ = diesel::sql_query(text).execute(conn);
+            }
+            let _ = put(at + 1, 0);
+            Ok(())
+        })
+    }
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.builder(1).build().unwrap();
+    let _entered = databases.enter();
+    let mut observer = fixture.observer("default");
+    let trigger =
+        "CREATE TRIGGER stop BEFORE INSERT ON items WHEN NEW.value = 666 BEGIN SELECT RAISE(ROLLBACK, 'stop'); END";
+    observer.batch_execute(trigger).unwrap();
+    observer.batch_execute("CREATE TABLE blobs (b BLOB)").unwrap();
+    put(1, 10).unwrap();
+    for depth in 1..=3 {
+        for text in ["INSERT INTO items VALUES (5, 666)", "INSERT INTO blobs VALUES (randomblob(3000000))"] {
+            connection::<Item, SqliteConn>().unwrap().batch_execute("PRAGMA max_page_count = 100").unwrap();
+            // SQLite has undone the levels around as well, so none of them may be kept.
+            let run = nest(depth, text);
+            assert!(run.is_err(), "{depth} {text}");
+            assert_eq!(fixture.rows("default"), [(1, 10)], "{depth} {text}");
+            assert_eq!(in_use(&databases, "default"), 0);
+        }
+    }
+    put(2, 20).unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 20)]);
+}
+
+#[test]
+fn a_database_in_memory_survives_a_statement_that_rolls_everything_back() {
+    let _entered = Databases::builder().sqlite("default", ":memory:").build().unwrap().enter();
+    let table = "CREATE TABLE items (id BIGINT PRIMARY KEY, value BIGINT NOT NULL)";
+    connection::<Item, SqliteConn>().unwrap().batch_execute(table).unwrap();
+    put(1, 10).unwrap();
+    for depth in 1..=2 {
+        let ended = atomic::<Item>().run(|conn: &mut SqliteConn| {
+            put(2, 20)?;
+            let end = "INSERT OR ROLLBACK INTO items VALUES (1, 99)";
+            if depth == 1 {
+                diesel::sql_query(end).execute(conn)?;
+                return Ok(());
+            }
+            conn.transaction(|conn| diesel::sql_query(end).execute(conn).map(drop)).map_err(Mishap::from)
+        });
+        assert!(ended.is_err());
+        let rows: Vec<Item> = items::table.load(&mut connection::<Item, SqliteConn>().unwrap()).unwrap();
+        assert_eq!(rows, [Item { id: 1, value: 10 }]);
+    }
 }

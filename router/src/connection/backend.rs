@@ -7,7 +7,7 @@ use diesel::query_builder::{MoveableBindCollector, QueryBuilder, QueryFragment};
 use diesel::r2d2::R2D2Connection;
 use diesel::result::{ConnectionError, QueryResult};
 
-use super::control::Control;
+use super::control::{Control, Start};
 use super::guard::Syntax;
 use super::settings::Settings;
 
@@ -47,9 +47,6 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// How errors name it.
     const NAMES: Names;
 
-    /// Whether COMMIT of an aborted transaction answers success, so that it has to be asked first where Diesel may not know.
-    const COMMIT_HIDES_ABORT: bool = false;
-
     /// What its texts may look like.
     const SYNTAX: Syntax;
 
@@ -67,6 +64,14 @@ pub trait Dialect: Sized + Send + Sync + 'static {
 
     /// Writes one control statement, without its semicolon.
     fn write(control: Control<'_>, sql: &mut String);
+
+    /// Whether a BEGIN that failed alone has left the connection outside of any transaction.
+    ///
+    /// Not where it is sent in several statements, of which the first may have begun one.
+    fn begins_at_once(start: &Start) -> bool;
+
+    /// Lets Diesel find out what state the transaction is in, where something may have kept that from it.
+    fn refresh(_raw: &mut Self::Raw) {}
 
     /// Whether the connection still reaches its server. Asked only after a failure.
     fn alive(raw: &mut Self::Raw) -> bool;

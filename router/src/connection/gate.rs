@@ -17,6 +17,7 @@ pub struct Gate {
     depth: AtomicU32,
     streams: AtomicU32,
     doomed: AtomicBool,
+    abandoned: AtomicBool,
     /// Whether the scope is manual, so that its pending writes are counted.
     manual: AtomicBool,
     /// Statements since the last commit that were not proven reads.
@@ -57,6 +58,7 @@ impl Gate {
             depth: AtomicU32::new(0),
             streams: AtomicU32::new(0),
             doomed: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             manual: AtomicBool::new(manual),
             writes: AtomicU32::new(0),
             detail: Mutex::new(Detail { site, doom: None, ended: None }),
@@ -65,6 +67,7 @@ impl Gate {
 
     /// Makes the gate of an ended transaction, which no handle holds any more, fit for another one.
     pub fn reset(&self, manual: bool) {
+        self.abandoned.store(false, Relaxed);
         self.streams.store(0, Relaxed);
         self.writes.store(0, Relaxed);
         self.manual.store(manual, Relaxed);
@@ -88,6 +91,17 @@ impl Gate {
     /// The transaction has ended: its handles are closed.
     pub fn close(&self) {
         self.depth.store(0, Relaxed);
+    }
+
+    /// Nobody can end the transaction any more: the handle that began it has ended on another thread.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Relaxed);
+        self.close();
+    }
+
+    /// Whether nobody can end the transaction any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Relaxed)
     }
 
     /// The innermost scope.

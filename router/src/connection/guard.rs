@@ -49,6 +49,18 @@ pub fn effect(sql: &str, syntax: Syntax) -> Option<Effect> {
     Some(if unbalanced || open { Effect::Unbalanced(first) } else { Effect::Balanced(first) })
 }
 
+/// Whether `sql` begins or ends a transaction. What stays inside an open one, savepoints, passes.
+pub fn crosses_boundary(sql: &str, syntax: Syntax) -> bool {
+    let mut controls = Scanner { rest: sql, syntax }.filter_map(|words| control(&words));
+    controls.any(|control| matches!(control, Control::Begin | Control::End | Control::Session))
+}
+
+/// Whether `sql` takes from the session what is remembered of it: its prepared statements, or its database.
+pub fn changes_session(sql: &str, syntax: Syntax) -> bool {
+    let mut statements = Scanner { rest: sql, syntax };
+    statements.any(|words| matches!(words.first().map_or("", String::as_str), "DEALLOCATE" | "DISCARD" | "USE"))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Control {
     Begin,
@@ -71,7 +83,16 @@ fn control(words: &[String]) -> Option<Control> {
         ("ROLLBACK", _) if words.iter().any(|word| word == "TO") => Some(Control::Inside),
         ("COMMIT" | "ROLLBACK", "PREPARED") | ("PREPARE", "TRANSACTION") | ("XA", _) => Some(Control::Session),
         ("COMMIT" | "ROLLBACK" | "END" | "ABORT", _) => Some(Control::End),
-        ("SET", _) if words.iter().any(|word| word == "AUTOCOMMIT") => Some(Control::Session),
+        // Also as SESSION, @@session and after other variables. A completion type makes COMMIT begin anew.
+        ("SET", _) if words.iter().any(|word| word == "AUTOCOMMIT" || word == "COMPLETION_TYPE") => {
+            Some(Control::Session)
+        }
+        // MariaDB: SET STATEMENT .. FOR COMMIT.
+        ("SET", "STATEMENT")
+            if words.iter().any(|word| matches!(word.as_str(), "BEGIN" | "START" | "COMMIT" | "ROLLBACK" | "XA")) =>
+        {
+            Some(Control::Session)
+        }
         ("COPY", _) if words.iter().any(|word| word == "STDIN" || word == "STDOUT") => Some(Control::Copy),
         _ => None,
     }
@@ -128,7 +149,7 @@ impl Iterator for Scanner<'_> {
     }
 }
 
-impl Scanner<'_> {
+impl<'a> Scanner<'a> {
     /// Takes a word. Digits and dollars belong to it, but for its first letter.
     fn word(&mut self) -> String {
         let end = self.rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).unwrap_or(self.rest.len());
@@ -141,17 +162,33 @@ impl Scanner<'_> {
     fn skip_blank(&mut self) {
         loop {
             self.rest = self.rest.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
-            if self.rest.starts_with("--") || self.syntax == Syntax::Mysql && self.rest.starts_with('#') {
+            if self.at_line_comment() {
                 self.rest = self.rest.split_once('\n').map_or("", |(_, after)| after);
-            } else if self.syntax == Syntax::Mysql && self.rest.starts_with("/*!") {
-                // MySQL runs what stands in it, behind a version number.
-                self.rest = self.rest[3..].trim_start_matches(|c: char| c.is_ascii_digit());
+            } else if let Some(inside) = self.in_run_comment() {
+                self.rest = inside;
             } else if self.rest.starts_with("/*") {
                 self.skip_comment();
             } else {
                 return;
             }
         }
+    }
+
+    fn at_line_comment(&self) -> bool {
+        match self.rest.strip_prefix("--") {
+            // On MySQL `5--1` is a difference.
+            Some(after) => self.syntax != Syntax::Mysql || !after.starts_with(|c: char| c.is_ascii_graphic()),
+            None => self.syntax == Syntax::Mysql && self.rest.starts_with('#'),
+        }
+    }
+
+    /// What follows the opening or the end of a comment that MySQL and MariaDB run: `/*!50000 .. */`, `/*M! .. */`.
+    fn in_run_comment(&self) -> Option<&'a str> {
+        if self.syntax != Syntax::Mysql {
+            return None;
+        }
+        let opened = ["/*!", "/*M!"].iter().find_map(|open| self.rest.strip_prefix(open));
+        opened.map(|inside| inside.trim_start_matches(|c: char| c.is_ascii_digit())).or(self.rest.strip_prefix("*/"))
     }
 
     fn skip_comment(&mut self) {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use diesel::connection::{Instrumentation, InstrumentationEvent};
 
+use super::guard::{self, Syntax};
 use crate::failure::Failure;
 
 /// One instrumentation, shared by a handle and the connection under it.
@@ -24,55 +25,87 @@ impl Instrumentation for SharedInstrumentation {
     }
 }
 
+/// What a [`Watcher`] saw.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// The first failure that no inner transaction of the borrower's has undone.
+    pub failure: Option<Failure>,
+    /// Whether a statement began or ended a transaction without Diesel's knowing.
+    pub control: bool,
+    /// Whether a transaction that the borrower began is still open.
+    pub left_open: bool,
+}
+
 /// Watches what is done with a connection that is lent out, and forwards every event.
 #[derive(Clone)]
 pub struct Watcher(Arc<Mutex<Watched>>);
 
 struct Watched {
     forward: Option<Box<dyn Instrumentation>>,
+    syntax: Syntax,
     /// The first failure in each open transaction of the borrower's own, the outermost first.
     failures: Vec<Option<Failure>>,
+    /// Whether the next statement is one of Diesel's own transaction manager.
+    managed: bool,
+    control: bool,
 }
 
 impl Watcher {
     /// Forwards to `forward`, or to Diesel's default.
-    pub fn new(forward: Option<SharedInstrumentation>) -> Self {
+    pub fn new(forward: Option<SharedInstrumentation>, syntax: Syntax) -> Self {
         let forward = match forward {
             Some(forward) => Some(Box::new(forward) as Box<dyn Instrumentation>),
             None => diesel::connection::get_default_instrumentation(),
         };
-        Self(Arc::new(Mutex::new(Watched { forward, failures: vec![None] })))
+        let watched = Watched { forward, syntax, failures: vec![None], managed: false, control: false };
+        Self(Arc::new(Mutex::new(watched)))
     }
 
-    /// The first failure that was not rolled back.
-    pub fn failure(&self) -> Option<Failure> {
+    /// What it saw so far.
+    pub fn seen(&self) -> Seen {
         let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.failures.iter_mut().find_map(Option::take)
+        let failure = watched.failures.iter_mut().find_map(Option::take);
+        Seen { failure, control: watched.control, left_open: false }
+    }
+}
+
+impl Watched {
+    fn note(&mut self, event: &InstrumentationEvent<'_>) {
+        let begins_or_ends = matches!(
+            event,
+            InstrumentationEvent::BeginTransaction { .. }
+                | InstrumentationEvent::CommitTransaction { .. }
+                | InstrumentationEvent::RollbackTransaction { .. }
+        );
+        let by_diesel = std::mem::replace(&mut self.managed, begins_or_ends);
+        match event {
+            InstrumentationEvent::StartQuery { query, .. } if !by_diesel && !self.control => {
+                self.control = guard::crosses_boundary(&query.to_string(), self.syntax);
+            }
+            InstrumentationEvent::FinishQuery { error: Some(error), .. } => {
+                if let Some(first @ None) = self.failures.last_mut() {
+                    *first = Failure::of(error);
+                }
+            }
+            InstrumentationEvent::BeginTransaction { .. } => self.failures.push(None),
+            InstrumentationEvent::RollbackTransaction { .. } if self.failures.len() > 1 => {
+                self.failures.pop();
+            }
+            InstrumentationEvent::CommitTransaction { .. } if self.failures.len() > 1 => {
+                let inner = self.failures.pop().flatten();
+                if let Some(first @ None) = self.failures.last_mut() {
+                    *first = inner;
+                }
+            }
+            _ => {}
+        }
     }
 }
 
 impl Instrumentation for Watcher {
     fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
         let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let failures = &mut watched.failures;
-        match &event {
-            InstrumentationEvent::FinishQuery { error: Some(error), .. } => {
-                if let Some(first @ None) = failures.last_mut() {
-                    *first = Failure::of(error);
-                }
-            }
-            InstrumentationEvent::BeginTransaction { .. } => failures.push(None),
-            InstrumentationEvent::RollbackTransaction { .. } if failures.len() > 1 => {
-                failures.pop();
-            }
-            InstrumentationEvent::CommitTransaction { .. } if failures.len() > 1 => {
-                let inner = failures.pop().flatten();
-                if let Some(first @ None) = failures.last_mut() {
-                    *first = inner;
-                }
-            }
-            _ => {}
-        }
+        watched.note(&event);
         if let Some(forward) = &mut watched.forward {
             forward.on_connection_event(event);
         }

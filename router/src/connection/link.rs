@@ -15,11 +15,10 @@ use super::backend::Dialect;
 use super::control::Control;
 use super::guard::{self, Effect};
 use super::holders::Seat;
-use super::instrument::{SharedInstrumentation, Watcher};
+use super::instrument::{Seen, SharedInstrumentation, Watcher};
 use super::settings::Settings;
 use crate::alias::Alias;
 use crate::error::Error;
-use crate::failure::Failure;
 
 /// How many statement texts a connection keeps prepared beyond those that Diesel keeps.
 pub const REPEATED_LIMIT: usize = 256;
@@ -42,6 +41,8 @@ struct Lent {
     /// Instrumentation or statement cache.
     settings: bool,
     lock_limit: bool,
+    /// Diesel's connection itself, which has not come back.
+    away: bool,
 }
 
 impl<B: Dialect> Link<B> {
@@ -122,6 +123,19 @@ impl<B: Dialect> Link<B> {
         self.raw.execute_returning_count(statement)
     }
 
+    /// Refuses a query with rows that would begin or end a transaction: one that is a text of the user's as a whole.
+    pub fn admit_query<T>(&mut self, query: &T) -> QueryResult<()>
+    where
+        T: QueryFragment<B::Native> + QueryId,
+    {
+        if T::query_id().is_none() && is_raw_query(std::any::type_name::<T>()) {
+            let mut builder = <B::Native as diesel::backend::Backend>::QueryBuilder::default();
+            query.to_sql(&mut builder, &B::NATIVE)?;
+            return self.guarded(&builder.finish(), |_| Ok(()));
+        }
+        Ok(())
+    }
+
     /// Runs a text of one or more statements.
     pub fn batch(&mut self, sql: &str) -> QueryResult<()> {
         self.guarded(sql, |raw| raw.batch_execute(sql))
@@ -129,6 +143,11 @@ impl<B: Dialect> Link<B> {
 
     /// Runs what sends a text, unless the text would change the transaction behind the scope's back.
     fn guarded<T>(&mut self, sql: &str, send: impl FnOnce(&mut B::Raw) -> QueryResult<T>) -> QueryResult<T> {
+        if guard::changes_session(sql, B::SYNTAX) {
+            // The texts that are kept would be run where the new ones are not, or are gone on the server.
+            self.repeated = None;
+            self.broken = true;
+        }
         let Some(effect) = guard::effect(sql, B::SYNTAX) else { return send(&mut self.raw) };
         let database = self.database.clone();
         match effect {
@@ -145,21 +164,28 @@ impl<B: Dialect> Link<B> {
         }
     }
 
-    /// Lends Diesel's connection. Also gives the first failure that no inner transaction has undone.
+    /// Lends Diesel's connection. Also gives what it saw of transactions meanwhile.
     pub fn watch<T>(
         &mut self,
         forward: Option<SharedInstrumentation>,
         body: impl FnOnce(&mut B::Raw) -> T,
-    ) -> (T, Option<Failure>) {
-        let watcher = Watcher::new(forward.clone());
+    ) -> (T, Seen) {
+        let watcher = Watcher::new(forward.clone(), B::SYNTAX);
         self.lent.settings = true;
+        let depth = self.depth();
         self.raw.set_instrumentation(watcher.clone());
+        // Not clean if `body` panics: nobody knows what it has begun.
+        self.lent.away = true;
         let result = body(&mut self.raw);
+        self.lent.away = false;
+        B::refresh(&mut self.raw);
         match forward {
             Some(forward) => self.raw.set_instrumentation(forward),
             None => self.raw.set_instrumentation(diesel::connection::get_default_instrumentation()),
         }
-        (result, watcher.failure())
+        let mut seen = watcher.seen();
+        seen.left_open = self.depth() > depth;
+        (result, seen)
     }
 
     /// After the connection was lent outside of any scope: ends a transaction that was left open, and tells of it where
@@ -175,7 +201,12 @@ impl<B: Dialect> Link<B> {
 
     /// Whether Diesel knows of an open transaction.
     pub fn in_transaction(&mut self) -> bool {
-        matches!(self.status().transaction_depth(), Ok(Some(_)))
+        self.depth() > 0
+    }
+
+    /// How deep Diesel's own transactions on the connection are.
+    fn depth(&mut self) -> u32 {
+        self.status().transaction_depth().ok().flatten().map_or(0, std::num::NonZeroU32::get)
     }
 
     /// Whether nothing but ROLLBACK makes sense on this connection's transaction.
@@ -207,7 +238,7 @@ impl<B: Dialect> Link<B> {
 
     /// Whether the pool may hand the connection to somebody else.
     pub fn is_clean(&mut self) -> bool {
-        !self.broken && !self.holds_branch && matches!(self.status().transaction_depth(), Ok(None))
+        !self.broken && !self.lent.away && !self.holds_branch && matches!(self.status().transaction_depth(), Ok(None))
     }
 
     /// Lends the connection an instrumentation until it is returned.
@@ -232,6 +263,7 @@ impl<B: Dialect> Link<B> {
     /// Undoes what a handle has set on the connection.
     pub fn reset(&mut self) {
         let lent = std::mem::take(&mut self.lent);
+        self.broken |= lent.away;
         if lent.lock_limit
             && let Some([_, free]) = B::LOCK_LIMIT
         {
@@ -251,6 +283,11 @@ impl<B: Dialect> Link<B> {
 /// Whether the statement's type holds SQL that the user wrote as text.
 pub fn is_raw_sql(type_name: &str) -> bool {
     type_name.contains("::sql_query::") || type_name.contains("::SqlLiteral<")
+}
+
+/// Whether the statement is nothing but such a text.
+fn is_raw_query(type_name: &str) -> bool {
+    type_name.contains("::sql_query::") || type_name.starts_with("diesel::expression::sql_literal::SqlLiteral<")
 }
 
 /// Which statement texts are worth keeping prepared.

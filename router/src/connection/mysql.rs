@@ -11,7 +11,7 @@ use diesel::r2d2::R2D2Connection;
 use diesel::result::{ConnectionError, QueryResult};
 
 use super::backend::{Dialect, Names, collect};
-use super::control::{Control, savepoint};
+use super::control::{Control, Start, savepoint};
 use super::guard::Syntax;
 use super::settings::Settings;
 
@@ -64,6 +64,11 @@ impl Dialect for Mysql {
             Control::RollbackPrepared(gid) => write!(sql, "XA ROLLBACK {}", gid.xa()),
         };
         written.expect("a String takes everything");
+    }
+
+    fn begins_at_once(_start: &Start) -> bool {
+        // Diesel switches batches on and off around it, which are round trips of their own.
+        false
     }
 
     fn alive(raw: &mut MysqlConnection) -> bool {

@@ -9,7 +9,7 @@ use diesel::query_builder::{CollectedQuery, MoveableBindCollector, QueryFragment
 use diesel::result::{ConnectionError, QueryResult};
 
 use super::backend::{Dialect, Names, collect};
-use super::control::{Control, savepoint};
+use super::control::{Control, Start, savepoint};
 use super::guard::Syntax;
 use super::settings::Settings;
 
@@ -29,7 +29,6 @@ impl Dialect for Postgres {
     const NATIVE: Pg = Pg;
     const NAMES: Names = Names { backend: "PostgreSQL", handle: "PgConn" };
     const SYNTAX: Syntax = Syntax::Postgres;
-    const COMMIT_HIDES_ABORT: bool = true;
     const DEFERS_RELEASE: bool = true;
     const LOCK_LIMIT: Option<[&str; 2]> = Some([
         "SELECT set_config('lock_timeout', '5s', false) WHERE current_setting('lock_timeout') = '0'",
@@ -57,6 +56,16 @@ impl Dialect for Postgres {
             Control::RollbackPrepared(gid) => write!(sql, "ROLLBACK PREPARED {}", gid.postgres()),
         };
         written.expect("a String takes everything");
+    }
+
+    fn begins_at_once(start: &Start) -> bool {
+        !start.lock_limit
+    }
+
+    fn refresh(raw: &mut PgConnection) {
+        // A COPY that fails after its first row ends like a complete one, as Diesel reads it. COMMIT of the aborted
+        // transaction would then answer success. Any statement makes Diesel ask; a failure of this one is what it sees.
+        let _ = raw.batch_execute("SELECT 1");
     }
 
     fn alive(raw: &mut PgConnection) -> bool {

@@ -51,8 +51,9 @@ pub trait AnySlot: Send + Sync {
     fn prepare(&self, gid: &Gid) -> Result<()>;
     /// Second phase; gives the connection back.
     fn finish_prepared(&self, gid: &Gid, commit: bool) -> Result<()>;
-    /// Lets go of the pool, so that the slot can wait to be used again.
-    fn detach(&mut self);
+    /// Lets go of the pool, so that the slot can wait to be used again. `false` where it can't: a forgotten cursor keeps its
+    /// lock for ever.
+    fn detach(&mut self) -> bool;
     /// The slot itself, to find its backend.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
@@ -74,13 +75,13 @@ pub struct State<B: Dialect> {
     levels: Levels,
     instrumentation: Option<SharedInstrumentation>,
     cache: Option<CacheSize>,
-    /// Diesel's connection was lent in this transaction, so Diesel may not know the server's state.
-    lent: bool,
 }
 
 enum Phase<B: Dialect> {
     Lazy,
     Open(Lease<B>),
+    /// Ended in two phases.
+    Finished,
     Closed,
 }
 
@@ -89,7 +90,7 @@ impl<B: Dialect> State<B> {
     pub fn link(&mut self) -> &mut Link<B> {
         match &mut self.phase {
             Phase::Open(lease) => lease,
-            Phase::Lazy | Phase::Closed => unreachable!("ready() gives open slots only"),
+            Phase::Lazy | Phase::Finished | Phase::Closed => unreachable!("ready() gives open slots only"),
         }
     }
 
@@ -107,8 +108,7 @@ impl<B: Dialect> State<B> {
 impl<B: Dialect> Slot<B> {
     /// A slot that has no connection yet.
     pub fn new(pool: Arc<Pool<B>>, gate: Arc<Gate>, start: Start) -> Self {
-        let state =
-            State { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None, lent: false };
+        let state = State { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None };
         Self { pool: Some(pool), gate, start, open: AtomicU32::new(0), state: Mutex::new(state) }
     }
 
@@ -116,8 +116,7 @@ impl<B: Dialect> Slot<B> {
     /// can't be used again.
     pub fn refill(&mut self, pool: Arc<Pool<B>>, start: Start) -> bool {
         let Ok(state) = self.state.get_mut() else { return false };
-        *state =
-            State { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None, lent: false };
+        *state = State { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None };
         *self.open.get_mut() = 0;
         self.pool = Some(pool);
         self.start = start;
@@ -147,9 +146,7 @@ impl<B: Dialect> Slot<B> {
         let mut state = self.lock()?;
         match &state.phase {
             Phase::Open(_) if state.levels.ready(depth) => return Ok(state),
-            Phase::Closed => {
-                return Err(Error::Closed { database: self.alias().clone() });
-            }
+            Phase::Finished | Phase::Closed => return Err(Error::Closed { database: self.alias().clone() }),
             Phase::Open(_) | Phase::Lazy => {}
         }
         if depth == 0 {
@@ -186,11 +183,19 @@ impl<B: Dialect> Slot<B> {
     /// Lends Diesel's connection, and finds out afterwards what was done with it.
     pub fn with_raw<T, E: From<Error>>(&self, body: impl FnOnce(&mut B::Raw) -> Result<T, E>) -> Result<T, E> {
         let mut state = self.ready()?;
-        state.lent = true;
         let before = state.instrumentation.clone();
-        let (result, refused) = state.link().watch(before, body);
-        if let Some(failure) = refused {
+        let (result, seen) = state.link().watch(before, body);
+        if let Some(failure) = seen.failure {
             self.gate.doom(self.gate.depth(), failure);
+        }
+        if seen.left_open {
+            let text = "a transaction begun inside `with_raw` was never ended";
+            self.gate.doom(self.gate.depth(), Failure::new(FailureClass::Other, text));
+        }
+        if seen.control {
+            // What follows must not run in autocommit, nor in a transaction that the scope knows nothing of.
+            self.gate.ended(self.alias());
+            state.link().break_off();
         }
         let link = state.link();
         if link.aborted() {
@@ -249,7 +254,7 @@ impl<B: Dialect> Slot<B> {
                 state.phase = Phase::Lazy;
                 continue;
             }
-            self.could_not_open(state, fresh && depth == 1, &error);
+            self.could_not_open(state, fresh && depth == 1 && B::begins_at_once(&self.start), &error);
             return Err(error.into());
         }
     }
@@ -325,6 +330,7 @@ impl<B: Dialect> Slot<B> {
         let implicit = B::is_implicit_commit(failure.message()) && self.gate.failure().is_none();
         self.gate.pass_outward(if implicit { 1 } else { level }, || failure);
         if implicit {
+            self.gate.ended(self.alias());
             return Error::ImplicitCommit { database: self.alias().clone() };
         }
         error.into()
@@ -359,8 +365,11 @@ impl<B: Dialect> Slot<B> {
             return Ok(());
         };
         let message = error.to_string();
-        // Without the tripwire this one succeeds, and leaves the connection fit for the pool.
-        if !lease.alive() || self.start.xa.is_some() || lease.control([Control::Rollback(&PLAIN)]).is_err() {
+        // Without the tripwire this one succeeds, and leaves the connection fit for the pool. SQLite may have rolled back
+        // by itself, and Diesel has found that out by now; a database in memory would be lost with its connection.
+        let is_over =
+            |lease: &mut Lease<B>| !lease.in_transaction() || lease.control([Control::Rollback(&PLAIN)]).is_ok();
+        if !lease.alive() || self.start.xa.is_some() || !is_over(&mut lease) {
             lease.break_off();
         }
         drop(lease);
@@ -371,9 +380,6 @@ impl<B: Dialect> Slot<B> {
         Err(error.into())
     }
 }
-
-/// The level of a savepoint that only asks whether the transaction is alive.
-const PROBE: u32 = u32::MAX;
 
 /// Ends a transaction without a tripwire.
 const PLAIN: Start = Start { xa: None, tripwire: false, lock_limit: false };
@@ -405,8 +411,11 @@ impl<B: Dialect> AnySlot for Slot<B> {
             // The connection is discarded with the cursor that holds it, which rolls back.
             Err(error) => return Outcome::RolledBack(error),
         };
-        let Phase::Open(mut lease) = std::mem::replace(&mut state.phase, Phase::Closed) else {
-            return Outcome::Committed;
+        let mut lease = match std::mem::replace(&mut state.phase, Phase::Closed) {
+            Phase::Open(lease) => lease,
+            Phase::Lazy | Phase::Finished => return Outcome::Committed,
+            // Ended already, and not by a commit of this transaction.
+            Phase::Closed => return Outcome::RolledBack(Error::Closed { database: self.alias().clone() }),
         };
         if let Some(error) = self.gate.doomed() {
             // Found out only by taking the lock: a statement panicked.
@@ -418,10 +427,7 @@ impl<B: Dialect> AnySlot for Slot<B> {
             let _ = self.roll_back_open(lease, true);
             return Outcome::RolledBack(self.gate.doomed().expect("doomed above"));
         }
-        // A SAVEPOINT fails where the transaction is aborted.
-        let lent = std::mem::take(&mut state.lent);
-        let lost = lent && B::COMMIT_HIDES_ABORT && lease.control([Control::Savepoint(PROBE)]).is_err();
-        if lost || lease.aborted() {
+        if lease.aborted() {
             let text = "the database had aborted the transaction before COMMIT";
             self.gate.doom(1, Failure::new(FailureClass::Other, text));
             let _ = self.roll_back_open(lease, true);
@@ -441,7 +447,7 @@ impl<B: Dialect> AnySlot for Slot<B> {
         let begun = state.levels.begun();
         match std::mem::replace(&mut state.phase, Phase::Closed) {
             Phase::Open(lease) => self.roll_back_open(lease, begun),
-            Phase::Lazy | Phase::Closed => Ok(()),
+            Phase::Lazy | Phase::Finished | Phase::Closed => Ok(()),
         }
     }
 
@@ -449,11 +455,10 @@ impl<B: Dialect> AnySlot for Slot<B> {
         self.open.store(0, Ordering::Relaxed);
         // A slot that a cursor still holds is not ended, and stays as it is.
         if let Ok(mut state) = self.lock()
-            && matches!(state.phase, Phase::Closed)
+            && matches!(state.phase, Phase::Closed | Phase::Finished)
         {
             state.phase = Phase::Lazy;
             state.levels = Levels::default();
-            state.lent = false;
         }
     }
 
@@ -481,11 +486,16 @@ impl<B: Dialect> AnySlot for Slot<B> {
         lease.control([control])?;
         lease.hold_for_branch(false);
         drop(lease);
+        state.phase = Phase::Finished;
         Ok(())
     }
 
-    fn detach(&mut self) {
-        self.pool = None;
+    fn detach(&mut self) -> bool {
+        let free = self.state.try_lock().is_ok_and(|state| !matches!(state.phase, Phase::Open(_)));
+        if free {
+            self.pool = None;
+        }
+        free
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {

@@ -8,7 +8,7 @@ use diesel::result::{ConnectionError, QueryResult};
 use diesel::sqlite::{Sqlite as Native, SqliteConnection};
 
 use super::backend::{Dialect, Names, collect};
-use super::control::{Control, savepoint};
+use super::control::{Control, Start, savepoint};
 use super::guard::Syntax;
 use super::settings::Settings;
 
@@ -46,6 +46,10 @@ impl Dialect for Sqlite {
             Control::Prepare(_) | Control::CommitPrepared(_) | Control::RollbackPrepared(_) => sql.write_str("PREPARE"),
         };
         written.expect("a String takes everything");
+    }
+
+    fn begins_at_once(_start: &Start) -> bool {
+        true
     }
 
     fn alive(_raw: &mut SqliteConnection) -> bool {

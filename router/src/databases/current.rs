@@ -53,7 +53,9 @@ pub(super) fn enter(databases: &Databases) -> Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         // Not only the last one: guards may be dropped in any order.
-        let left = ENTERED.with_borrow_mut(|entered| {
+        // A guard in a thread local may outlive the list.
+        let left = ENTERED.try_with(|entered| {
+            let mut entered = entered.borrow_mut();
             let at = entered.iter().position(|(number, _)| *number == self.number);
             at.map(|at| entered.remove(at))
         });

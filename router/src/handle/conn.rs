@@ -95,7 +95,10 @@ impl<B: Backend> Conn<B> {
             Place::Scope(slot) => slot.with_raw(body),
             Place::Pool(pool, site) => {
                 let mut lease = pool.lease_once(*site, self.instrumentation.as_ref())?;
-                let result = body(lease.raw());
+                let (result, seen) = lease.watch(self.instrumentation.clone(), body);
+                if seen.left_open {
+                    lease.break_off();
+                }
                 let leftover = lease.end_leftover();
                 let value = result?;
                 leftover.map_err(Error::from)?;
@@ -211,7 +214,7 @@ impl<B: Backend> Drop for Conn<B> {
     fn drop(&mut self) {
         if let Place::Scope(slot) = &self.place {
             for ticket in self.opened.drain(..).rev() {
-                abandon(ticket, &**slot, slot.gate());
+                abandon(ticket, &**slot, slot.gate(), self.test);
             }
         }
     }

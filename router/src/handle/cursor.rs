@@ -4,7 +4,7 @@
 //! slot's lock. So a cursor and each of its rows keep that lock. Copying every row out instead is safe, and costs 1.65
 //! times the instructions for one row and 2.43 times for a thousand (see docs/DESIGN.md).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, MutexGuard};
 
@@ -24,15 +24,22 @@ use crate::failure::Failure;
 
 /// Keeps a connection for as long as a cursor or one of its rows lives.
 enum Hold<'conn, B: Dialect> {
-    Slot { state: MutexGuard<'conn, State<B>>, gate: Arc<Gate> },
-    Pool { lease: Lease<B>, failed: Rc<Cell<bool>> },
+    Slot {
+        state: MutexGuard<'conn, State<B>>,
+        gate: Arc<Gate>,
+    },
+    /// The cell is never borrowed twice. It is there for what its content may assume: see `Stream::open`.
+    Pool {
+        lease: RefCell<Lease<B>>,
+        failed: Rc<Cell<bool>>,
+    },
 }
 
 impl<B: Dialect> Hold<'_, B> {
     fn link(&mut self) -> &mut Link<B> {
         match self {
             Self::Slot { state, .. } => state.link(),
-            Self::Pool { lease, .. } => lease,
+            Self::Pool { lease, .. } => lease.get_mut(),
         }
     }
 }
@@ -43,7 +50,7 @@ impl<B: Dialect> Drop for Hold<'_, B> {
             Self::Slot { gate, .. } => gate.close_stream(),
             Self::Pool { lease, failed } if failed.get() => {
                 // A dead connection must not go back to the pool.
-                lease.alive();
+                lease.get_mut().alive();
             }
             Self::Pool { .. } => {}
         }
@@ -52,8 +59,8 @@ impl<B: Dialect> Drop for Hold<'_, B> {
 
 /// Where a cursor reports that the database failed to give a row, without looking into its [`Hold`].
 enum Report {
-    /// To the transaction, which is doomed by it.
-    Gate(Arc<Gate>),
+    /// To the transaction, whose level is doomed by it: the one that the query belongs to, whichever reads the row.
+    Gate(Arc<Gate>, u32),
     /// To the lease, which asks whether the connection is alive before it is given back.
     Lease(Rc<Cell<bool>>),
 }
@@ -62,7 +69,7 @@ impl Report {
     fn failure(&self, error: &diesel::result::Error) {
         let Some(failure) = Failure::of(error) else { return };
         match self {
-            Self::Gate(gate) => gate.doom(gate.depth(), failure),
+            Self::Gate(gate, level) => gate.doom(*level, failure),
             Self::Lease(failed) => failed.set(true),
         }
     }
@@ -106,16 +113,18 @@ where
                 let state = slot.ready()?;
                 let gate = Arc::clone(slot.gate());
                 gate.open_stream();
-                (Hold::Slot { state, gate: Arc::clone(&gate) }, Report::Gate(gate))
+                let level = gate.depth();
+                (Hold::Slot { state, gate: Arc::clone(&gate) }, Report::Gate(gate, level))
             }
             Place::Pool(pool, site) => {
                 let failed = Rc::new(Cell::new(false));
                 let lease = pool.lease_once(*site, conn.instrumentation.as_ref())?;
-                (Hold::Pool { lease, failed: Rc::clone(&failed) }, Report::Lease(failed))
+                (Hold::Pool { lease: RefCell::new(lease), failed: Rc::clone(&failed) }, Report::Lease(failed))
             }
         };
         let mut hold = Rc::new(hold);
         let link = Rc::get_mut(&mut hold).expect("nobody else has it yet").link();
+        link.admit_query(&source)?;
         let raw: *mut B::Raw = link.raw();
         // SAFETY: `raw` points into the `Link` of `hold`, which stays where it is and is reached by nobody else for as
         // long as the borrow made here lives:
@@ -127,7 +136,9 @@ where
         //   the borrow to nothing else: what comes out of a row borrows the row.
         // - Nobody reaches it by another way meanwhile: the guard is locked, the lease is ours alone, and after this
         //   line no code looks into `hold` until its last clone is dropped. (Failures go through `report`, which holds
-        //   handles of its own.) Forgetting a cursor or row keeps the lock for ever, which is safe.
+        //   handles of its own.) Cloning and dropping an `Rc` makes a shared reference to all that it holds, which would
+        //   end the borrow if the connection lay there bare: a guard leads elsewhere, and a lease lies in a cell.
+        //   Forgetting a cursor or row keeps the lock for ever, which is safe.
         #[expect(unsafe_code, reason = "the argument stands above")]
         let raw: &'conn mut B::Raw = unsafe { &mut *raw };
         match raw.load(source) {

@@ -27,7 +27,10 @@ impl LoadConnection<DefaultLoadingMode> for Conn<crate::Postgres> {
         Self::Backend: QueryMetadata<T::SqlType>,
     {
         self.count(|| !is_plain_read(std::any::type_name::<T>()));
-        self.run(|link| LoadConnection::<DefaultLoadingMode>::load(link.raw(), source))
+        self.run(|link| {
+            link.admit_query(&source)?;
+            LoadConnection::<DefaultLoadingMode>::load(link.raw(), source)
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::connection::control::Start;
 use crate::connection::slot::{AnySlot, Slot};
 use crate::error::Error;
 use crate::site::{Function, Site};
-use crate::transaction::{Kind, Terms, Verdict, begin, leave, nest, top};
+use crate::transaction::{Kind, Terms, Verdict, abandon, begin, leave, nest, top};
 
 /// The transaction manager of a handle. It owns nothing: the thread's transaction is the owner of the levels.
 #[derive(Debug, Clone, Copy)]
@@ -88,8 +88,10 @@ fn begin_own<B: Backend>(conn: &mut Conn<B>) -> QueryResult<()> {
     let Some(home) = &conn.home else {
         return Err(DieselError::NotInTransaction);
     };
-    // No tripwire: Diesel's migrations run DDL in such a transaction, on MySQL too.
-    let ticket = begin(home.databases.clone(), [home.index], SITE, Kind::Handle, &Start::default(), Terms::default())?;
+    // No tripwire: Diesel's migrations run DDL in such a transaction, on MySQL too. Inside another transaction of this
+    // thread it may wait for a lock of that one.
+    let start = Start { lock_limit: top(|_| ()).is_some(), ..Start::default() };
+    let ticket = begin(home.databases.clone(), [home.index], SITE, Kind::Handle, &start, Terms::default())?;
     let slot = top(|transaction| transaction.branch(home.index).map(|branch| Arc::clone(&branch.slot)));
     let slot = slot.flatten().and_then(|slot| slot.into_any().downcast::<Slot<B>>().ok());
     let slot = slot.expect("the transaction begun above has this branch, and the pool this backend");
@@ -106,7 +108,13 @@ fn end<B: Backend>(conn: &mut Conn<B>, verdict: Verdict) -> QueryResult<()> {
     let Some(ticket) = conn.opened.pop() else {
         return Err(DieselError::NotInTransaction);
     };
-    let result = leave(ticket, verdict);
+    let result = match &conn.place {
+        Place::Scope(slot) if !ticket.is_in_reach() => {
+            abandon(ticket, &**slot, slot.gate(), conn.test);
+            Err(Error::no_scope("ending a transaction on another thread than it was begun on"))
+        }
+        _ => leave(ticket, verdict),
+    };
     if conn.opened.is_empty()
         && let Some(home) = &conn.home
     {

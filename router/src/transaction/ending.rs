@@ -28,11 +28,20 @@ pub(crate) enum Verdict {
 /// undone dooms the level below, or is discarded with its connection.
 #[expect(clippy::needless_pass_by_value, reason = "a level is ended once")]
 pub(crate) fn leave(ticket: Ticket, verdict: Verdict) -> Result<()> {
-    let Ticket { serial, frame } = ticket;
+    let Ticket { serial, frame, .. } = ticket;
     if let Some(transaction) = take_plain(serial, frame) {
         return end_transaction(transaction, verdict);
     }
-    take_leaked(serial).iter().rev().filter_map(Entry::transaction).for_each(discard);
+    let leaked = take_leaked(serial);
+    leaked.iter().rev().filter_map(Entry::transaction).for_each(discard);
+    if leaked.iter().any(|entry| entry.transaction().is_some()) {
+        // Functions called meanwhile have joined it, and have reported success.
+        stack::with(|stack| {
+            if let Some(transaction) = find(stack, serial) {
+                transaction.gate.doom(ticket.level.max(1), Failure::new(FailureClass::Other, NEVER_ENDED));
+            }
+        });
+    }
     let Some(number) = frame else { return take_entry(serial).map(drop).ok_or_else(gone) };
     let found = stack::with(|stack| {
         let transaction = find(stack, serial)?;
@@ -62,17 +71,32 @@ fn take_plain(serial: u64, frame: Option<u64>) -> Option<Box<Transaction>> {
     })
 }
 
+/// What dooms a scope whose handle has begun a transaction in it and left it open.
+const NEVER_ENDED: &str = "a transaction that a handle began was never ended";
+
 /// Ends levels that their handle no longer can, because it is dropped: undone, also from another thread.
-pub(crate) fn abandon(ticket: Ticket, branch: &dyn AnySlot, gate: &Gate) {
-    if stack::with(|stack| find(stack, ticket.serial).is_some()) {
+///
+/// `wanted` says that they were begun to be rolled back.
+pub(crate) fn abandon(ticket: Ticket, branch: &dyn AnySlot, gate: &Gate, wanted: bool) {
+    let level = ticket.level;
+    if ticket.is_in_reach() {
         // `leave` tells of its own failures.
         let _ = leave(ticket, Verdict::Undo);
-        let depth = gate.depth();
-        if depth > 0 {
+        let never_ended = || Failure::new(FailureClass::Other, NEVER_ENDED);
+        if level > 1 {
             // Its rows are gone, and nobody has asked for that: the scope around it must not report success.
-            let text = "a transaction that a handle began was never ended";
-            gate.doom(depth, Failure::new(FailureClass::Other, text));
+            gate.doom(level - 1, never_ended());
+        } else if !wanted {
+            // Likewise the scope that the handle's own transaction was begun in: functions called in it have joined
+            // what is now rolled back.
+            stack::top(|around| around.gate.doom(around.gate.depth(), never_ended()));
         }
+        return;
+    }
+    let text = "a handle with an open transaction has ended on another thread";
+    gate.doom(level.saturating_sub(1).max(1), Failure::new(FailureClass::Other, text));
+    if level > 1 {
+        // The scope around it still runs on its own thread, and ends the level with its own.
         return;
     }
     stack::abandon(gate);
@@ -182,7 +206,7 @@ fn doom_leaked_levels(transaction: &Transaction, place: usize) {
     let level = transaction.frames[place].level;
     let leaked = transaction.frames.iter().skip(place + 1).find(|frame| frame.kind == Kind::Handle);
     if let Some(Frame { site, .. }) = leaked {
-        let text = format!("a transaction that a handle began in {site} was never ended");
+        let text = format!("{NEVER_ENDED}, in {site}");
         transaction.gate.doom(level, Failure::new(FailureClass::Other, text));
     }
 }

@@ -158,6 +158,16 @@ pub(crate) struct Ticket {
     pub(super) serial: u64,
     /// The frame; `None` for an entry that only hides.
     pub(super) frame: Option<u64>,
+    /// The level of the frame.
+    pub(super) level: u32,
+}
+
+impl Ticket {
+    /// Whether what it ends can be reached: not from another thread, nor when the thread is about to end.
+    pub(crate) fn is_in_reach(&self) -> bool {
+        let found = |thread: &Thread| thread.stack.borrow().iter().any(|entry| entry.serial() == self.serial);
+        THREAD.try_with(found).unwrap_or(false)
+    }
 }
 
 impl Transaction {
@@ -225,7 +235,7 @@ impl Transaction {
     fn push(&mut self, number: u64, site: Site, level: u32, kind: Kind) -> Ticket {
         self.frames.push(Frame { number, site, level, kind, undone: false });
         self.gate.set_depth(level, site);
-        Ticket { serial: self.serial, frame: Some(number) }
+        Ticket { serial: self.serial, frame: Some(number), level }
     }
 }
 
@@ -286,10 +296,11 @@ pub(crate) fn begin(
 
 /// Keeps an ended transaction for its allocations.
 pub(super) fn retire(mut transaction: Box<Transaction>) {
-    transaction.spare_slot = transaction.branches.pop().map(|branch| branch.slot).and_then(|mut slot| {
-        Arc::get_mut(&mut slot)?.detach();
-        Some(slot)
-    });
+    transaction.spare_slot = transaction
+        .branches
+        .pop()
+        .map(|branch| branch.slot)
+        .and_then(|mut slot| Arc::get_mut(&mut slot)?.detach().then_some(slot));
     transaction.branches.clear();
     transaction.frames.clear();
     transaction.hooks.clear();
@@ -303,7 +314,7 @@ pub(crate) fn hide() -> Result<Ticket> {
     THREAD.with(|thread| {
         let serial = thread.next_serial();
         thread.push(Entry::Hidden { serial })?;
-        Ok(Ticket { serial, frame: None })
+        Ok(Ticket { serial, frame: None, level: 0 })
     })
 }
 
@@ -343,17 +354,22 @@ static ABANDONED: AtomicBool = AtomicBool::new(false);
 
 /// A handle has ended a transaction of another thread, whose stack can't be reached from here.
 pub(super) fn abandon(gate: &Gate) {
-    gate.close();
+    gate.abandon();
     ABANDONED.store(true, Ordering::Release);
 }
 
-/// Takes away transactions whose owner, a handle, has ended them from another thread.
+/// Takes away transactions whose owner, a handle, has ended on another thread.
+///
+/// Not while a scope is open in one: what runs in that scope would then commit by itself.
 fn prune() {
     if !ABANDONED.load(Ordering::Acquire) {
         return;
     }
     let dead = with(|stack| {
-        let is_live = |entry: &Entry| entry.transaction().is_none_or(|transaction| transaction.gate.depth() > 0);
+        let is_live = |entry: &Entry| {
+            let transaction = entry.transaction();
+            transaction.is_none_or(|open| !open.gate.is_abandoned() || open.frames.len() > 1)
+        };
         let live = stack.iter().rposition(is_live).map_or(0, |at| at + 1);
         if live == stack.len() { Vec::new() } else { stack.split_off(live) }
     });

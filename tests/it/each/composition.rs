@@ -328,3 +328,20 @@ fn the_transaction_has_one_id_from_its_first_level_to_its_last() {
     });
     run.unwrap();
 }
+
+#[test]
+fn a_scope_object_leads_to_its_own_transaction_from_inside_an_independent_one() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let run = atomic_many::<(Item,)>().run(|outer| {
+        let apart = atomic::<Item>().propagation(Propagation::RequiresNew).run(|_: &mut H| {
+            let insert = diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(10)));
+            insert.execute(&mut outer.conn::<Item, H>()?)?;
+            Ok::<_, Mishap>(())
+        });
+        apart?;
+        Err::<(), _>(Mishap::OnPurpose)
+    });
+    assert!(matches!(run, Err(Mishap::OnPurpose)), "{run:?}");
+    assert_eq!(fixture.rows("default"), []);
+}
