@@ -1,5 +1,7 @@
 //! The only way to a real connection inside a transaction.
 
+mod branch;
+
 use std::any::Any;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -8,10 +10,10 @@ use diesel::connection::CacheSize;
 use diesel::result::{Error as DieselError, QueryResult};
 
 use super::backend::{Dialect, Names};
-use super::control::{Control, Gid, Start};
+use super::control::{Gid, Start};
 use super::gate::Gate;
 use super::instrument::SharedInstrumentation;
-use super::levels::{Ending, Levels};
+use super::levels::Levels;
 use super::link::Link;
 use super::pool::{Lease, Pool};
 use crate::alias::Alias;
@@ -289,216 +291,5 @@ impl<B: Dialect> Slot<B> {
                 Err(Error::Busy { database: self.alias().clone(), reason })
             }
         }
-    }
-
-    /// Ends a level on the server.
-    fn end_level(&self, depth: u32, ending: impl FnOnce(&mut Levels) -> Ending) -> Result<()> {
-        if self.open.load(Ordering::Relaxed) <= depth {
-            return Ok(());
-        }
-        let mut state = self.lock().inspect_err(|error| {
-            // A cursor has outlived its level. The level can't be ended, so the transaction must not be committed.
-            self.gate.doom(1, Failure::new(FailureClass::Other, error.to_string()));
-        })?;
-        let State { phase: Phase::Open(lease), levels, .. } = &mut *state else {
-            return Ok(());
-        };
-        let ending = ending(levels);
-        self.open.store(depth, Ordering::Relaxed);
-        let result = match ending {
-            Ending::Local => return Ok(()),
-            Ending::Release(_) if B::DEFERS_RELEASE => return Ok(()),
-            Ending::Release(level) => lease.control([Control::Release(level)]),
-            Ending::RollbackTo(level) if B::DEFERS_RELEASE => lease.control([Control::RollbackTo(level)]),
-            Ending::RollbackTo(level) => lease.control([Control::RollbackTo(level), Control::Release(level)]),
-        };
-        match result {
-            Ok(()) if B::DEFERS_RELEASE => Ok(()),
-            Ok(()) => {
-                levels.released();
-                Ok(())
-            }
-            Err(error) => Err(self.level_lost(lease, depth, error)),
-        }
-    }
-
-    /// A level could not be ended, so the one below it holds what nobody can take out again.
-    fn level_lost(&self, link: &mut Link<B>, depth: u32, error: DieselError) -> Error {
-        let alive = link.alive();
-        let level = if alive { depth } else { 1 };
-        let failure = Failure::of(&error).unwrap_or_else(|| Failure::new(FailureClass::Other, error.to_string()));
-        let implicit = B::is_implicit_commit(failure.message()) && self.gate.failure().is_none();
-        self.gate.pass_outward(if implicit { 1 } else { level }, || failure);
-        if implicit {
-            self.gate.ended(self.alias());
-            return Error::ImplicitCommit { database: self.alias().clone() };
-        }
-        error.into()
-    }
-
-    /// COMMIT failed: finds out what that means.
-    fn commit_failed(&self, mut lease: Lease<B>, error: DieselError) -> Outcome {
-        let message = error.to_string();
-        if !lease.alive() || B::commit_may_have_happened(&message) {
-            lease.break_off();
-            return Outcome::Unknown;
-        }
-        // Still open: SQLite keeps a transaction whose COMMIT found the file locked.
-        if lease.in_transaction() && lease.control([Control::Rollback(&PLAIN)]).is_err() {
-            lease.break_off();
-        }
-        drop(lease);
-        if B::is_implicit_commit(&message) {
-            return Outcome::RolledBack(Error::ImplicitCommit { database: self.alias().clone() });
-        }
-        Outcome::RolledBack(error.into())
-    }
-
-    fn roll_back_open(&self, mut lease: Lease<B>, begun: bool) -> Result<()> {
-        if !begun && !lease.in_transaction() {
-            drop(lease);
-            return Ok(());
-        }
-        let result = lease.control([Control::Rollback(&self.start)]);
-        let Err(error) = result else {
-            drop(lease);
-            return Ok(());
-        };
-        let message = error.to_string();
-        // Without the tripwire this one succeeds, and leaves the connection fit for the pool. SQLite may have rolled back
-        // by itself, and Diesel has found that out by now; a database in memory would be lost with its connection.
-        let is_over =
-            |lease: &mut Lease<B>| !lease.in_transaction() || lease.control([Control::Rollback(&PLAIN)]).is_ok();
-        if !lease.alive() || self.start.xa.is_some() || !is_over(&mut lease) {
-            lease.break_off();
-        }
-        drop(lease);
-        // A deadlock takes the savepoint away as well; then the transaction was undone, which is what was wanted.
-        if B::is_implicit_commit(&message) && !self.gate.failure().is_some_and(|first| first.class().is_retryable()) {
-            return Err(Error::ImplicitCommit { database: self.alias().clone() });
-        }
-        Err(error.into())
-    }
-}
-
-/// Ends a transaction without a tripwire.
-const PLAIN: Start = Start { xa: None, tripwire: false, lock_limit: false };
-
-impl<B: Dialect> AnySlot for Slot<B> {
-    fn alias(&self) -> &Alias {
-        &self.pool().settings().alias
-    }
-
-    fn names(&self) -> Names {
-        B::NAMES
-    }
-
-    fn begun(&self) -> bool {
-        self.open.load(Ordering::Relaxed) > 0
-    }
-
-    fn release(&self, depth: u32) -> Result<()> {
-        self.end_level(depth, |levels| levels.release(depth))
-    }
-
-    fn roll_back_to(&self, depth: u32) -> Result<()> {
-        self.end_level(depth, |levels| levels.roll_back(depth))
-    }
-
-    fn commit(&self) -> Outcome {
-        let mut state = match self.lock() {
-            Ok(state) => state,
-            // The connection is discarded with the cursor that holds it, which rolls back.
-            Err(error) => return Outcome::RolledBack(error),
-        };
-        let mut lease = match std::mem::replace(&mut state.phase, Phase::Closed) {
-            Phase::Open(lease) => lease,
-            Phase::Lazy | Phase::Finished => return Outcome::Committed,
-            // Ended already, and not by a commit of this transaction.
-            Phase::Closed => return Outcome::RolledBack(Error::Closed { database: self.alias().clone() }),
-        };
-        if let Some(error) = self.gate.doomed() {
-            // Found out only by taking the lock: a statement panicked.
-            let _ = self.roll_back_open(lease, true);
-            return Outcome::RolledBack(error);
-        }
-        if !lease.in_transaction() {
-            self.gate.ended(self.alias());
-            let _ = self.roll_back_open(lease, true);
-            return Outcome::RolledBack(self.gate.doomed().expect("doomed above"));
-        }
-        if lease.aborted() {
-            let text = "the database had aborted the transaction before COMMIT";
-            self.gate.doom(1, Failure::new(FailureClass::Other, text));
-            let _ = self.roll_back_open(lease, true);
-            return Outcome::RolledBack(self.gate.doomed().expect("doomed above"));
-        }
-        match lease.control([Control::Commit(&self.start)]) {
-            Ok(()) => {
-                drop(lease);
-                Outcome::Committed
-            }
-            Err(error) => self.commit_failed(lease, error),
-        }
-    }
-
-    fn roll_back(&self) -> Result<()> {
-        let mut state = self.lock()?;
-        let begun = state.levels.begun();
-        match std::mem::replace(&mut state.phase, Phase::Closed) {
-            Phase::Open(lease) => self.roll_back_open(lease, begun),
-            Phase::Lazy | Phase::Finished | Phase::Closed => Ok(()),
-        }
-    }
-
-    fn reopen(&self) {
-        self.open.store(0, Ordering::Relaxed);
-        // A slot that a cursor still holds is not ended, and stays as it is.
-        if let Ok(mut state) = self.lock()
-            && matches!(state.phase, Phase::Closed | Phase::Finished)
-        {
-            state.phase = Phase::Lazy;
-            state.levels = Levels::default();
-        }
-    }
-
-    fn prepare(&self, gid: &Gid) -> Result<()> {
-        let mut state = self.ready()?;
-        let link = state.link();
-        if link.aborted() {
-            let text = "the database had aborted the transaction before PREPARE";
-            self.gate.doom(1, Failure::new(FailureClass::Other, text));
-            return Err(self.gate.doomed().expect("doomed above"));
-        }
-        // Dropped before the second phase, the connection must not be handed out.
-        link.hold_for_branch(true);
-        let result = link.control([Control::Prepare(gid)]);
-        state.levels = Levels::default();
-        result.map_err(Error::from)
-    }
-
-    fn finish_prepared(&self, gid: &Gid, commit: bool) -> Result<()> {
-        let mut state = self.lock()?;
-        let Phase::Open(mut lease) = std::mem::replace(&mut state.phase, Phase::Closed) else {
-            return Err(Error::Closed { database: self.alias().clone() });
-        };
-        let control = if commit { Control::CommitPrepared(gid) } else { Control::RollbackPrepared(gid) };
-        lease.control([control])?;
-        lease.hold_for_branch(false);
-        drop(lease);
-        state.phase = Phase::Finished;
-        Ok(())
-    }
-
-    fn detach(&mut self) -> bool {
-        let free = self.state.try_lock().is_ok_and(|state| !matches!(state.phase, Phase::Open(_)));
-        if free {
-            self.pool = None;
-        }
-        free
-    }
-
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-        self
     }
 }
