@@ -214,3 +214,21 @@ fn levels_after_a_ddl_are_never_ok() {
         assert_eq!(in_use(&databases, "default"), 0);
     }
 }
+
+#[test]
+fn a_procedure_that_leaves_a_transaction_open_does_not_reach_the_next_user() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.builder(1).build().unwrap().enter();
+    fixture.observer("default").batch_execute("CREATE PROCEDURE p() START TRANSACTION").unwrap();
+    let mut conn = connection::<Item, MysqlConn>().unwrap();
+    for id in [1, 2] {
+        if id == 1 {
+            conn.batch_execute("CALL p()").unwrap();
+        } else {
+            diesel::sql_query("CALL p()").execute(&mut conn).unwrap();
+        }
+        let insert = diesel::insert_into(items::table).values((items::id.eq(id), items::value.eq(0)));
+        insert.execute(&mut conn).unwrap();
+    }
+    assert_eq!(fixture.rows("default"), [(1, 0), (2, 0)]);
+}

@@ -362,3 +362,25 @@ fn a_cursor_whose_unread_rows_fail_is_never_followed_by_a_false_ok() {
     assert_eq!(fixture.rows("default"), [(0, 0), (1, 1)]);
     assert_eq!(in_use(&databases, "default"), 0);
 }
+
+#[test]
+fn a_transaction_does_not_wait_for_ever_for_a_lock_of_one_that_was_begun_above_it() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    put(1, 10).unwrap();
+    let bump = || diesel::update(items::table.find(1)).set(items::value.eq(items::value + 1));
+    let run = atomic::<Item>().run(|outer: &mut PgConn| {
+        outer.batch_execute("SELECT 1")?;
+        let apart = atomic::<Item>().propagation(multidb::Propagation::RequiresNew);
+        apart.run(|inner: &mut PgConn| {
+            bump().execute(inner)?;
+            let waited = bump().execute(outer).map_err(Error::from);
+            assert!(matches!(&waited, Err(error) if error.to_string().contains("lock timeout")), "{waited:?}");
+            Ok::<_, Mishap>(())
+        })
+    });
+    assert!(run.is_err(), "the outer transaction is doomed");
+    assert_eq!(fixture.rows("default"), [(1, 11)]);
+    assert_eq!(in_use(&databases, "default"), 0);
+}

@@ -47,6 +47,9 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// How errors name it.
     const NAMES: Names;
 
+    /// The same for the open transaction alone.
+    const LOCAL_LOCK_LIMIT: Option<&str> = None;
+
     /// What its texts may look like.
     const SYNTAX: Syntax;
 

@@ -18,6 +18,8 @@ pub struct Gate {
     streams: AtomicU32,
     doomed: AtomicBool,
     abandoned: AtomicBool,
+    /// Another transaction is open above this one on its thread.
+    covered: AtomicBool,
     /// Whether the scope is manual, so that its pending writes are counted.
     manual: AtomicBool,
     /// Statements since the last commit that were not proven reads.
@@ -59,6 +61,7 @@ impl Gate {
             streams: AtomicU32::new(0),
             doomed: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
+            covered: AtomicBool::new(false),
             manual: AtomicBool::new(manual),
             writes: AtomicU32::new(0),
             detail: Mutex::new(Detail { site, doom: None, ended: None }),
@@ -68,6 +71,7 @@ impl Gate {
     /// Makes the gate of an ended transaction, which no handle holds any more, fit for another one.
     pub fn reset(&self, manual: bool) {
         self.abandoned.store(false, Relaxed);
+        self.covered.store(false, Relaxed);
         self.streams.store(0, Relaxed);
         self.writes.store(0, Relaxed);
         self.manual.store(manual, Relaxed);
@@ -102,6 +106,16 @@ impl Gate {
     /// Whether nobody can end the transaction any more.
     pub fn is_abandoned(&self) -> bool {
         self.abandoned.load(Relaxed)
+    }
+
+    /// Whether another transaction is open above this one on its thread, which may hold a lock that this one waits for.
+    pub fn cover(&self, covered: bool) {
+        self.covered.store(covered, Relaxed);
+    }
+
+    /// Whether another transaction is open above this one.
+    pub fn is_covered(&self) -> bool {
+        self.covered.load(Relaxed)
     }
 
     /// The innermost scope.

@@ -61,6 +61,12 @@ pub fn changes_session(sql: &str, syntax: Syntax) -> bool {
     statements.any(|words| matches!(words.first().map_or("", String::as_str), "DEALLOCATE" | "DISCARD" | "USE"))
 }
 
+/// Whether `sql` calls a procedure, which on MySQL and MariaDB may begin a transaction and leave it open.
+pub fn calls_procedure(sql: &str, syntax: Syntax) -> bool {
+    let mut statements = Scanner { rest: sql, syntax };
+    syntax == Syntax::Mysql && statements.any(|words| words.first().is_some_and(|word| word == "CALL"))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Control {
     Begin,

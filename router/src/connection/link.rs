@@ -148,6 +148,9 @@ impl<B: Dialect> Link<B> {
             self.repeated = None;
             self.broken = true;
         }
+        if !self.in_transaction() && guard::calls_procedure(sql, B::SYNTAX) {
+            self.broken = true;
+        }
         let Some(effect) = guard::effect(sql, B::SYNTAX) else { return send(&mut self.raw) };
         let database = self.database.clone();
         match effect {

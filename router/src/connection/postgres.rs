@@ -28,6 +28,8 @@ impl Dialect for Postgres {
 
     const NATIVE: Pg = Pg;
     const NAMES: Names = Names { backend: "PostgreSQL", handle: "PgConn" };
+    const LOCAL_LOCK_LIMIT: Option<&str> =
+        Some("SELECT set_config('lock_timeout', '5s', true) WHERE current_setting('lock_timeout') = '0'");
     const SYNTAX: Syntax = Syntax::Postgres;
     const DEFERS_RELEASE: bool = true;
     const LOCK_LIMIT: Option<[&str; 2]> = Some([

@@ -287,6 +287,9 @@ pub(crate) fn begin(
                 transaction.branches.push(Branch { database, slot });
             }
         }
+        for below in thread.stack.borrow().iter().filter_map(Entry::transaction) {
+            below.gate.cover(true);
+        }
         transaction.databases = Some(databases);
         let ticket = transaction.push(thread.next_serial(), site, 1, kind);
         thread.push(Entry::Open(transaction))?;
@@ -306,7 +309,12 @@ pub(super) fn retire(mut transaction: Box<Transaction>) {
     transaction.hooks.clear();
     transaction.databases = None;
     transaction.id = OnceCell::new();
-    THREAD.with(|thread| thread.spare.set(Some(transaction)));
+    THREAD.with(|thread| {
+        if let Some(innermost) = thread.stack.borrow().last().and_then(Entry::transaction) {
+            innermost.gate.cover(false);
+        }
+        thread.spare.set(Some(transaction));
+    });
 }
 
 /// Hides the open transactions, so that what follows runs as if there were none.

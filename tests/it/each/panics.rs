@@ -37,7 +37,10 @@ fn an_instrumentation_that_panics_leaves_the_pool_clean() {
     let databases = fixture.builder(1).build().unwrap();
     let _entered = databases.enter();
     put(100, 0).unwrap();
-    let begin = if KIND == Kind::Mysql { "START" } else { "BEGIN" };
+    let begin = match KIND {
+        Kind::Mysql => "START",
+        Kind::Sqlite | Kind::Postgres => "BEGIN",
+    };
     let mut next = 101;
     for text in [begin, "SAVEPOINT multidb_2", "INSERT", "ROLLBACK TO", "COMMIT"] {
         for after in [false, true] {

@@ -6,7 +6,7 @@ use std::any::Any;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
-use diesel::connection::CacheSize;
+use diesel::connection::{CacheSize, SimpleConnection};
 use diesel::result::{Error as DieselError, QueryResult};
 
 use super::backend::{Dialect, Names};
@@ -147,15 +147,30 @@ impl<B: Dialect> Slot<B> {
         let depth = self.gate.admit(self.alias())?;
         let mut state = self.lock()?;
         match &state.phase {
-            Phase::Open(_) if state.levels.ready(depth) => return Ok(state),
+            Phase::Open(_) if state.levels.ready(depth) && !self.gate.is_covered() => return Ok(state),
             Phase::Finished | Phase::Closed => return Err(Error::Closed { database: self.alias().clone() }),
             Phase::Open(_) | Phase::Lazy => {}
         }
         if depth == 0 {
             return Err(Error::Closed { database: self.alias().clone() });
         }
-        self.materialise(&mut state, depth)?;
+        if !state.levels.ready(depth) {
+            self.materialise(&mut state, depth)?;
+        }
+        if self.gate.is_covered() {
+            self.limit_locks(&mut state)?;
+        }
         Ok(state)
+    }
+
+    /// Limits lock waits of a transaction that has another one above it on its thread: one may wait for the other, and no
+    /// server sees that. Sent with each statement meanwhile, since a level that is undone undoes it.
+    fn limit_locks(&self, state: &mut State<B>) -> Result<()> {
+        let Some(limit) = B::LOCAL_LOCK_LIMIT else { return Ok(()) };
+        let link = state.link();
+        let result = link.raw().batch_execute(limit);
+        self.settle(link, result.as_ref().err())?;
+        Ok(result?)
     }
 
     /// Records what a statement did to the transaction.

@@ -1,10 +1,12 @@
 //! Transactions with two branches: their levels fail together.
 
+use diesel::connection::{Instrumentation, InstrumentationEvent};
+
 use super::*;
 
 /// The claims on one backend.
 macro_rules! backend {
-    ($name:ident, $feature:literal, $raw:ident, $handle:ident, $fresh:expr) => {
+    ($name:ident, $feature:literal, $raw:ident, $handle:ident, $mode:ty, $fresh:expr) => {
         #[cfg(feature = $feature)]
         mod $name {
             use super::*;
@@ -99,6 +101,49 @@ macro_rules! backend {
             }
 
             #[test]
+            fn while_rows_of_one_branch_are_read_the_other_one_is_busy_too() {
+                let Some(pair) = pair() else { return };
+                let outer = both(&pair.databases, &Start::default());
+                put(0, 1).expect("in a");
+                put(1, 2).expect("in b");
+                let mut conn = handle::<H>(0);
+                let query = items::table.select(items::id);
+                let mut reading = query.load_iter::<i64, $mode>(&mut conn).expect("rows");
+                assert_eq!(reading.next().expect("a row").expect("read"), 1);
+                assert!(matches!(put(1, 3), Err(Error::Busy { .. })));
+                drop(reading);
+                put(1, 4).expect("in b");
+                leave(outer, Verdict::Keep).expect("committed");
+                assert_eq!((pair.rows(0), pair.rows(1)), (vec![1], vec![2, 4]));
+            }
+
+            #[test]
+            fn while_one_branch_commits_nothing_joins_the_other_one() {
+                /// Writes into the other branch when it sees a COMMIT.
+                struct Late(H);
+
+                impl Instrumentation for Late {
+                    fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
+                        if let InstrumentationEvent::StartQuery { query, .. } = event
+                            && query.to_string().contains("COMMIT")
+                        {
+                            let late = diesel::insert_into(items::table).values(items::id.eq(9)).execute(&mut self.0);
+                            assert!(matches!(late.map_err(Error::from), Err(Error::Closed { .. })));
+                        }
+                    }
+                }
+
+                let Some(pair) = pair() else { return };
+                let outer = both(&pair.databases, &Start::default());
+                put(0, 1).expect("in a");
+                let mut conn = handle::<H>(1);
+                conn.set_instrumentation(Late(handle::<H>(0)));
+                put(1, 2).expect("in b");
+                leave(outer, Verdict::Keep).expect("committed");
+                assert_eq!((pair.rows(0), pair.rows(1)), (vec![1], vec![2]));
+            }
+
+            #[test]
             fn a_transaction_that_fails_is_undone_on_both_branches() {
                 let Some(pair) = pair() else { return };
                 let outer = both(&pair.databases, &Start::default());
@@ -112,17 +157,17 @@ macro_rules! backend {
     };
 }
 
-backend!(sqlite, "sqlite", SqliteConnection, SqliteConn, |folder, name| {
+backend!(sqlite, "sqlite", SqliteConnection, SqliteConn, diesel::connection::DefaultLoadingMode, |folder, name| {
     let path = folder.join(format!("{name}.db"));
     Some((None, path.to_str().expect("a plain path").to_owned()))
 });
-backend!(postgres, "postgres", PgConnection, PgConn, |_, _| {
+backend!(postgres, "postgres", PgConnection, PgConn, diesel::pg::PgRowByRowLoadingMode, |_, _| {
     let server = servers::postgres_url()?;
     let name = fresh_name();
     let create = format!("CREATE SCHEMA {name}");
     Some((Some((server.to_owned(), create)), format!("{server}?options=-csearch_path%3D{name}")))
 });
-backend!(mysql, "mysql", MysqlConnection, MysqlConn, |_, _| {
+backend!(mysql, "mysql", MysqlConnection, MysqlConn, diesel::connection::DefaultLoadingMode, |_, _| {
     let server = servers::mysql_url()?;
     let name = fresh_name();
     let (address, _) = server.rsplit_once('/')?;
