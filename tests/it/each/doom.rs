@@ -195,6 +195,8 @@ fn a_panic_inside_a_statement_dooms_the_transaction_although_it_was_caught() {
             conn.with_raw(|_: &mut Raw| -> Result<(), Error> { panic!("on purpose") })
         }));
         assert!(caught.is_err());
+        let next = items::table.count().get_result::<i64>(conn).map_err(Error::from);
+        assert!(matches!(next, Err(Error::Doomed { .. })), "{next:?}");
         Ok::<_, Error>(())
     });
     assert!(matches!(run, Err(Error::Doomed { .. })), "{run:?}");

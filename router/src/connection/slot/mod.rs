@@ -145,7 +145,12 @@ impl<B: Dialect> Slot<B> {
     /// The lock of a slot whose connection is open at the transaction's depth.
     pub fn ready(&self) -> Result<MutexGuard<'_, State<B>>> {
         let depth = self.gate.admit(self.alias())?;
+        let poisoned = self.state.is_poisoned();
         let mut state = self.lock()?;
+        if poisoned {
+            // Taking the lock has doomed the transaction only now.
+            self.gate.admit(self.alias())?;
+        }
         match &state.phase {
             Phase::Open(_) if state.levels.ready(depth) && !self.gate.is_covered() => return Ok(state),
             Phase::Finished | Phase::Closed => return Err(Error::Closed { database: self.alias().clone() }),
