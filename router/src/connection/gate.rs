@@ -108,7 +108,7 @@ impl Gate {
         self.abandoned.load(Relaxed)
     }
 
-    /// Whether another transaction is open above this one on its thread, which may hold a lock that this one waits for.
+    /// Says whether another transaction is open above this one on its thread: it may hold a lock that this one waits for.
     pub fn cover(&self, covered: bool) {
         self.covered.store(covered, Relaxed);
     }
@@ -195,14 +195,9 @@ impl Gate {
     pub fn lift(&self, depth: u32) {
         let mut detail = self.detail();
         if detail.doom.as_ref().is_some_and(|doom| doom.level > depth) {
-            detail.doom = None;
+            (detail.doom, detail.ended) = (None, None);
             self.doomed.store(false, Relaxed);
         }
-    }
-
-    /// A doom of the levels above `depth` becomes one of `depth`, since they could not be undone.
-    pub fn pass_outward(&self, depth: u32, failure: impl FnOnce() -> Failure) {
-        self.doom(depth, failure());
     }
 
     /// The error of a doomed transaction, if it is one.

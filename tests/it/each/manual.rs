@@ -242,3 +242,32 @@ fn a_release_of_a_doomed_savepoint_is_an_error_and_undoes_it() {
     run.unwrap();
     assert_eq!(fixture.rows("default"), [(1, 10), (2, 20), (4, 40)]);
 }
+
+#[test]
+fn what_ended_one_transaction_is_not_told_of_the_next() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    put(1, 10).unwrap();
+    let duplicate = |conn: &mut H| {
+        let duplicate = diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(9))).execute(conn);
+        assert!(duplicate.is_err());
+    };
+    let run = atomic::<Item>().manual().run(|conn: &mut H| {
+        put(2, 20)?;
+        let _ = conn.with_raw(|raw: &mut Raw| raw.batch_execute("ROLLBACK").map_err(Error::from));
+        assert!(matches!(commit(), Err(Error::ImplicitCommit { .. })));
+        rollback()?;
+        duplicate(conn);
+        let doomed = commit();
+        assert!(matches!(doomed, Err(Error::Doomed { .. })), "{doomed:?}");
+        rollback()
+    });
+    run.unwrap();
+    // Nor of one that has the same thread's place.
+    let next = atomic::<Item>().run(|conn: &mut H| {
+        duplicate(conn);
+        Ok::<_, Error>(())
+    });
+    assert!(matches!(next, Err(Error::Doomed { .. })), "{next:?}");
+    assert_eq!(fixture.rows("default"), [(1, 10)]);
+}

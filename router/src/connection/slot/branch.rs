@@ -57,7 +57,8 @@ impl<B: Dialect> Slot<B> {
         let level = if alive { depth } else { 1 };
         let failure = Failure::of(&error).unwrap_or_else(|| Failure::new(FailureClass::Other, error.to_string()));
         let implicit = B::is_implicit_commit(failure.message()) && self.gate.failure().is_none();
-        self.gate.pass_outward(if implicit { 1 } else { level }, || failure);
+        // The level below holds what could not be undone, so the doom becomes its own.
+        self.gate.doom(if implicit { 1 } else { level }, failure);
         if implicit {
             self.gate.ended(self.alias());
             return Error::ImplicitCommit { database: self.alias().clone() };
