@@ -3,6 +3,7 @@
 //! Only [`slot::Slot`] and [`pool::Pool`] touch a real connection. Nothing here knows of scopes or of routes.
 
 pub mod backend;
+pub mod characteristics;
 pub mod control;
 pub mod gate;
 pub mod guard;
@@ -12,6 +13,7 @@ pub mod levels;
 pub mod link;
 #[cfg(feature = "mysql")]
 pub mod mysql;
+pub mod own;
 pub mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;

@@ -69,6 +69,17 @@ impl<B: Dialect> Pool<B> {
         B::connect(&self.settings).map(drop).map_err(|error| self.unreachable(&error.to_string()))
     }
 
+    /// Makes the library's own tables, on a connection beside the pool.
+    pub fn install(&self) -> Result<Vec<String>> {
+        let mut raw = B::connect(&self.settings).map_err(|error| self.unreachable(&error.to_string()))?;
+        B::install(&mut raw).map_err(|error| Error::Config {
+            alias: Some(self.settings.alias.clone()),
+            key: None,
+            problem: format!("the tables of the library could not be made: {error}"),
+            remedy: "give the role the right to create tables, or run the migrations with another one".into(),
+        })
+    }
+
     /// How many connections are open, and how many of them idle.
     pub fn state(&self) -> (u32, u32) {
         let state = self.r2d2.state();

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::hooks::{self, Hook, When};
 use super::stack::{self, Branch, Entry, Frame, Kind, Ticket, Transaction};
 use crate::alias::Alias;
+use crate::connection::characteristics::Limits;
 use crate::connection::gate::Gate;
 use crate::connection::slot::{AnySlot, Outcome};
 use crate::error::{Error, Result};
-use crate::failure::{Failure, FailureClass};
+use crate::failure::{Failure, FailureClass, classify};
 use crate::site::Site;
 use crate::telemetry::TARGET;
 use crate::transaction_id::TransactionId;
@@ -137,28 +138,32 @@ struct Leaving {
     branches: Vec<Branch>,
     frame: Frame,
     outer: Site,
+    /// The limits that hold again, if the level had some of its own.
+    widen: Option<Limits>,
 }
 
 fn end_level(serial: u64, place: usize, verdict: Verdict) -> Result<()> {
     let leaving = stack::with(|stack| {
         let transaction = find(stack, serial)?;
         let frame = *transaction.frames.get(place)?;
-        transaction.frames.truncate(place);
+        // Asked while the level's own time limit still counts.
+        let doomed = transaction.gate.doomed();
+        let widen = transaction.truncate(place);
         let outer = transaction.frames.last()?.site;
         let (gate, branches) = (Arc::clone(&transaction.gate), std::mem::take(&mut transaction.branches));
-        Some(Leaving { gate, branches, frame, outer })
+        Some((Leaving { gate, branches, frame, outer, widen }, doomed))
     });
-    let Leaving { gate, branches, frame, outer } = leaving.ok_or_else(gone)?;
+    let (Leaving { gate, branches, frame, outer, widen }, doomed) = leaving.ok_or_else(gone)?;
     let depth = frame.level - 1;
     gate.set_depth(depth, outer);
-    let result = match (verdict, frame.undone, gate.doomed()) {
-        (Verdict::Keep, false, None) => release(&branches, depth),
+    let result = match (verdict, frame.undone, doomed) {
+        (Verdict::Keep, false, None) => release(&branches, depth, widen),
         (Verdict::Keep, false, Some(error)) => Err(error),
         (Verdict::Keep, true, _) | (Verdict::Undo, ..) => Ok(()),
     };
     let kept = verdict == Verdict::Keep && !frame.undone && result.is_ok();
     if !kept {
-        undo(&gate, &branches, depth);
+        undo(&gate, &branches, depth, widen);
     }
     let dropped = stack::with(|stack| {
         find(stack, serial).map(|transaction| {
@@ -186,7 +191,9 @@ fn end_joined(serial: u64, place: usize, verdict: Verdict) -> Result<()> {
     stack::with(|stack| {
         let transaction = find(stack, serial).ok_or_else(gone)?;
         let Frame { site, level, .. } = transaction.frames[place];
-        transaction.frames.truncate(place);
+        // A time limit of the scope dooms what it has joined.
+        let _ = transaction.gate.doomed();
+        transaction.truncate(place);
         if verdict == Verdict::Undo {
             let text = format!("{site} joined the transaction and failed");
             transaction.gate.doom(level, Failure::new(FailureClass::Other, text));
@@ -211,18 +218,18 @@ fn doom_leaked_levels(transaction: &Transaction, place: usize) {
     }
 }
 
-fn release(branches: &[Branch], depth: u32) -> Result<()> {
+fn release(branches: &[Branch], depth: u32, widen: Option<Limits>) -> Result<()> {
     let mut result = Ok(());
     for branch in branches {
         // Each branch is told, whatever the others said: its levels must not run ahead of the transaction's.
-        result = result.and(branch.slot.release(depth));
+        result = result.and(branch.slot.release(depth, widen));
     }
     result
 }
 
-fn undo(gate: &Gate, branches: &[Branch], depth: u32) {
+fn undo(gate: &Gate, branches: &[Branch], depth: u32, widen: Option<Limits>) {
     for branch in branches {
-        if let Err(error) = branch.slot.roll_back_to(depth) {
+        if let Err(error) = branch.slot.roll_back_to(depth, widen) {
             tell("a level could not be rolled back", branch.slot.alias(), &error);
         }
     }
@@ -245,6 +252,14 @@ fn end_transaction(mut transaction: Box<Transaction>, verdict: Verdict) -> Resul
     };
     if outcome == Some(When::RolledBack) {
         roll_back_all(branches);
+        if terms.repeats
+            && !undone
+            && let Some(error) = passing(&result, gate)
+        {
+            // The next attempt registers its hooks anew.
+            stack::retire(transaction);
+            return Err(error);
+        }
     }
     // An unknown outcome runs no hook of either kind.
     let hooked = match outcome {
@@ -257,6 +272,17 @@ fn end_transaction(mut transaction: Box<Transaction>, verdict: Verdict) -> Resul
     let returns = transaction.terms.returns_hook_errors;
     stack::retire(transaction);
     if result.is_ok() && outcome == Some(When::Committed) && returns { hooked } else { result }
+}
+
+/// Why a transaction that was rolled back may be run again.
+fn passing(result: &Result<()>, gate: &Gate) -> Option<Error> {
+    match result {
+        Err(Error::Query(error)) => classify(error).filter(|class| class.is_retryable()).map(|class| {
+            let first = Arc::new(Failure::new(class, error.to_string()));
+            gate.blame(first)
+        }),
+        _ => gate.passing_failure().map(|first| gate.blame(first)),
+    }
 }
 
 /// Commits every branch, the last listed first, as nested blocks do.

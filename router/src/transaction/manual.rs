@@ -50,7 +50,7 @@ fn take(asked: &'static str) -> Result<Segment> {
             return Err(Error::NotManual { asked, function, file, line });
         }
         // Savepoints end with the commit.
-        open.frames.truncate(1);
+        open.truncate(1);
         Ok(Segment {
             gate: Arc::clone(&open.gate),
             branches: std::mem::take(&mut open.branches),
