@@ -5,6 +5,7 @@
 mod bank;
 #[cfg(unix)]
 mod disturbed;
+mod jobs;
 mod lines;
 mod program;
 mod runs;
