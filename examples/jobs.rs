@@ -20,6 +20,7 @@ use multidb::prelude::*;
 use multidb::scope::{self, on_commit, on_commit_robust, on_rollback};
 
 diesel::table! { servers (name) { name -> Text, address -> Integer, state -> Text, } }
+diesel::table! { volumes (server) { server -> Text, } }
 
 #[derive(Insertable, Model)]
 #[diesel(table_name = servers)]
@@ -108,7 +109,7 @@ fn create(#[conn] conn: &mut SqliteConn, name: &'static str, address: i32, room:
 fn attach_volume(#[conn] conn: &mut SqliteConn, name: &'static str) -> Result<(), JobError> {
     queue_on_success(Job::Attach(name));
     count_always();
-    diesel::update(servers::table.find(name)).set(servers::state.eq("attaching")).execute(conn)?;
+    diesel::insert_into(volumes::table).values(volumes::server.eq(name)).execute(conn)?;
     Err(JobError::VolumeTooLarge(name))
 }
 
@@ -183,7 +184,8 @@ fn tell(arguments: &Arguments) -> Result<(), JobError> {
         .on_hook_failure(|error| say(format_args!("  on_hook_failure: {error}")))
         .install()?;
     connection::<Server, SqliteConn>()?.batch_execute(
-        "CREATE TABLE servers (name TEXT PRIMARY KEY, address INTEGER NOT NULL, state TEXT NOT NULL) STRICT;",
+        "CREATE TABLE servers (name TEXT PRIMARY KEY, address INTEGER NOT NULL, state TEXT NOT NULL) STRICT;
+         CREATE TABLE volumes (server TEXT PRIMARY KEY) STRICT;",
     )?;
 
     say("create a");

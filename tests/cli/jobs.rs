@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use diesel::prelude::*;
-use diesel::sql_types::{Integer, Text};
+use diesel::sql_types::{BigInt, Integer, Text};
 
 use crate::bank::Run;
 use crate::program::program;
@@ -59,6 +59,12 @@ server d: active
 server e: active
 "#;
 
+#[derive(QueryableByName)]
+struct Volumes {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
 #[derive(QueryableByName, Debug, PartialEq, Eq)]
 struct Server {
     #[diesel(sql_type = Text)]
@@ -101,4 +107,7 @@ fn a_hook_that_fails_takes_no_row_with_it_and_a_level_that_is_undone_leaves_none
     let servers: Vec<Server> = query.load(&mut conn).expect("the servers");
     let active = |name: &str, address| Server { name: name.to_owned(), address, state: "active".to_owned() };
     assert_eq!(servers, [active("a", 1), active("c", 3), active("d", 4), active("e", 5)]);
+    let query = diesel::sql_query("SELECT count(*) AS count FROM volumes");
+    let volumes: Volumes = query.get_result(&mut conn).expect("the volumes");
+    assert_eq!(volumes.count, 0);
 }
