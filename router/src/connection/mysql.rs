@@ -49,6 +49,11 @@ impl Dialect for Mysql {
         now_committed: "LOCK IN SHARE MODE",
         numbered: false,
     };
+    const PROBE: [&str; 2] = [
+        "SET SESSION innodb_lock_wait_timeout = 5; SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE; START \
+         TRANSACTION",
+        "ROLLBACK",
+    ];
     const LEVELS_CAN_BE_READ_ONLY: bool = false;
 
     fn lacks(characteristics: &Characteristics) -> Option<&'static str> {

@@ -53,6 +53,8 @@ impl Dialect for Postgres {
         now_committed: "",
         numbered: true,
     };
+    const PROBE: [&str; 2] =
+        ["BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'", "ROLLBACK"];
     const LEVELS_CAN_BE_READ_ONLY: bool = true;
 
     fn lacks(characteristics: &Characteristics) -> Option<&'static str> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use once_cell::unsync::OnceCell;
 
-use super::ending::{commit_all, roll_back_all};
+use super::ending::{Proof, commit_all, roll_back_all};
 use super::hooks::{self, Hook, When};
 use super::stack::{self, Branch, Kind, Transaction};
 use crate::connection::gate::Gate;
@@ -20,6 +20,7 @@ struct Segment {
     databases: Databases,
     id: OnceCell<TransactionId>,
     returns_hook_errors: bool,
+    verifies: bool,
 }
 
 /// Commits what was done since the last commit. The scope goes on: its next statement begins a new transaction.
@@ -29,8 +30,15 @@ pub(crate) fn commit() -> Result<()> {
         put_back(segment);
         return Err(doomed);
     }
-    let id = || segment.id.get_or_init(TransactionId::new).clone();
-    let (result, outcome) = commit_all(&segment.branches, id);
+    let id = || segment.id.get_or_init(TransactionId::new);
+    let proof = segment.verifies.then(|| Proof { id: id(), databases: &segment.databases, gate: &segment.gate });
+    if let Some(proof) = &proof
+        && let Err(error) = proof.write(&segment.branches)
+    {
+        put_back(segment);
+        return Err(error);
+    }
+    let (result, outcome) = commit_all(&segment.branches, || id().clone(), proof.as_ref());
     finish(segment, result, outcome)
 }
 
@@ -58,6 +66,7 @@ fn take(asked: &'static str) -> Result<Segment> {
             databases: open.databases().clone(),
             id: std::mem::take(&mut open.id),
             returns_hook_errors: open.terms.returns_hook_errors,
+            verifies: open.terms.verifies,
         })
     });
     taken.unwrap_or_else(|| Err(Error::no_scope(asked)))
