@@ -36,9 +36,12 @@ macro_rules! backend {
             mod lent;
             mod levels;
             mod manual;
+            mod once;
+            mod options;
             mod panics;
             mod pools;
             mod propagations;
+            mod retry;
             mod routes;
             mod wandering;
         }

@@ -178,3 +178,12 @@ fn limit_statements(timeout: Option<Duration>, sql: &mut String) -> fmt::Result 
         milliseconds % 1000
     )
 }
+
+/// Keeps others from making the library's own tables at the same time, for a minute at most.
+fn lock_schema(raw: &mut MysqlConnection) -> QueryResult<()> {
+    raw.batch_execute("DO GET_LOCK(CONCAT('multidb ', LEFT(DATABASE(), 50)), 60)")
+}
+
+fn unlock_schema(raw: &mut MysqlConnection) -> QueryResult<()> {
+    raw.batch_execute("DO RELEASE_LOCK(CONCAT('multidb ', LEFT(DATABASE(), 50)))")
+}

@@ -160,3 +160,14 @@ fn limit_statements(timeout: Option<Duration>, sql: &mut String) -> fmt::Result 
     let milliseconds = timeout.as_millis().clamp(1, i32::MAX.unsigned_abs().into());
     write!(sql, "SET LOCAL statement_timeout = {milliseconds}")
 }
+
+/// Keeps others from making the library's own tables at the same time, for a minute at most.
+fn lock_schema(raw: &mut PgConnection) -> QueryResult<()> {
+    raw.batch_execute(
+        "SET lock_timeout = '60s'; SELECT pg_advisory_lock(hashtext('multidb'), hashtext(current_schema()))",
+    )
+}
+
+fn unlock_schema(raw: &mut PgConnection) -> QueryResult<()> {
+    raw.batch_execute("SELECT pg_advisory_unlock_all()")
+}
