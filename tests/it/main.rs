@@ -65,6 +65,7 @@ macro_rules! server {
             pub(crate) use crate::$backend::*;
 
             mod lost;
+            mod verified;
         }
     };
 }

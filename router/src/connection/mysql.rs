@@ -50,7 +50,7 @@ impl Dialect for Mysql {
         numbered: false,
     };
     const PROBE: [&str; 2] = [
-        "SET SESSION innodb_lock_wait_timeout = 5; SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE; START \
+        "SET SESSION innodb_lock_wait_timeout = 5; SET TRANSACTION ISOLATION LEVEL read committed, READ WRITE; START \
          TRANSACTION",
         "ROLLBACK",
     ];

@@ -54,7 +54,7 @@ impl Dialect for Postgres {
         numbered: true,
     };
     const PROBE: [&str; 2] =
-        ["BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'", "ROLLBACK"];
+        ["BEGIN ISOLATION LEVEL read committed READ WRITE; SET LOCAL lock_timeout = '5s'", "ROLLBACK"];
     const LEVELS_CAN_BE_READ_ONLY: bool = true;
 
     fn lacks(characteristics: &Characteristics) -> Option<&'static str> {
