@@ -12,6 +12,7 @@
 mod support;
 
 mod fixture;
+mod journal;
 mod recorder;
 
 /// The claims of `each/` on one backend.
@@ -43,6 +44,7 @@ macro_rules! backend {
             mod propagations;
             mod retry;
             mod routes;
+            mod spans;
             mod wandering;
         }
     };
