@@ -30,6 +30,9 @@ macro_rules! backend {
             pub(crate) use database::*;
 
             mod composition;
+            mod django_errors;
+            mod django_hooks;
+            mod django_transactions;
             mod doom;
             mod handle;
             mod handle_transactions;
@@ -37,6 +40,7 @@ macro_rules! backend {
             mod lent;
             mod levels;
             mod manual;
+            mod newsroom;
             mod panics;
             mod pools;
             mod propagations;
