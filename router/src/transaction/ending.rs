@@ -72,6 +72,27 @@ fn take_plain(serial: u64, frame: Option<u64>) -> Option<Box<Transaction>> {
 }
 
 /// What dooms a scope whose handle has begun a transaction in it and left it open.
+/// Refuses where a scope that was entered inside of the level is still running: it would go on without its own level, and
+/// its failure would undo nothing. `what` is what the user wants to end.
+pub(crate) fn no_scope_inside(ticket: &Ticket, what: impl FnOnce() -> String) -> Result<()> {
+    let running = stack::with(|stack| {
+        let at = stack.iter().rposition(|entry| entry.serial() == ticket.serial)?;
+        let (own, above) = stack[at..].split_first()?;
+        let since = own.transaction()?.frames.iter().skip_while(|frame| Some(frame.number) != ticket.frame);
+        let frames = since.chain(above.iter().filter_map(Entry::transaction).flat_map(|open| &open.frames));
+        let scope = frames.filter(|frame| matches!(frame.kind, Kind::Scope | Kind::Joined)).last();
+        let hidden = above.iter().any(|entry| entry.transaction().is_none());
+        scope.map(|frame| frame.site.to_string()).or_else(|| hidden.then(|| "a scope in autocommit".to_owned()))
+    });
+    running.map_or(Ok(()), |scope| {
+        Err(Error::OptionConflict {
+            outer: format!("in which {scope} was entered since and still runs"),
+            inner: format!("ending {}", what()),
+            remedy: "end it in the scope that set it, before or after the inner one",
+        })
+    })
+}
+
 const NEVER_ENDED: &str = "a transaction that a handle began was never ended";
 
 /// Ends levels that their handle no longer can, because it is dropped: undone, also from another thread.

@@ -124,6 +124,32 @@ fn a_handle_can_end_only_what_it_began() {
 }
 
 #[test]
+fn a_handles_transaction_is_not_ended_under_a_scope_that_was_entered_since() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    let mut conn = connection::<Item, H>().unwrap();
+    for end in [Manager::commit_transaction, Manager::rollback_transaction] {
+        Manager::begin_transaction(&mut conn).unwrap();
+        put(1, 10).unwrap();
+        let inner = atomic::<Item>().run(|_: &mut H| {
+            put(2, 20)?;
+            let refused = end(&mut conn).map_err(Error::from);
+            assert!(matches!(&refused, Err(Error::OptionConflict { .. })), "{refused:?}");
+            assert_eq!(scope::depth(), 2);
+            put(3, 30)?;
+            Err::<(), _>(Mishap::OnPurpose)
+        });
+        assert!(matches!(inner, Err(Mishap::OnPurpose)), "{inner:?}");
+        assert_eq!(fixture.rows("default"), []);
+        Manager::commit_transaction(&mut conn).unwrap();
+        assert_eq!(fixture.rows("default"), [(1, 10)]);
+        diesel::delete(items::table).execute(&mut conn).unwrap();
+    }
+    assert_eq!((scope::depth(), in_use(&databases, "default")), (0, 0));
+}
+
+#[test]
 fn a_test_transaction_is_joined_and_rolled_back_with_its_handle() {
     let Some(fixture) = fixture() else { return };
     let databases = fixture.databases();

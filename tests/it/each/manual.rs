@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use multidb::scope::{self, commit, on_commit, rollback, savepoint};
-use multidb::{Error, atomic, commit_manually, commit_on_success, transactional};
+use multidb::scope::{self, Savepoint, commit, on_commit, rollback, savepoint};
+use multidb::{Error, Propagation, atomic, atomic_on, commit_manually, commit_on_success, transactional};
 
 use super::*;
 
@@ -224,6 +224,43 @@ fn an_older_savepoint_takes_the_younger_ones_with_it() {
     run.unwrap();
     assert_eq!(fixture.rows("default"), [(1, 10), (4, 40)]);
     assert!(matches!(savepoint("nowhere"), Err(Error::NoScope { .. })));
+}
+
+#[test]
+fn a_savepoint_is_not_ended_under_a_scope_that_was_entered_since() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    for (end, name) in [(Savepoint::rollback as fn(Savepoint) -> Result<(), Error>, "rollback"), (Savepoint::release, "release")] {
+        for (inner, alias) in [
+            (Propagation::Nested, "default"),
+            (Propagation::Join, "default"),
+            (Propagation::RequiresNew, "other"),
+            (Propagation::NotSupported, "other"),
+        ] {
+            let run = atomic::<Item>().run(|_: &mut H| {
+                put(1, 10)?;
+                let around = savepoint("around")?;
+                put(2, 20)?;
+                let inner = atomic_on(alias).propagation(inner).run(|_: &mut H| {
+                    let depth = scope::depth();
+                    let text = end(around).unwrap_err().to_string();
+                    assert!(text.contains("`around`") && text.contains("scope that set it"), "{text}");
+                    assert_eq!(scope::depth(), depth);
+                    Err::<(), _>(Mishap::OnPurpose)
+                });
+                assert!(matches!(inner, Err(Mishap::OnPurpose)), "{inner:?}");
+                assert_eq!(scope::depth(), 2, "the savepoint is still there");
+                Ok::<_, Error>(scope::is_doomed())
+            });
+            // A joined scope that fails dooms the level that it joined, here and everywhere.
+            let rows = if inner == Propagation::Join { vec![] } else { vec![(1, 10), (2, 20)] };
+            assert_eq!(run.is_ok(), !rows.is_empty(), "{name} in {inner:?}: {run:?}");
+            assert_eq!(fixture.rows("default"), rows, "{name} in {inner:?}");
+            assert_eq!((scope::depth(), in_use(&databases, "default")), (0, 0));
+            diesel::delete(items::table).execute(&mut fixture.observer("default")).unwrap();
+        }
+    }
 }
 
 #[test]
