@@ -100,7 +100,8 @@ const NEVER_ENDED: &str = "a transaction that a handle began was never ended";
 /// `wanted` says that they were begun to be rolled back.
 pub(crate) fn abandon(ticket: Ticket, branch: &dyn AnySlot, gate: &Gate, wanted: bool) {
     let level = ticket.level;
-    if ticket.is_in_reach() {
+    let here = ticket.is_in_reach();
+    if here && no_scope_inside(&ticket, String::new).is_ok() {
         // `leave` tells of its own failures.
         let _ = leave(ticket, Verdict::Undo);
         let never_ended = || Failure::new(FailureClass::Other, NEVER_ENDED);
@@ -114,11 +115,24 @@ pub(crate) fn abandon(ticket: Ticket, branch: &dyn AnySlot, gate: &Gate, wanted:
         }
         return;
     }
-    let text = "a handle with an open transaction has ended on another thread";
+    let text = if here {
+        "a handle with an open transaction has ended inside of a scope in it"
+    } else {
+        "a handle with an open transaction has ended on another thread"
+    };
     gate.doom(level.saturating_sub(1).max(1), Failure::new(FailureClass::Other, text));
     if level > 1 {
-        // The scope around it still runs on its own thread, and ends the level with its own.
+        // The scope around it still runs, and ends the level with its own.
         return;
+    }
+    if here && !wanted {
+        // As above: the scope that the handle's own transaction was begun in.
+        stack::with(|stack| {
+            let at = stack.iter().rposition(|entry| entry.serial() == ticket.serial)?;
+            let around = stack[..at].last()?.transaction()?;
+            around.gate.doom(around.gate.depth(), Failure::new(FailureClass::Other, text));
+            Some(())
+        });
     }
     stack::abandon(gate);
     if let Err(error) = branch.roll_back() {
