@@ -24,11 +24,8 @@ struct Segment {
 
 /// Commits what was done since the last commit. The scope goes on: its next statement begins a new transaction.
 pub(crate) fn commit() -> Result<()> {
+    can_commit()?;
     let segment = take("`commit`")?;
-    if let Some(doomed) = segment.gate.doomed() {
-        put_back(segment);
-        return Err(doomed);
-    }
     let id = || segment.id.get_or_init(TransactionId::new).clone();
     let (result, outcome) = commit_all(&segment.branches, id);
     finish(segment, result, outcome)
@@ -49,6 +46,8 @@ fn take(asked: &'static str) -> Result<Segment> {
             let (function, file, line) = (site.function(), site.file(), site.line());
             return Err(Error::NotManual { asked, function, file, line });
         }
+        // The next transaction is not the one that `set_rollback` has marked.
+        open.frames[0].undone = false;
         // Savepoints end with the commit.
         open.frames.truncate(1);
         Ok(Segment {
@@ -61,6 +60,22 @@ fn take(asked: &'static str) -> Result<Segment> {
         })
     });
     taken.unwrap_or_else(|| Err(Error::no_scope(asked)))
+}
+
+/// Refuses what is doomed, and what `set_rollback` has marked to be undone. Nothing changes then, savepoints included.
+fn can_commit() -> Result<()> {
+    let refused = stack::top(|open| {
+        if !open.terms.manual || !is_outermost(open) {
+            return None; // `take` says why.
+        }
+        let marked = || Error::OptionConflict {
+            outer: format!("which {} has marked with `set_rollback(true)` to be undone", open.outermost()),
+            inner: "`commit`".to_owned(),
+            remedy: "call `rollback`, or take the mark back with `set_rollback(false)`",
+        };
+        open.gate.doomed().or_else(|| open.frames[0].undone.then(marked))
+    });
+    refused.flatten().map_or(Ok(()), Err)
 }
 
 /// Whether the innermost scope is the one that opened the transaction.
@@ -82,13 +97,4 @@ fn finish(segment: Segment, result: Result<()>, outcome: Option<When>) -> Result
     });
     let hooked = outcome.map_or(Ok(()), |outcome| hooks::run(hooks, outcome, &databases));
     if result.is_ok() && outcome == Some(When::Committed) && returns_hook_errors { hooked } else { result }
-}
-
-fn put_back(segment: Segment) {
-    let Segment { branches, hooks, id, .. } = segment;
-    stack::top(|open| {
-        open.branches = branches;
-        open.hooks = hooks;
-        open.id = id;
-    });
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use multidb::scope::{self, Savepoint, commit, on_commit, rollback, savepoint};
+use multidb::scope::{self, Savepoint, commit, on_commit, rollback, savepoint, set_rollback};
 use multidb::{Error, Propagation, atomic, atomic_on, commit_manually, commit_on_success, transactional};
 
 use super::*;
@@ -176,6 +176,48 @@ fn hooks_run_at_each_commit_of_a_manual_scope() {
     });
     run.unwrap();
     assert_eq!(log.take(), ["second"]);
+}
+
+#[test]
+fn what_set_rollback_has_marked_is_not_committed_and_a_rollback_takes_the_mark_away() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let run = atomic::<Item>().manual().run(|_: &mut H| {
+        put(1, 10)?;
+        set_rollback(true)?;
+        let text = commit().unwrap_err().to_string();
+        assert!(text.contains("`commit`") && text.contains("set_rollback"), "{text}");
+        rollback()?;
+        put(2, 20)?;
+        commit()?;
+        put(3, 30)?;
+        set_rollback(true)?;
+        set_rollback(false)?;
+        commit()?;
+        put(4, 40)?;
+        set_rollback(true)?;
+        Ok::<_, Error>("its value")
+    });
+    assert_eq!(run.unwrap(), "its value", "what is undone on purpose is not pending");
+    assert_eq!(fixture.rows("default"), [(2, 20), (3, 30)]);
+}
+
+#[test]
+fn a_commit_that_a_doom_refuses_leaves_the_savepoints() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    put(1, 10).unwrap();
+    let run = atomic::<Item>().manual().run(|conn: &mut H| {
+        put(2, 20)?;
+        let before = savepoint("before")?;
+        let duplicate = diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(9))).execute(conn);
+        assert!(duplicate.is_err());
+        assert!(matches!(commit(), Err(Error::Doomed { .. })));
+        before.rollback()?;
+        commit()
+    });
+    run.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 20)]);
 }
 
 #[test]
