@@ -42,6 +42,7 @@ macro_rules! backend {
             mod manual;
             mod newsroom;
             mod panics;
+            mod peers;
             mod pools;
             mod propagations;
             mod routes;
@@ -66,6 +67,7 @@ macro_rules! server {
         mod $name {
             pub(crate) use crate::$backend::*;
 
+            mod django_lost;
             mod lost;
         }
     };
