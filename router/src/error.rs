@@ -191,6 +191,48 @@ pub enum Error {
         remedy: &'static str,
     },
 
+    /// A database can't enforce what a scope asks for.
+    #[error("{asked} asks for `{option}`, which database `{database}` can't do, since it is {backend}; {remedy}")]
+    Unsupported {
+        /// The scope.
+        asked: String,
+        /// The option.
+        option: &'static str,
+        /// The database.
+        database: Alias,
+        /// Its backend.
+        backend: &'static str,
+        /// What to write.
+        remedy: &'static str,
+    },
+
+    /// A write inside a read-only scope.
+    #[error(
+        "`{function}` ({file}:{line}) is read-only, and this statement on database `{database}` writes, or is not proven \
+         a read; drop `read_only` there, or do this work outside of it"
+    )]
+    ReadOnly {
+        /// The database.
+        database: Alias,
+        /// The function that is read-only.
+        function: &'static str,
+        /// Its file.
+        file: &'static str,
+        /// Its line.
+        line: u32,
+    },
+
+    /// The key of a `once` scope doesn't fit what was stored under it.
+    #[error("the `once` key `{key}` of `{function}` {problem}")]
+    OnceMismatch {
+        /// The key.
+        key: String,
+        /// The function that was called.
+        function: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+
     /// Some databases have committed and others have not.
     #[error(
         "{} committed and {} did not; compare them by hand: the work is done in part",
@@ -420,6 +462,7 @@ fn remedy(class: FailureClass) -> &'static str {
     match class {
         FailureClass::Constraint => "nest the risky statement in a scope of its own, or use `on_conflict`",
         FailureClass::ConnectionLost => "run the whole transaction again",
+        FailureClass::Timeout => "raise `timeout`, or do less in one transaction",
         class if class.is_retryable() => "run the whole transaction again",
         _ => "return the error instead of `Ok`, or nest what may fail in a scope of its own",
     }

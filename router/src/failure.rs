@@ -19,8 +19,14 @@ pub enum FailureClass {
     LockTimeout,
     /// SQLite: another connection holds the lock of the file.
     Locked,
+    /// No connection could be had at BEGIN: nothing of the transaction was sent.
+    NotConnected,
+    /// The reply to COMMIT was lost, and the database has said since that nothing was committed.
+    NotCommitted,
     /// The connection is gone.
     ConnectionLost,
+    /// A time limit was reached: that of a statement on its server, or the `timeout` of a scope.
+    Timeout,
     /// A constraint of the schema was violated.
     Constraint,
     /// Anything else that a database reported.
@@ -30,7 +36,15 @@ pub enum FailureClass {
 impl FailureClass {
     /// Whether the same transaction, run again from its start, may succeed.
     pub fn is_retryable(self) -> bool {
-        matches!(self, Self::Serialization | Self::Deadlock | Self::LockTimeout | Self::Locked)
+        match self {
+            Self::Serialization
+            | Self::Deadlock
+            | Self::LockTimeout
+            | Self::Locked
+            | Self::NotConnected
+            | Self::NotCommitted => true,
+            Self::ConnectionLost | Self::Timeout | Self::Constraint | Self::Other => false,
+        }
     }
 }
 
@@ -90,6 +104,9 @@ const BY_TEXT: &[(&str, FailureClass)] = &[
     ("database is locked", FailureClass::Locked),
     ("database table is locked", FailureClass::Locked),
     ("database schema is locked", FailureClass::Locked),
+    ("due to statement timeout", FailureClass::Timeout),
+    ("max_statement_time exceeded", FailureClass::Timeout),
+    ("maximum statement execution time exceeded", FailureClass::Timeout),
     ("server closed the connection", FailureClass::ConnectionLost),
     ("terminating connection", FailureClass::ConnectionLost),
     ("connection to server", FailureClass::ConnectionLost),

@@ -17,6 +17,7 @@ mod failure;
 mod handle;
 mod model;
 mod routing;
+pub mod schema;
 pub mod scope;
 mod site;
 mod telemetry;
@@ -25,6 +26,7 @@ mod transaction_id;
 
 pub use alias::Alias;
 pub use connection::backend::Backend;
+pub use connection::characteristics::Isolation;
 #[cfg(feature = "mysql")]
 pub use connection::mysql::Mysql;
 #[cfg(feature = "postgres")]
@@ -78,6 +80,8 @@ pub mod prelude {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::model::app_of;
-    pub use crate::scope::{Handles, Options, Returned, Target, run};
+    pub use crate::scope::{
+        Again, Handles, Once, Options, Returned, Stored, Target, once, run, run_again, run_once, run_once_again,
+    };
     pub use crate::site::Function;
 }

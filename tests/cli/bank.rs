@@ -9,6 +9,8 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 use tempfile::TempDir;
 
+use crate::program::program;
+
 /// Enough for the small files of these tests, and the balances stay readable.
 pub const SMALL: [&str; 4] = ["--accounts", "4", "--opening", "1000"];
 
@@ -68,7 +70,7 @@ impl Bank {
     }
 
     pub fn command(&self) -> Command {
-        let mut command = Command::new(program());
+        let mut command = Command::new(program("bank"));
         command.current_dir(self.folder.path()).arg("--dir").arg(self.dir());
         command
     }
@@ -158,17 +160,4 @@ impl From<Output> for Run {
         let text = |bytes| String::from_utf8(bytes).expect("output in UTF-8");
         Self { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
-}
-
-/// The example, which Cargo builds beside the tests: in `examples` where they are in `deps`.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().expect("this test has a path");
-    let profile = test.parent().and_then(|deps| deps.parent()).expect("a test is in the folder `deps` of its profile");
-    let program = profile.join("examples").join(format!("bank{}", std::env::consts::EXE_SUFFIX));
-    assert!(
-        program.exists(),
-        "{} does not exist; `cargo test --test` builds no examples, run `cargo build --example bank` before it",
-        program.display()
-    );
-    program
 }

@@ -1,9 +1,12 @@
-//! The example `bank`, run as a user runs it: as a program that is given a CSV file.
+//! The examples, run as a user runs them: as programs.
 //!
-//! What it left in its two files is read with plain Diesel, so that a fault of the library can't hide itself.
+//! What they left in their files is read with plain Diesel, so that a fault of the library can't hide itself.
 
 mod bank;
 #[cfg(unix)]
 mod disturbed;
+mod jobs;
 mod lines;
+mod program;
 mod runs;
+mod two_apps;

@@ -7,8 +7,10 @@ use diesel::query_builder::{MoveableBindCollector, QueryBuilder, QueryFragment};
 use diesel::r2d2::R2D2Connection;
 use diesel::result::{ConnectionError, QueryResult};
 
+use super::characteristics::Characteristics;
 use super::control::{Control, Start};
 use super::guard::Syntax;
+use super::own::{TextRow, Words};
 use super::settings::Settings;
 
 /// A kind of database: [`Postgres`](crate::Postgres), [`Mysql`](crate::Mysql) or [`Sqlite`](crate::Sqlite).
@@ -48,7 +50,7 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     const NAMES: Names;
 
     /// The same for the open transaction alone.
-    const LOCAL_LOCK_LIMIT: Option<&str> = None;
+    const LOCAL_LOCK_LIMIT: Option<[&str; 2]> = None;
 
     /// What its texts may look like.
     const SYNTAX: Syntax;
@@ -61,6 +63,24 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// Gives the session's lock waits a limit where they have none, and takes it away again. `None` where the server has a
     /// limit anyway.
     const LOCK_LIMIT: Option<[&str; 2]> = None;
+
+    /// Whether the server can keep a single level from writing. Where it can't, the handle refuses what is not proven a
+    /// read.
+    const LEVELS_CAN_BE_READ_ONLY: bool;
+
+    /// What the database can't enforce of these, as the attribute's key writes it.
+    fn lacks(characteristics: &Characteristics) -> Option<&'static str>;
+
+    /// How it writes statements on the library's own tables.
+    const WORDS: Words;
+
+    /// Begins and ends the transaction that asks what became of another one, with a limit for lock waits.
+    const PROBE: [&str; 2];
+
+    /// Undoes what limits have set on the session, where they outlive the transaction.
+    fn restore(_settings: &Settings) -> Option<String> {
+        None
+    }
 
     /// Opens a connection and prepares its session.
     fn connect(settings: &Settings) -> Result<Self::Raw, ConnectionError>;
@@ -92,6 +112,15 @@ pub trait Dialect: Sized + Send + Sync + 'static {
 
     /// The bind values of a statement, ready to be used with a statement text of their own.
     fn collect_binds<T: QueryFragment<Self::Native>>(raw: &mut Self::Raw, statement: &T) -> QueryResult<Self::Binds>;
+
+    /// Runs a statement on the library's own tables.
+    fn execute_own(raw: &mut Self::Raw, sql: &str, binds: &[&str]) -> QueryResult<usize>;
+
+    /// Runs a query on the library's own tables.
+    fn load_own(raw: &mut Self::Raw, sql: &str, binds: &[&str]) -> QueryResult<Vec<TextRow>>;
+
+    /// Makes the library's own tables that are missing, and gives the versions of what was run.
+    fn install(raw: &mut Self::Raw) -> Result<Vec<String>, Box<dyn std::error::Error + Send + Sync>>;
 
     /// Runs a statement text with collected binds as a prepared statement that the connection keeps.
     fn execute_prepared(raw: &mut Self::Raw, sql: String, binds: Self::Binds) -> QueryResult<usize>;

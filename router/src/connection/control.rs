@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::characteristics::{Characteristics, Limits};
+
 /// How a transaction begins. It also decides how it ends, on MySQL and MariaDB.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Start {
@@ -15,6 +17,8 @@ pub struct Start {
     /// PostgreSQL: give lock waits a limit where they have none, since another transaction of this thread may hold the
     /// lock, and no server sees that.
     pub lock_limit: bool,
+    /// What the scope asks of the database.
+    pub characteristics: Characteristics,
 }
 
 /// One control statement. Levels are numbered from 1, the transaction itself.
@@ -24,6 +28,15 @@ pub enum Control<'a> {
     Begin(&'a Start),
     /// Open level n, for n above 1.
     Savepoint(u32),
+    /// These limits hold from now on, for the level that was opened last.
+    Narrow(Limits),
+    /// These limits hold again, after a level with narrower ones has ended. Says whether it was undone.
+    Widen {
+        /// The limits of what is open now.
+        to: Limits,
+        /// Whether the level was undone, which on PostgreSQL has undone its limits too.
+        undone: bool,
+    },
     /// Keep the work of level n in level n - 1.
     Release(u32),
     /// Undo the work of level n; the level stays open on the server.

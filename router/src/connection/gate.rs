@@ -5,23 +5,28 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use super::characteristics::Limits;
 use crate::alias::Alias;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
 use crate::site::{Function, Site};
+use crate::telemetry::TARGET;
 
 // Relaxed is enough: a handle that moves to another thread moves there through something that synchronises.
 /// The shared state of one transaction.
 pub struct Gate {
     depth: AtomicU32,
     streams: AtomicU32,
-    doomed: AtomicBool,
+    /// Statements must look closer: the transaction is doomed, has a deadline, or has undone a failure.
+    careful: AtomicBool,
     abandoned: AtomicBool,
     /// Another transaction is open above this one on its thread.
     covered: AtomicBool,
-    /// Whether the scope is manual, so that its pending writes are counted.
-    manual: AtomicBool,
+    /// Whether it matters if a statement writes: the scope is manual, so that its pending writes are counted, or something
+    /// is read-only.
+    watched: AtomicBool,
     /// Statements since the last commit that were not proven reads.
     writes: AtomicU32,
     detail: Mutex<Detail>,
@@ -32,6 +37,38 @@ struct Detail {
     doom: Option<Doom>,
     /// A statement has ended the transaction of this database.
     ended: Option<Alias>,
+    /// The limits of the open scopes that have any, the outermost first.
+    limited: Vec<Limited>,
+    /// A failure after which the transaction may be run again, in a level that was undone; until the next statement, since
+    /// the error that the scope returns is probably this one.
+    undone: Option<Arc<Failure>>,
+}
+
+/// The limits that a scope has declared.
+pub struct Limited {
+    /// How many frames the transaction had before it.
+    pub frame: usize,
+    /// The level that it has, or has joined.
+    pub level: u32,
+    /// Whether the level is its own, so that the server can be told of the limits with it.
+    pub own: bool,
+    /// Who has declared them.
+    pub site: Site,
+    /// The limits that hold in it, those around it included.
+    pub limits: Limits,
+    /// When its own time is over.
+    pub deadline: Option<Instant>,
+}
+
+/// What a statement is known to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// It only reads.
+    Read,
+    /// It writes.
+    Write,
+    /// It may do either.
+    None,
 }
 
 /// Why nothing more can be committed at `level` and above.
@@ -59,12 +96,12 @@ impl Gate {
         Self {
             depth: AtomicU32::new(0),
             streams: AtomicU32::new(0),
-            doomed: AtomicBool::new(false),
+            careful: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             covered: AtomicBool::new(false),
-            manual: AtomicBool::new(manual),
+            watched: AtomicBool::new(manual),
             writes: AtomicU32::new(0),
-            detail: Mutex::new(Detail { site, doom: None, ended: None }),
+            detail: Mutex::new(Detail { site, doom: None, ended: None, limited: Vec::new(), undone: None }),
         }
     }
 
@@ -74,10 +111,10 @@ impl Gate {
         self.covered.store(false, Relaxed);
         self.streams.store(0, Relaxed);
         self.writes.store(0, Relaxed);
-        self.manual.store(manual, Relaxed);
-        if self.doomed.swap(false, Relaxed) {
+        if self.watched.swap(manual, Relaxed) | self.careful.swap(false, Relaxed) {
             let mut detail = self.detail();
-            (detail.doom, detail.ended) = (None, None);
+            (detail.doom, detail.ended, detail.undone) = (None, None, None);
+            detail.limited.clear();
         }
     }
 
@@ -127,8 +164,8 @@ impl Gate {
     // Every statement of a user's crate passes here, and a call into this crate would not be inlined by itself.
     #[inline]
     pub fn admit(&self, database: &Alias) -> Result<u32> {
-        if self.doomed.load(Relaxed) {
-            return Err(self.refuse());
+        if self.careful.load(Relaxed) {
+            self.look_closer()?;
         }
         self.no_stream(database)?;
         Ok(self.depth())
@@ -155,11 +192,72 @@ impl Gate {
         self.streams.fetch_sub(1, Relaxed);
     }
 
-    /// Counts a statement that is not proven a read, where that matters.
-    pub fn count(&self, is_write: impl FnOnce() -> bool) {
-        if self.manual.load(Relaxed) && is_write() {
-            self.writes.fetch_add(1, Relaxed);
+    /// Counts a statement that is not proven a read, and refuses a write where there must be none. Where the server can't
+    /// keep a level from writing, what is not proven a read is refused as well.
+    #[inline]
+    pub fn weigh(&self, database: &Alias, by_server: bool, proof: impl FnOnce() -> Proof) -> Result<()> {
+        if self.watched.load(Relaxed) { self.weigh_closer(database, by_server, proof()) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn weigh_closer(&self, database: &Alias, by_server: bool, proof: Proof) -> Result<()> {
+        if proof == Proof::Read {
+            return Ok(());
         }
+        let mut detail = self.detail();
+        let level = self.depth();
+        let read_only = detail.limited.last().is_some_and(|limited| limited.limits.read_only);
+        if !read_only {
+            drop(detail);
+            self.writes.fetch_add(1, Relaxed);
+            return Ok(());
+        }
+        // Who has said so first.
+        let first = detail.limited.iter().find(|limited| limited.limits.read_only).expect("the last one is");
+        let server_knows = first.own && (by_server || first.level == 1);
+        if proof == Proof::None && server_knows {
+            return Ok(());
+        }
+        let site = first.site;
+        let (function, file, line) = (site.function(), site.file(), site.line());
+        let error = Error::ReadOnly { database: database.clone(), function, file, line };
+        detail.doom(level, Failure::new(FailureClass::Other, error.to_string()));
+        self.careful.store(true, Relaxed);
+        Err(error)
+    }
+
+    /// Whether something is read-only or has a time limit, or the scope is manual.
+    pub fn is_watched(&self) -> bool {
+        self.watched.load(Relaxed)
+    }
+
+    /// A scope with limits was opened. They are narrower than those around it.
+    pub fn limit(&self, limited: Limited) {
+        self.careful.fetch_or(limited.deadline.is_some(), Relaxed);
+        self.watched.store(true, Relaxed);
+        self.detail().limited.push(limited);
+    }
+
+    /// The limits that hold now, and who has declared the innermost of them.
+    pub fn limits(&self) -> (Limits, Option<Site>) {
+        let detail = self.detail();
+        detail.limited.last().map_or((Limits::NONE, None), |limited| (limited.limits, Some(limited.site)))
+    }
+
+    /// The limits of the levels above `depth` that have their own.
+    pub fn limited_levels(&self, depth: u32) -> Vec<(u32, Limits)> {
+        let detail = self.detail();
+        let own = detail.limited.iter().filter(|limited| limited.own && limited.level > depth);
+        own.map(|limited| (limited.level, limited.limits)).collect()
+    }
+
+    /// The frames from `frame` on have ended. Where one had limits of its own level, gives those that hold again.
+    pub fn widen(&self, frame: usize) -> Option<Limits> {
+        let mut detail = self.detail();
+        let left = detail.limited.partition_point(|limited| limited.frame < frame);
+        let ended = detail.limited.split_off(left);
+        let own = ended.iter().any(|limited| limited.own);
+        own.then(|| detail.limited.last().map_or(Limits::NONE, |limited| limited.limits))
     }
 
     /// How many statements since the last commit were not proven reads.
@@ -175,13 +273,12 @@ impl Gate {
 
     /// Dooms `level` and all above it. The first failure stays the cause.
     pub fn doom(&self, level: u32, failure: Failure) {
-        let mut detail = self.detail();
-        let site = detail.site;
-        match &mut detail.doom {
-            Some(doom) => doom.level = doom.level.min(level),
-            none => *none = Some(Doom { level, first: Arc::new(failure), site, refused: 0 }),
+        let first = self.detail().doom(level, failure);
+        self.careful.store(true, Relaxed);
+        // Only now: nothing is locked while somebody listens.
+        if let Some((site, first)) = first {
+            tracing::warn!(target: TARGET, function = site.function(), level, %first, "doomed");
         }
-        self.doomed.store(true, Relaxed);
     }
 
     /// A statement has ended the transaction on `database`: what ran before it may be permanent.
@@ -194,18 +291,21 @@ impl Gate {
     /// The levels above `depth` were undone: so is a doom of theirs.
     pub fn lift(&self, depth: u32) {
         let mut detail = self.detail();
-        if detail.doom.as_ref().is_some_and(|doom| doom.level > depth) {
-            (detail.doom, detail.ended) = (None, None);
-            self.doomed.store(false, Relaxed);
+        if let Some(doom) = detail.doom.take_if(|doom| doom.level > depth) {
+            detail.ended = None;
+            // The flag stays: the next statement takes it away.
+            detail.undone = doom.first.class().is_retryable().then_some(doom.first);
         }
     }
 
     /// The error of a doomed transaction, if it is one.
     pub fn doomed(&self) -> Option<Error> {
-        if !self.doomed.load(Relaxed) {
+        if !self.careful.load(Relaxed) {
             return None;
         }
-        self.detail().error()
+        let mut detail = self.detail();
+        detail.look_at_the_clock();
+        detail.error()
     }
 
     /// The first failure of a doomed transaction.
@@ -213,12 +313,38 @@ impl Gate {
         self.detail().doom.as_ref().map(|doom| Arc::clone(&doom.first))
     }
 
+    /// Why the transaction failed, if running it again may help: also a failure in a level that was undone, if nothing was
+    /// done since.
+    pub fn passing_failure(&self) -> Option<Arc<Failure>> {
+        if !self.careful.load(Relaxed) {
+            return None;
+        }
+        let detail = self.detail();
+        match &detail.doom {
+            Some(doom) => doom.first.class().is_retryable().then(|| Arc::clone(&doom.first)),
+            None => detail.undone.clone(),
+        }
+    }
+
+    /// The error of a transaction that failed in the innermost scope.
+    pub fn blame(&self, first: Arc<Failure>) -> Error {
+        let site = self.site();
+        let (function, file, line) = (site.function(), site.file(), site.line());
+        Error::Doomed { first, function, file, line, refused: 0 }
+    }
+
     #[cold]
-    fn refuse(&self) -> Error {
+    fn look_closer(&self) -> Result<()> {
         let mut detail = self.detail();
-        let doom = detail.doom.as_mut().expect("the flag says doomed");
-        doom.refused = doom.refused.saturating_add(1);
-        detail.error().expect("doomed")
+        detail.look_at_the_clock();
+        if let Some(doom) = &mut detail.doom {
+            doom.refused = doom.refused.saturating_add(1);
+            return Err(detail.error().expect("doomed"));
+        }
+        detail.undone = None;
+        let has_deadline = detail.limited.iter().any(|limited| limited.deadline.is_some());
+        self.careful.store(has_deadline, Relaxed);
+        Ok(())
     }
 
     fn detail(&self) -> MutexGuard<'_, Detail> {
@@ -227,6 +353,36 @@ impl Gate {
 }
 
 impl Detail {
+    /// Dooms `level` and all above it. Gives the failure where it is the first.
+    fn doom(&mut self, level: u32, failure: Failure) -> Option<(Site, Arc<Failure>)> {
+        let site = self.site;
+        match &mut self.doom {
+            Some(doom) => {
+                doom.level = doom.level.min(level);
+                None
+            }
+            none => {
+                let first = Arc::new(failure);
+                *none = Some(Doom { level, first: Arc::clone(&first), site, refused: 0 });
+                Some((site, first))
+            }
+        }
+    }
+
+    /// Dooms the outermost level whose time is over. Users have asked for that; no other decision reads a clock.
+    fn look_at_the_clock(&mut self) {
+        if self.limited.iter().all(|limited| limited.deadline.is_none()) {
+            return;
+        }
+        let now = Instant::now();
+        let Some(late) = self.limited.iter().find(|limited| limited.deadline.is_some_and(|end| end <= now)) else {
+            return;
+        };
+        let text = format!("the time that {} may take is over", late.site);
+        let level = late.level;
+        self.doom(level, Failure::new(FailureClass::Timeout, text));
+    }
+
     fn error(&self) -> Option<Error> {
         match &self.ended {
             Some(database) => Some(Error::ImplicitCommit { database: database.clone() }),

@@ -12,6 +12,7 @@ use diesel::query_builder::{QueryBuilder, QueryFragment, QueryId};
 use diesel::result::QueryResult;
 
 use super::backend::Dialect;
+use super::characteristics::Limits;
 use super::control::Control;
 use super::guard::{self, Effect};
 use super::holders::Seat;
@@ -33,14 +34,19 @@ pub struct Link<B: Dialect> {
     lent: Lent,
     sql: String,
     repeated: Option<Repeated>,
+    /// Takes the limits of a scope away again.
+    restore: Option<Box<str>>,
 }
 
 /// What was set on a connection for as long as somebody holds it.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is undone by itself")]
 struct Lent {
     /// Instrumentation or statement cache.
     settings: bool,
     lock_limit: bool,
+    /// Limits of a scope, which outlive its transaction.
+    limits: bool,
     /// Diesel's connection itself, which has not come back.
     away: bool,
 }
@@ -58,6 +64,7 @@ impl<B: Dialect> Link<B> {
             lent: Lent::default(),
             sql: String::new(),
             repeated,
+            restore: B::restore(settings).map(String::into_boxed_str),
         }
     }
 
@@ -77,12 +84,25 @@ impl<B: Dialect> Link<B> {
         sql.clear();
         let (mut begins, mut ends) = (false, false);
         for control in controls {
-            if !sql.is_empty() {
+            let end = sql.len();
+            if end > 0 {
                 sql.push_str("; ");
             }
-            begins |= matches!(control, Control::Begin(_));
-            ends |= matches!(control, Control::Commit(_) | Control::Rollback(_) | Control::Prepare(_));
+            let start = sql.len();
+            match control {
+                Control::Begin(start) => {
+                    begins = true;
+                    self.lent.limits |= start.characteristics.limits != Limits::NONE;
+                }
+                Control::Narrow(_) => self.lent.limits = true,
+                Control::Commit(_) | Control::Rollback(_) | Control::Prepare(_) => ends = true,
+                _ => {}
+            }
             B::write(control, &mut sql);
+            if sql.len() == start {
+                // Nothing to be said on this database.
+                sql.truncate(end);
+            }
         }
         let result = if begins {
             AnsiTransactionManager::begin_transaction_sql(&mut self.raw, &sql)
@@ -271,6 +291,12 @@ impl<B: Dialect> Link<B> {
             && let Some([_, free]) = B::LOCK_LIMIT
         {
             self.broken |= self.raw.batch_execute(free).is_err();
+        }
+        if lent.limits
+            && !self.broken
+            && let Some(restore) = &self.restore
+        {
+            self.broken |= self.raw.batch_execute(restore).is_err();
         }
         if lent.settings {
             self.raw.set_instrumentation(diesel::connection::get_default_instrumentation());

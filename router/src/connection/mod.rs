@@ -3,7 +3,9 @@
 //! Only [`slot::Slot`] and [`pool::Pool`] touch a real connection. Nothing here knows of scopes or of routes.
 
 pub mod backend;
+pub mod characteristics;
 pub mod control;
+pub mod decision;
 pub mod gate;
 pub mod guard;
 pub mod holders;
@@ -12,6 +14,7 @@ pub mod levels;
 pub mod link;
 #[cfg(feature = "mysql")]
 pub mod mysql;
+pub mod own;
 pub mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;

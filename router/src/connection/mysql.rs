@@ -1,6 +1,7 @@
 //! MySQL and MariaDB.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
+use std::time::Duration;
 
 use diesel::connection::Connection;
 use diesel::connection::SimpleConnection;
@@ -9,10 +10,13 @@ use diesel::query_builder::bind_collector::RawBytesBindCollector;
 use diesel::query_builder::{CollectedQuery, MoveableBindCollector, QueryFragment};
 use diesel::r2d2::R2D2Connection;
 use diesel::result::{ConnectionError, QueryResult};
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
 use super::backend::{Dialect, Names, collect};
+use super::characteristics::{Characteristics, Lock};
 use super::control::{Control, Start, savepoint};
 use super::guard::Syntax;
+use super::own::{Words, own_statements};
 use super::settings::Settings;
 
 /// MySQL and MariaDB: the backend of [`MysqlConn`](crate::MysqlConn).
@@ -21,6 +25,13 @@ pub enum Mysql {}
 
 /// The savepoint that an implicit commit destroys.
 const TRIPWIRE: &str = "multidb_0";
+
+/// Takes the limits of statements away again. MariaDB runs the first comment, MySQL the second.
+const UNLIMITED: &str = "SET SESSION innodb_lock_wait_timeout = DEFAULT /*M!100101 , max_statement_time = DEFAULT */ \
+                         /*!80000 , max_execution_time = DEFAULT */";
+
+/// The library's own tables.
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mysql");
 
 impl Dialect for Mysql {
     type Native = Native;
@@ -32,6 +43,32 @@ impl Dialect for Mysql {
     const SYNTAX: Syntax = Syntax::Mysql;
     const DEFERS_RELEASE: bool = false;
 
+    const WORDS: Words = Words {
+        now: "UNIX_TIMESTAMP()",
+        insert_new: ["INSERT IGNORE INTO", ""],
+        now_committed: "LOCK IN SHARE MODE",
+        numbered: false,
+    };
+    const PROBE: [&str; 2] = [
+        "SET SESSION innodb_lock_wait_timeout = 5; SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE; START \
+         TRANSACTION",
+        "ROLLBACK",
+    ];
+    const LEVELS_CAN_BE_READ_ONLY: bool = false;
+
+    fn lacks(characteristics: &Characteristics) -> Option<&'static str> {
+        match characteristics {
+            Characteristics { deferrable: true, .. } => Some("deferrable"),
+            Characteristics { lock: Lock::Immediate, .. } => Some("immediate"),
+            Characteristics { lock: Lock::Exclusive, .. } => Some("exclusive"),
+            Characteristics { .. } => None,
+        }
+    }
+
+    fn restore(_settings: &Settings) -> Option<String> {
+        Some(UNLIMITED.into())
+    }
+
     fn connect(settings: &Settings) -> Result<MysqlConnection, ConnectionError> {
         let mut raw = MysqlConnection::establish(&settings.url)?;
         // Diesel gives no errno, so classes of errors are found by their English texts.
@@ -41,19 +78,14 @@ impl Dialect for Mysql {
 
     fn write(control: Control<'_>, sql: &mut String) {
         let written = match control {
-            Control::Begin(start) => match (&start.xa, start.tripwire) {
-                (Some(gid), _) => write!(sql, "XA START {}", gid.xa()),
-                (None, true) => write!(sql, "START TRANSACTION; SAVEPOINT {TRIPWIRE}"),
-                (None, false) => sql.write_str("START TRANSACTION"),
-            },
+            Control::Begin(start) => begin(start, sql),
+            Control::Narrow(limits) => limit_statements(limits.timeout, sql),
+            Control::Widen { to, .. } if to.timeout.is_some() => limit_statements(to.timeout, sql),
+            Control::Widen { .. } => sql.write_str(UNLIMITED),
             Control::Savepoint(level) => write!(sql, "SAVEPOINT {}", savepoint(level)),
             Control::Release(level) => write!(sql, "RELEASE SAVEPOINT {}", savepoint(level)),
             Control::RollbackTo(level) => write!(sql, "ROLLBACK TO SAVEPOINT {}", savepoint(level)),
-            Control::Commit(start) => match (&start.xa, start.tripwire) {
-                (Some(gid), _) => write!(sql, "XA END {0}; XA COMMIT {0} ONE PHASE", gid.xa()),
-                (None, true) => write!(sql, "RELEASE SAVEPOINT {TRIPWIRE}; COMMIT"),
-                (None, false) => sql.write_str("COMMIT"),
-            },
+            Control::Commit(start) => commit(start, sql),
             Control::Rollback(start) => match (&start.xa, start.tripwire) {
                 (Some(gid), _) => write!(sql, "XA END {0}; XA ROLLBACK {0}", gid.xa()),
                 (None, true) => write!(sql, "ROLLBACK TO SAVEPOINT {TRIPWIRE}; ROLLBACK"),
@@ -90,6 +122,8 @@ impl Dialect for Mysql {
         message.contains("SAVEPOINT multidb_") && message.contains("does not exist")
     }
 
+    own_statements!(Native, MysqlConnection);
+
     fn collect_binds<T: QueryFragment<Native>>(_raw: &mut MysqlConnection, statement: &T) -> QueryResult<Self::Binds> {
         collect(statement, &mut (), &Native)
     }
@@ -97,4 +131,50 @@ impl Dialect for Mysql {
     fn execute_prepared(raw: &mut MysqlConnection, sql: String, binds: Self::Binds) -> QueryResult<usize> {
         raw.execute_returning_count(&CollectedQuery::new(sql, true, binds))
     }
+}
+
+fn begin(start: &Start, sql: &mut String) -> fmt::Result {
+    let Characteristics { isolation, limits, .. } = start.characteristics;
+    if limits.timeout.is_some() {
+        limit_statements(limits.timeout, sql)?;
+        sql.write_str("; ")?;
+    }
+    // Both hold for the next transaction alone.
+    if let Some(isolation) = isolation {
+        write!(sql, "SET TRANSACTION ISOLATION LEVEL {}; ", isolation.sql())?;
+    }
+    if limits.read_only {
+        sql.write_str("SET TRANSACTION READ ONLY; ")?;
+    }
+    match (&start.xa, start.tripwire) {
+        (Some(gid), _) => write!(sql, "XA START {}", gid.xa()),
+        (None, true) => write!(sql, "START TRANSACTION; SAVEPOINT {TRIPWIRE}"),
+        (None, false) => sql.write_str("START TRANSACTION"),
+    }
+}
+
+fn commit(start: &Start, sql: &mut String) -> fmt::Result {
+    if start.characteristics.limits.timeout.is_some() {
+        // No limit may interrupt the COMMIT itself: nobody would know what became of it.
+        write!(sql, "{UNLIMITED}; ")?;
+    }
+    match (&start.xa, start.tripwire) {
+        (Some(gid), _) => write!(sql, "XA END {0}; XA COMMIT {0} ONE PHASE", gid.xa()),
+        (None, true) => write!(sql, "RELEASE SAVEPOINT {TRIPWIRE}; COMMIT"),
+        (None, false) => sql.write_str("COMMIT"),
+    }
+}
+
+/// The server's limits for a single statement and for its lock waits, which MySQL's own limit leaves out.
+fn limit_statements(timeout: Option<Duration>, sql: &mut String) -> fmt::Result {
+    let Some(timeout) = timeout else { return Ok(()) };
+    // 0 would be no limit. The greatest are the server's.
+    let milliseconds = timeout.as_millis().clamp(1, 31_536_000_000);
+    let (seconds, lock_seconds) = (milliseconds / 1000, milliseconds.div_ceil(1000).min(1_073_741_824));
+    write!(
+        sql,
+        "SET SESSION innodb_lock_wait_timeout = {lock_seconds} /*M!100101 , max_statement_time = {seconds}.{:03} */ \
+         /*!80000 , max_execution_time = {milliseconds} */",
+        milliseconds % 1000
+    )
 }

@@ -1,25 +1,36 @@
 //! PostgreSQL.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
+use std::time::Duration;
 
 use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection, TransactionManager};
 use diesel::pg::{Pg, PgConnection, PgMetadataLookup};
 use diesel::query_builder::bind_collector::RawBytesBindCollector;
 use diesel::query_builder::{CollectedQuery, MoveableBindCollector, QueryFragment};
 use diesel::result::{ConnectionError, QueryResult};
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
 use super::backend::{Dialect, Names, collect};
+use super::characteristics::{Characteristics, Lock};
 use super::control::{Control, Start, savepoint};
 use super::guard::Syntax;
+use super::own::{Words, own_statements};
 use super::settings::Settings;
 
 /// PostgreSQL: the backend of [`PgConn`](crate::PgConn).
 #[derive(Debug, Clone, Copy)]
 pub enum Postgres {}
 
-/// For a transaction that was begun inside another one: lock waits end after 5 s where they would never end.
-const LIMITED_BEGIN: &str =
-    "BEGIN; SELECT set_config('lock_timeout', '5s', true) WHERE current_setting('lock_timeout') = '0'";
+/// For a transaction that was begun inside another one: lock waits end after 5 s where they would never end. The odd
+/// number tells this limit from one of the user's.
+const LIMIT_LOCKS: &str =
+    "SELECT set_config('lock_timeout', '5001ms', true) WHERE current_setting('lock_timeout') = '0'";
+/// Takes that limit away again.
+const FREE_LOCKS: &str =
+    "SELECT set_config('lock_timeout', '0', true) WHERE current_setting('lock_timeout') = '5001ms'";
+
+/// The library's own tables.
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
 impl Dialect for Postgres {
     type Native = Pg;
@@ -28,8 +39,7 @@ impl Dialect for Postgres {
 
     const NATIVE: Pg = Pg;
     const NAMES: Names = Names { backend: "PostgreSQL", handle: "PgConn" };
-    const LOCAL_LOCK_LIMIT: Option<&str> =
-        Some("SELECT set_config('lock_timeout', '5s', true) WHERE current_setting('lock_timeout') = '0'");
+    const LOCAL_LOCK_LIMIT: Option<[&str; 2]> = Some([LIMIT_LOCKS, FREE_LOCKS]);
     const SYNTAX: Syntax = Syntax::Postgres;
     const DEFERS_RELEASE: bool = true;
     const LOCK_LIMIT: Option<[&str; 2]> = Some([
@@ -37,14 +47,40 @@ impl Dialect for Postgres {
         "RESET lock_timeout",
     ]);
 
+    const WORDS: Words = Words {
+        now: "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS BIGINT)",
+        insert_new: ["INSERT INTO", "ON CONFLICT DO NOTHING"],
+        now_committed: "",
+        numbered: true,
+    };
+    const PROBE: [&str; 2] =
+        ["BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'", "ROLLBACK"];
+    const LEVELS_CAN_BE_READ_ONLY: bool = true;
+
+    fn lacks(characteristics: &Characteristics) -> Option<&'static str> {
+        match characteristics.lock {
+            Lock::Usual => None,
+            Lock::Immediate => Some("immediate"),
+            Lock::Exclusive => Some("exclusive"),
+        }
+    }
+
     fn connect(settings: &Settings) -> Result<PgConnection, ConnectionError> {
         PgConnection::establish(&settings.url)
     }
 
     fn write(control: Control<'_>, sql: &mut String) {
         let written = match control {
-            Control::Begin(start) if start.lock_limit => sql.write_str(LIMITED_BEGIN),
-            Control::Begin(_) => sql.write_str("BEGIN"),
+            Control::Begin(start) => begin(start, sql),
+            Control::Narrow(limits) => {
+                let read_only = if limits.read_only { "SET TRANSACTION READ ONLY" } else { "" };
+                let separator = if limits.read_only && limits.timeout.is_some() { "; " } else { "" };
+                write!(sql, "{read_only}{separator}").and_then(|()| limit_statements(limits.timeout, sql))
+            }
+            // The end of a level undoes READ ONLY, and ROLLBACK TO undoes everything.
+            Control::Widen { undone: true, .. } => Ok(()),
+            Control::Widen { to, .. } if to.timeout.is_some() => limit_statements(to.timeout, sql),
+            Control::Widen { .. } => sql.write_str("SET LOCAL statement_timeout TO DEFAULT"),
             Control::Savepoint(level) => write!(sql, "SAVEPOINT {}", savepoint(level)),
             Control::Release(level) => write!(sql, "RELEASE SAVEPOINT {}", savepoint(level)),
             Control::RollbackTo(level) => write!(sql, "ROLLBACK TO SAVEPOINT {}", savepoint(level)),
@@ -61,7 +97,7 @@ impl Dialect for Postgres {
     }
 
     fn begins_at_once(start: &Start) -> bool {
-        !start.lock_limit
+        !start.lock_limit && start.characteristics.limits.timeout.is_none()
     }
 
     fn refresh(raw: &mut PgConnection) {
@@ -86,6 +122,8 @@ impl Dialect for Postgres {
         false
     }
 
+    own_statements!(Pg, PgConnection);
+
     fn collect_binds<T: QueryFragment<Pg>>(raw: &mut PgConnection, statement: &T) -> QueryResult<Self::Binds> {
         let lookup: &mut dyn PgMetadataLookup = raw;
         collect(statement, lookup, &Pg)
@@ -94,4 +132,31 @@ impl Dialect for Postgres {
     fn execute_prepared(raw: &mut PgConnection, sql: String, binds: Self::Binds) -> QueryResult<usize> {
         raw.execute_returning_count(&CollectedQuery::new(sql, true, binds))
     }
+}
+
+fn begin(start: &Start, sql: &mut String) -> fmt::Result {
+    sql.write_str("BEGIN")?;
+    let Characteristics { isolation, deferrable, limits, .. } = start.characteristics;
+    if let Some(isolation) = isolation {
+        write!(sql, " ISOLATION LEVEL {}", isolation.sql())?;
+    }
+    if limits.read_only {
+        sql.write_str(" READ ONLY")?;
+    }
+    if deferrable {
+        sql.write_str(" DEFERRABLE")?;
+    }
+    if limits.timeout.is_some() {
+        sql.write_str("; ")?;
+        limit_statements(limits.timeout, sql)?;
+    }
+    if start.lock_limit { write!(sql, "; {LIMIT_LOCKS}") } else { Ok(()) }
+}
+
+/// The server's limit for a single statement, until the transaction ends.
+fn limit_statements(timeout: Option<Duration>, sql: &mut String) -> fmt::Result {
+    let Some(timeout) = timeout else { return Ok(()) };
+    // 0 would be no limit, and the server takes no more than this.
+    let milliseconds = timeout.as_millis().clamp(1, i32::MAX.unsigned_abs().into());
+    write!(sql, "SET LOCAL statement_timeout = {milliseconds}")
 }

@@ -1,20 +1,26 @@
 //! SQLite.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::query_builder::{CollectedQuery, MoveableBindCollector, QueryFragment};
 use diesel::result::{ConnectionError, QueryResult};
 use diesel::sqlite::{Sqlite as Native, SqliteConnection};
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
 use super::backend::{Dialect, Names, collect};
+use super::characteristics::{Characteristics, Lock};
 use super::control::{Control, Start, savepoint};
 use super::guard::Syntax;
+use super::own::{Words, own_statements};
 use super::settings::Settings;
 
 /// SQLite: the backend of [`SqliteConn`](crate::SqliteConn).
 #[derive(Debug, Clone, Copy)]
 pub enum Sqlite {}
+
+/// The library's own tables.
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
 impl Dialect for Sqlite {
     type Native = Native;
@@ -27,6 +33,24 @@ impl Dialect for Sqlite {
     const SYNTAX: Syntax = Syntax::Sqlite;
     const DEFERS_RELEASE: bool = true;
 
+    const WORDS: Words = Words {
+        now: "CAST(strftime('%s', 'now') AS INTEGER)",
+        insert_new: ["INSERT INTO", "ON CONFLICT DO NOTHING"],
+        now_committed: "",
+        numbered: false,
+    };
+    // Committed and synced: see `two_phase`'s rule for SQLite in docs/DESIGN.md.
+    const PROBE: [&str; 2] = ["PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE", "COMMIT"];
+    const LEVELS_CAN_BE_READ_ONLY: bool = true;
+
+    fn lacks(characteristics: &Characteristics) -> Option<&'static str> {
+        characteristics.deferrable.then_some("deferrable")
+    }
+
+    fn restore(settings: &Settings) -> Option<String> {
+        Some(format!("PRAGMA query_only = 0; PRAGMA busy_timeout = {}", settings.sqlite.busy_timeout.as_millis()))
+    }
+
     fn connect(settings: &Settings) -> Result<SqliteConnection, ConnectionError> {
         let mut raw = SqliteConnection::establish(&settings.url)?;
         raw.batch_execute(&session(settings)).map_err(ConnectionError::CouldntSetupConfiguration)?;
@@ -35,8 +59,11 @@ impl Dialect for Sqlite {
 
     fn write(control: Control<'_>, sql: &mut String) {
         let written = match control {
-            // A deferred BEGIN that writes later can fail with a stale snapshot, which no waiting mends.
-            Control::Begin(_) => sql.write_str("BEGIN IMMEDIATE"),
+            Control::Begin(start) => begin(&start.characteristics, sql),
+            Control::Narrow(limits) if limits.read_only => sql.write_str("PRAGMA query_only = 1"),
+            // It already has the only lock that it could wait for.
+            Control::Narrow(_) => Ok(()),
+            Control::Widen { to, .. } => write!(sql, "PRAGMA query_only = {}", u8::from(to.read_only)),
             Control::Savepoint(level) => write!(sql, "SAVEPOINT {}", savepoint(level)),
             Control::Release(level) => write!(sql, "RELEASE {}", savepoint(level)),
             Control::RollbackTo(level) => write!(sql, "ROLLBACK TO {}", savepoint(level)),
@@ -70,6 +97,8 @@ impl Dialect for Sqlite {
         message.contains("no transaction is active")
     }
 
+    own_statements!(Native, SqliteConnection);
+
     fn collect_binds<T: QueryFragment<Native>>(_raw: &mut SqliteConnection, statement: &T) -> QueryResult<Self::Binds> {
         collect(statement, &mut (), &Native)
     }
@@ -77,6 +106,22 @@ impl Dialect for Sqlite {
     fn execute_prepared(raw: &mut SqliteConnection, sql: String, binds: Self::Binds) -> QueryResult<usize> {
         raw.execute_returning_count(&CollectedQuery::new(sql, true, binds))
     }
+}
+
+fn begin(characteristics: &Characteristics, sql: &mut String) -> fmt::Result {
+    let Characteristics { lock, limits, .. } = characteristics;
+    if let Some(timeout) = limits.timeout {
+        // The server's limit for a statement is the wait for a lock here.
+        write!(sql, "PRAGMA busy_timeout = {}; ", timeout.as_millis().min(i32::MAX.unsigned_abs().into()))?;
+    }
+    sql.write_str(match lock {
+        // A deferred BEGIN that writes later can fail with a stale snapshot, which no waiting mends.
+        Lock::Usual if !limits.read_only => "BEGIN IMMEDIATE",
+        Lock::Usual => "BEGIN",
+        Lock::Immediate => "BEGIN IMMEDIATE",
+        Lock::Exclusive => "BEGIN EXCLUSIVE",
+    })?;
+    if limits.read_only { sql.write_str("; PRAGMA query_only = 1") } else { Ok(()) }
 }
 
 fn session(settings: &Settings) -> String {

@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use crate::alias::Alias;
 use crate::connection::backend::{Dialect, Names};
+use crate::connection::characteristics::Characteristics;
 use crate::connection::control::Start;
+use crate::connection::decision;
 use crate::connection::gate::Gate;
 use crate::connection::pool::Pool;
 use crate::connection::settings::Settings;
 use crate::connection::slot::{AnySlot, Slot};
 use crate::error::{Error, Result};
+use crate::site::{Function, Site};
+use crate::transaction_id::TransactionId;
 
 /// A kind of database, as configuration names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,8 +68,16 @@ pub(crate) trait Driver: Send + Sync {
     /// The pool, to find its backend.
     fn pool(&self) -> Arc<dyn std::any::Any + Send + Sync>;
     fn names(&self) -> Names;
+    /// What the database can't enforce of these.
+    fn lacks(&self, characteristics: &Characteristics) -> Option<&'static str>;
     fn state(&self) -> PoolState;
+    /// Makes the library's own tables.
+    fn install(&self) -> Result<Vec<String>>;
+    /// Runs a statement on the library's own tables in autocommit.
+    fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize>;
     fn check(&self) -> Result<()>;
+    /// What became of a transaction whose reply was lost.
+    fn probe(&self, id: &TransactionId) -> decision::Verdict;
 }
 
 impl<B: Dialect> Driver for Arc<Pool<B>> {
@@ -87,15 +99,34 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
         B::NAMES
     }
 
+    fn lacks(&self, characteristics: &Characteristics) -> Option<&'static str> {
+        B::lacks(characteristics)
+    }
+
     fn state(&self) -> PoolState {
         let (connections, idle_connections) = Pool::state(self);
         PoolState { connections, idle_connections, max_size: self.settings().pool.max_size }
+    }
+
+    fn install(&self) -> Result<Vec<String>> {
+        Pool::install(self)
+    }
+
+    fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize> {
+        Ok(self.run(OWN, None, |link| B::execute_own(link.raw(), sql, binds))?)
+    }
+
+    fn probe(&self, id: &TransactionId) -> decision::Verdict {
+        Pool::probe(self, id)
     }
 
     fn check(&self) -> Result<()> {
         Pool::check(self)
     }
 }
+
+/// Who holds a connection for the library's own tables.
+const OWN: Site = Site::Function(&Function::new("multidb", "multidb", "the library itself", 0));
 
 /// One database of the registry.
 pub struct Database {
@@ -138,6 +169,15 @@ impl Database {
 
     pub(crate) fn is_sqlite(&self) -> bool {
         self.kind == Kind::Sqlite
+    }
+
+    /// The error of an option that the database can't enforce.
+    pub(crate) fn unsupported(&self, option: &'static str, asked: String) -> Error {
+        let remedy = match option {
+            "deferrable" => "drop it, or route the model to PostgreSQL",
+            _ => "drop it, or route the model to SQLite",
+        };
+        Error::Unsupported { asked, option, database: self.alias.clone(), backend: self.driver.names().backend, remedy }
     }
 
     /// The error of a handle that doesn't fit.

@@ -10,9 +10,11 @@ use diesel::connection::{
 use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::result::{ConnectionError, ConnectionResult, QueryResult};
 
+use super::load::proof_of;
 use super::manager::HandleTransactions;
 use crate::alias::Alias;
 use crate::connection::backend::Backend;
+use crate::connection::gate::Proof;
 use crate::connection::instrument::SharedInstrumentation;
 use crate::connection::link::Link;
 use crate::connection::pool::Pool;
@@ -90,7 +92,7 @@ impl<B: Backend> Conn<B> {
     /// Those of `body`; before it runs, [`Error::Busy`], [`Error::Closed`], [`Error::Doomed`] or
     /// [`Error::PoolExhausted`].
     pub fn with_raw<T, E: From<Error>>(&mut self, body: impl FnOnce(&mut B::Raw) -> Result<T, E>) -> Result<T, E> {
-        self.count(|| true);
+        self.weigh(|| Proof::None).map_err(Error::from)?;
         match &self.place {
             Place::Scope(slot) => slot.with_raw(body),
             Place::Pool(pool, site) => {
@@ -107,19 +109,13 @@ impl<B: Backend> Conn<B> {
         }
     }
 
-    /// Runs a statement that is not proven a read.
+    /// Counts what a manual scope has pending, and refuses writes in a read-only one.
     #[inline]
-    pub(super) fn run_write<T>(&mut self, statement: impl FnOnce(&mut Link<B>) -> QueryResult<T>) -> QueryResult<T> {
-        self.count(|| true);
-        self.run(statement)
-    }
-
-    /// Counts what a manual scope has pending.
-    #[inline]
-    pub(super) fn count(&self, is_write: impl FnOnce() -> bool) {
+    pub(super) fn weigh(&self, proof: impl FnOnce() -> Proof) -> QueryResult<()> {
         if let Place::Scope(slot) = &self.place {
-            slot.gate().count(is_write);
+            slot.gate().weigh(slot.alias(), B::LEVELS_CAN_BE_READ_ONLY, proof)?;
         }
+        Ok(())
     }
 
     /// Runs a statement where the handle leads.
@@ -151,7 +147,8 @@ impl<B: Backend> Conn<B> {
 
 impl<B: Backend> SimpleConnection for Conn<B> {
     fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
-        self.run_write(|link| link.batch(query))
+        self.weigh(|| Proof::None)?;
+        self.run(|link| link.batch(query))
     }
 }
 
@@ -174,7 +171,8 @@ impl<B: Backend> Connection for Conn<B> {
     where
         T: QueryFragment<Self::Backend> + QueryId,
     {
-        self.run_write(|link| link.execute(source))
+        self.weigh(proof_of::<T>)?;
+        self.run(|link| link.execute(source))
     }
 
     fn transaction_state(&mut self) -> &mut TransactionManagerStatus {

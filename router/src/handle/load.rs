@@ -7,12 +7,23 @@ use diesel::result::QueryResult;
 
 use super::conn::Conn;
 use super::cursor::{Stream, StreamRow};
+use crate::connection::gate::Proof;
 use crate::connection::link::is_raw_sql;
 
-/// Whether a query's type proves that it only reads: Diesel's SELECT without a locking clause and without raw SQL.
-fn is_plain_read(type_name: &str) -> bool {
+/// What a statement's type proves. A read is Diesel's SELECT without a locking clause and without raw SQL.
+pub(super) fn proof_of<T>() -> Proof {
     const SELECT: &str = "diesel::query_builder::select_statement::";
-    type_name.starts_with(SELECT) && !type_name.contains("::locking_clause::LockingClause<") && !is_raw_sql(type_name)
+    const WRITES: [&str; 3] = [
+        "diesel::query_builder::insert_statement::",
+        "diesel::query_builder::update_statement::",
+        "diesel::query_builder::delete_statement::",
+    ];
+    let name = std::any::type_name::<T>();
+    if WRITES.iter().any(|write| name.starts_with(write)) {
+        return Proof::Write;
+    }
+    let reads = name.starts_with(SELECT) && !name.contains("::locking_clause::LockingClause<") && !is_raw_sql(name);
+    if reads { Proof::Read } else { Proof::None }
 }
 
 /// PostgreSQL's default cursor has received all rows before the first is read, and borrows nothing.
@@ -26,7 +37,7 @@ impl LoadConnection<DefaultLoadingMode> for Conn<crate::Postgres> {
         T: Query + QueryFragment<Self::Backend> + QueryId + 'query,
         Self::Backend: QueryMetadata<T::SqlType>,
     {
-        self.count(|| !is_plain_read(std::any::type_name::<T>()));
+        self.weigh(proof_of::<T>)?;
         self.run(|link| {
             link.admit_query(&source)?;
             LoadConnection::<DefaultLoadingMode>::load(link.raw(), source)
@@ -46,7 +57,7 @@ macro_rules! streaming {
                 T: Query + QueryFragment<Self::Backend> + QueryId + 'query,
                 Self::Backend: QueryMetadata<T::SqlType>,
             {
-                self.count(|| !is_plain_read(std::any::type_name::<T>()));
+                self.weigh(proof_of::<T>)?;
                 Stream::open(self, source)
             }
         }

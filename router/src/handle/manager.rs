@@ -8,6 +8,7 @@ use diesel::result::{Error as DieselError, QueryResult};
 
 use super::conn::{Conn, Place};
 use crate::connection::backend::Backend;
+use crate::connection::characteristics::Limits;
 use crate::connection::control::Start;
 use crate::connection::slot::{AnySlot, Slot};
 use crate::error::Error;
@@ -28,7 +29,7 @@ impl<B: Backend> TransactionManager<Conn<B>> for HandleTransactions {
         let ticket = match &conn.place {
             Place::Scope(slot) => {
                 belongs_here(slot)?;
-                nest(SITE, Kind::Handle)?
+                nest(SITE, Kind::Handle, Limits::NONE)?
             }
             Place::Pool(..) => return begin_own(conn),
         };

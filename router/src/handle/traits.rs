@@ -11,6 +11,7 @@ use diesel::sql_types::TypeMetadata;
 
 use super::conn::Conn;
 use crate::connection::backend::Backend;
+use crate::connection::gate::Proof;
 
 /// `save_changes`.
 impl<B, Changes, Output> UpdateAndFetchResults<Changes, Output> for Conn<B>
@@ -19,14 +20,16 @@ where
     B::Raw: UpdateAndFetchResults<Changes, Output>,
 {
     fn update_and_fetch(&mut self, changeset: Changes) -> QueryResult<Output> {
-        self.run_write(|link| link.raw().update_and_fetch(changeset))
+        self.weigh(|| Proof::Write)?;
+        self.run(|link| link.raw().update_and_fetch(changeset))
     }
 }
 
 /// `diesel_migrations`.
 impl<B: Backend> MigrationConnection for Conn<B> {
     fn setup(&mut self) -> QueryResult<usize> {
-        self.run_write(|link| link.raw().setup())
+        self.weigh(|| Proof::None)?;
+        self.run(|link| link.raw().setup())
     }
 }
 

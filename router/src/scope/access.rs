@@ -8,6 +8,7 @@ use crate::databases::Databases;
 use crate::error::{Error, Result};
 use crate::handle::{Handle, Origin};
 use crate::model::Model;
+use crate::routing::Access;
 use crate::site::Site;
 use crate::transaction;
 
@@ -33,14 +34,14 @@ pub fn connection_on<H: Handle>(alias: impl Into<Alias>) -> Result<H> {
 
 fn open<H: Handle>(target: &Target, site: Site) -> Result<H> {
     let asked = || format!("{site} for {target}");
-    match transaction::top(|open| open.databases().clone()) {
+    match transaction::top(|open| (open.databases().clone(), open.access())) {
         None => {
             let databases = Databases::current()?;
-            let index = target.resolve(&databases, false, site)?;
+            let index = target.resolve(&databases, Access::Write, false, site)?;
             H::open(Origin::Pool(&databases, index, site), &asked)
         }
-        Some(databases) => {
-            let index = target.resolve(&databases, true, site)?;
+        Some((databases, access)) => {
+            let index = target.resolve(&databases, access, true, site)?;
             let slot = transaction::top(|open| open.branch(index).map(|branch| Arc::clone(&branch.slot)));
             let slot = slot.flatten().ok_or_else(|| not_a_branch(target, &databases, index))?;
             H::open(Origin::Scope(slot, databases.at(index)), &asked)

@@ -4,26 +4,33 @@ mod access;
 mod atomic;
 mod hooks;
 mod manual;
+mod once;
 mod open;
 mod open_scope;
 mod options;
+mod repeat;
 mod run;
 mod savepoint;
+mod span;
 
 pub use access::{connection, connection_on};
-pub use atomic::{Atomic, AtomicMany, atomic, atomic_app, atomic_many, atomic_on};
+pub use atomic::{Always, Atomic, AtomicMany, Keyed, Repeat, Single, atomic, atomic_app, atomic_many, atomic_on};
 pub use hooks::{HookResult, on_commit, on_commit_robust, on_rollback, set_rollback};
 pub use manual::{commit, rollback};
+pub use once::{KEY_LIMIT, ONCE_RETENTION, OnceKey, RESULT_LIMIT, Stored, forget_once};
 pub use open_scope::Scope;
 pub use options::{HookErrors, Propagation};
+pub use repeat::{CLAIM_LIMIT, RETRIES_LIMIT, RETRY_BASE, RETRY_CAP};
 pub use savepoint::{Savepoint, savepoint};
 
+#[doc(hidden)]
+pub use once::Once;
 #[doc(hidden)]
 pub use open::Target;
 #[doc(hidden)]
 pub use options::Options;
 #[doc(hidden)]
-pub use run::{Handles, Returned, run};
+pub use run::{Again, Handles, Returned, once, run, run_again, run_once, run_once_again};
 
 use crate::transaction;
 use crate::transaction_id::TransactionId;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::options::{Options, Propagation};
 use crate::alias::Alias;
+use crate::connection::characteristics::{Characteristics, Conflict};
 use crate::connection::control::Start;
 use crate::databases::Databases;
 use crate::error::{Error, Result};
@@ -49,8 +50,25 @@ impl Target {
         Self::Alias(alias.into())
     }
 
+    /// The application, where that is known without asking.
+    pub(super) fn app_name(&self) -> Option<&str> {
+        match self {
+            Self::Model(model) => Some(model.app()),
+            Self::App { app, .. } => Some(app),
+            Self::Alias(_) => None,
+        }
+    }
+
+    /// The model, if it is one.
+    pub(super) fn model_name(&self) -> Option<&str> {
+        match self {
+            Self::Model(model) => Some(model.name()),
+            Self::App { .. } | Self::Alias(_) => None,
+        }
+    }
+
     /// The index of the database in the registry.
-    pub(super) fn resolve(&self, databases: &Databases, in_scope: bool, site: Site) -> Result<usize> {
+    pub(super) fn resolve(&self, databases: &Databases, access: Access, in_scope: bool, site: Site) -> Result<usize> {
         let subject = match self {
             Self::Model(model) => Subject::Model(model),
             Self::App { app, module } => Subject::App { app, module: *module },
@@ -59,7 +77,7 @@ impl Target {
                 return databases.find(alias.as_str()).ok_or_else(unknown);
             }
         };
-        databases.route(subject, Access::Write, in_scope)
+        databases.route(subject, access, in_scope)
     }
 }
 
@@ -78,6 +96,8 @@ pub(super) struct Opened {
     /// `None` in autocommit outside of any transaction, where there is nothing to end.
     pub(super) ticket: Option<Ticket>,
     pub(super) in_transaction: bool,
+    /// Whether the scope has opened its transaction.
+    pub(super) begun: bool,
     pub(super) databases: Databases,
     pub(super) indices: Indices,
 }
@@ -93,15 +113,15 @@ pub(super) struct Indices {
 }
 
 impl Indices {
-    fn of(targets: &[Target], databases: &Databases, in_scope: bool, site: Site) -> Result<Self> {
+    fn of(targets: &[Target], databases: &Databases, access: Access, in_scope: bool, site: Site) -> Result<Self> {
         if targets.len() > TARGETS_LIMIT {
             let limit = u32::try_from(TARGETS_LIMIT).expect("a small number");
             return Err(Error::LimitExceeded { what: "models listed by one scope", limit });
         }
         let mut indices = [0; TARGETS_LIMIT];
         for (index, target) in indices.iter_mut().zip(targets) {
-            *index =
-                u16::try_from(target.resolve(databases, in_scope, site)?).expect("a registry is smaller than that");
+            *index = u16::try_from(target.resolve(databases, access, in_scope, site)?)
+                .expect("a registry is smaller than that");
         }
         Ok(Self { indices, length: targets.len() })
     }
@@ -110,7 +130,7 @@ impl Indices {
         self.indices[..self.length][at].into()
     }
 
-    fn iter(&self) -> impl Iterator<Item = usize> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
         self.indices[..self.length].iter().map(|index| usize::from(*index))
     }
 }
@@ -147,40 +167,87 @@ fn outermost() -> String {
 
 /// Opens a scope. Sends nothing.
 pub(super) fn open(site: Site, targets: &[Target], options: Options) -> Result<Opened> {
-    let open = transaction::top(|transaction| transaction.databases().clone());
+    let open = transaction::top(|transaction| (transaction.databases().clone(), transaction.access()));
     let nested = open.is_some();
     let entering = entering(options.propagation, nested, site)?;
     let inside = matches!(entering, Entering::Level | Entering::Join);
     if options.terms.manual && entering != Entering::Begin {
         return Err(manual_inside(site, entering));
     }
+    let asked = options.terms.characteristics;
+    if !asked.is_plain() || inside {
+        fits(&asked, entering, site)?;
+    }
+    let read_only = if asked.limits.read_only { Access::Read } else { Access::Write };
+    // What joins a transaction is on its connections.
+    let access = open.as_ref().filter(|_| inside).map_or(read_only, |(_, access)| *access);
     let databases = match (open, options.databases) {
-        (Some(open), Some(named)) if inside && !open.same_as(&named) => return Err(other_registry(site)),
-        (Some(open), None) => open,
+        (Some((open, _)), Some(named)) if inside && !open.same_as(&named) => return Err(other_registry(site)),
+        (Some((open, _)), None) => open,
         (_, Some(named)) => named,
         (None, None) => Databases::current()?,
     };
     let in_scope = nested && entering != Entering::Suspend;
-    let indices = Indices::of(targets, &databases, in_scope, site)?;
+    let indices = Indices::of(targets, &databases, access, in_scope, site)?;
     if inside {
         all_are_branches(site, targets, &indices, &databases)?;
     }
     let ticket = match entering {
-        Entering::Level => Some(transaction::nest(site, Kind::Scope)?),
-        Entering::Join => Some(transaction::join(site)?),
+        Entering::Level => Some(transaction::nest(site, Kind::Scope, asked.limits)?),
+        Entering::Join => Some(transaction::join(site, asked.limits)?),
         Entering::Suspend => Some(transaction::hide()?),
         Entering::Autocommit => None,
         Entering::Begin => {
-            one_database(targets, &indices, &databases)?;
+            one_database(site, targets, &indices, &databases)?;
             if nested {
                 not_locked_by_this_thread(&indices, &databases)?;
             }
-            let start = Start { tripwire: true, lock_limit: nested, ..Start::default() };
-            Some(transaction::begin(databases.clone(), indices.iter(), site, Kind::Scope, &start, options.terms)?)
+            if !asked.is_plain() {
+                can_be_enforced(&asked, site, &indices, &databases)?;
+            }
+            let start = Start { tripwire: true, lock_limit: nested, characteristics: asked, xa: None };
+            let mut terms = options.terms;
+            // What has written nothing has nothing to prove.
+            terms.verifies &= !asked.limits.read_only;
+            Some(transaction::begin(databases.clone(), indices.iter(), site, Kind::Scope, &start, terms)?)
         }
     };
-    let in_transaction = inside || entering == Entering::Begin;
-    Ok(Opened { ticket, in_transaction, databases, indices })
+    let begun = entering == Entering::Begin;
+    Ok(Opened { ticket, in_transaction: inside || begun, begun, databases, indices })
+}
+
+/// Refuses what the open transaction can't give, and in autocommit what only a transaction can have.
+fn fits(asked: &Characteristics, entering: Entering, site: Site) -> Result<()> {
+    let (outer, inner, remedy) = match entering {
+        Entering::Begin => return Ok(()),
+        Entering::Autocommit | Entering::Suspend => {
+            let outer = "which is none: the scope runs in autocommit".to_owned();
+            (
+                outer,
+                format!("what {site} asks of its transaction"),
+                "use `nested` or `mandatory`, or drop these options",
+            )
+        }
+        Entering::Level | Entering::Join => {
+            let Some((Conflict { outer, inner }, by)) = transaction::top(|open| open.conflict(asked)).flatten() else {
+                return Ok(());
+            };
+            let remedy = "declare it on the outer scope too, drop it on the inner one, or let that say `propagation = \
+                          requires_new`";
+            (format!("{outer} of {by}"), format!("{inner} of {site}"), remedy)
+        }
+    };
+    Err(Error::OptionConflict { outer, inner, remedy })
+}
+
+fn can_be_enforced(asked: &Characteristics, site: Site, indices: &Indices, databases: &Databases) -> Result<()> {
+    for index in indices.iter() {
+        let database = databases.at(index);
+        if let Some(option) = database.driver().lacks(asked) {
+            return Err(database.unsupported(option, site.to_string()));
+        }
+    }
+    Ok(())
 }
 
 /// A level of a transaction can't be on databases of another registry.
@@ -209,7 +276,7 @@ fn manual_inside(site: Site, entering: Entering) -> Error {
 const LISTED: &str = "route the models to one database, or give each database a function of its own with \
                       `propagation = requires_new`, which commits by itself";
 
-fn one_database(targets: &[Target], indices: &Indices, databases: &Databases) -> Result<()> {
+fn one_database(site: Site, targets: &[Target], indices: &Indices, databases: &Databases) -> Result<()> {
     let Some((at, second)) = indices.iter().enumerate().find(|(_, index)| *index != indices.get(0)) else {
         return Ok(());
     };
@@ -221,7 +288,7 @@ fn one_database(targets: &[Target], indices: &Indices, databases: &Databases) ->
         }
     }
     let reason = format!(
-        "{} lives on `{}` and {} on `{}`, and an atomic commit over several databases is not supported yet",
+        "{site} lists {}, which lives on `{}`, and {} on `{}`, and an atomic commit over several databases is not supported yet",
         targets[0],
         databases.at(indices.get(0)).alias(),
         targets[at],

@@ -1,7 +1,10 @@
 //! An open scope.
 
+use std::sync::Arc;
+
 use super::open::{self, Opened, Target};
 use super::options::Options;
+use crate::connection::slot::AnySlot;
 use crate::error::{Error, Result};
 use crate::handle::{Handle, Origin};
 use crate::model::Model;
@@ -22,6 +25,25 @@ impl<'a> Scope<'a> {
 
     pub(super) fn close(mut self, verdict: Verdict) -> Result<()> {
         self.opened.ticket.take().map_or(Ok(()), |ticket| transaction::leave(ticket, verdict))
+    }
+
+    pub(super) fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// Whether it has opened its transaction.
+    pub(super) fn is_outermost(&self) -> bool {
+        self.opened.begun
+    }
+
+    /// The branch of its first target.
+    pub(super) fn first_slot(&self) -> Result<Arc<dyn AnySlot>> {
+        let slot = self.opened.ticket.as_ref().and_then(|ticket| transaction::slot(ticket, self.opened.indices.get(0)));
+        slot.ok_or_else(|| Error::OptionConflict {
+            outer: "which is none: the scope runs in autocommit".into(),
+            inner: format!("`once` of {}", self.site),
+            remedy: "use `nested` or `mandatory`",
+        })
     }
 
     /// A handle on the database of one of the scope's models.

@@ -1,5 +1,8 @@
 //! What a scope may be told.
 
+use std::time::Duration;
+
+use crate::connection::characteristics::{Characteristics, Isolation, Lock};
 use crate::databases::Databases;
 use crate::transaction::Terms;
 
@@ -28,6 +31,22 @@ pub enum Propagation {
     NotSupported,
 }
 
+impl Propagation {
+    /// The propagation as the attribute's key writes it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Nested => "nested",
+            Self::RequiresNew => "requires_new",
+            Self::Join => "join",
+            Self::Durable => "durable",
+            Self::Mandatory => "mandatory",
+            Self::Supports => "supports",
+            Self::Never => "never",
+            Self::NotSupported => "not_supported",
+        }
+    }
+}
+
 /// What becomes of the error of a hook that fails after the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -46,6 +65,7 @@ pub struct Options {
     pub(crate) propagation: Propagation,
     pub(crate) databases: Option<Databases>,
     pub(crate) terms: Terms,
+    pub(crate) label: Option<&'static str>,
 }
 
 impl Options {
@@ -54,7 +74,14 @@ impl Options {
         Self {
             propagation: Propagation::Nested,
             databases: None,
-            terms: Terms { manual: false, returns_hook_errors: false },
+            terms: Terms {
+                characteristics: Characteristics::PLAIN,
+                repeats: false,
+                verifies: false,
+                manual: false,
+                returns_hook_errors: false,
+            },
+            label: None,
         }
     }
 
@@ -73,6 +100,55 @@ impl Options {
     /// Sets what becomes of the error of a hook. Counts on the scope that opens the transaction.
     pub fn hook_errors(mut self, hook_errors: HookErrors) -> Self {
         self.terms.returns_hook_errors = hook_errors == HookErrors::Returned;
+        self
+    }
+
+    /// Sets the isolation level.
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.terms.characteristics.isolation = Some(isolation);
+        self
+    }
+
+    /// Nothing may be written.
+    pub fn read_only(mut self) -> Self {
+        self.terms.characteristics.limits.read_only = true;
+        self
+    }
+
+    /// PostgreSQL waits for a snapshot that can't fail to serialize.
+    pub fn deferrable(mut self) -> Self {
+        self.terms.characteristics.deferrable = true;
+        self
+    }
+
+    /// SQLite takes the write lock at BEGIN, also for a read-only scope.
+    pub fn immediate(mut self) -> Self {
+        let lock = &mut self.terms.characteristics.lock;
+        *lock = (*lock).max(Lock::Immediate);
+        self
+    }
+
+    /// SQLite takes the exclusive lock at BEGIN.
+    pub fn exclusive(mut self) -> Self {
+        self.terms.characteristics.lock = Lock::Exclusive;
+        self
+    }
+
+    /// Sets how long the scope, and each of its statements on the server, may take.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.terms.characteristics.limits.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the scope's name for spans and events.
+    pub fn label(mut self, label: &'static str) -> Self {
+        self.label = Some(label);
+        self
+    }
+
+    /// A lost reply to COMMIT is resolved by a row that commits with the transaction.
+    pub fn verify_commit(mut self) -> Self {
+        self.terms.verifies = true;
         self
     }
 

@@ -2,9 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use super::once::{Once, OnceKey, Stored};
 use super::open::Target;
 use super::open_scope::Scope;
 use super::options::Options;
+use super::repeat::{Repetition, run_repeatedly, take};
+use super::span::ScopeSpan;
 use crate::error::{Error, Result};
 use crate::handle::Handle;
 use crate::site::{Function, Site};
@@ -79,6 +82,85 @@ pub fn run<H: Handles, R: Returned, const N: usize>(
     })
 }
 
+/// What the attribute expands to with `retry`.
+#[expect(clippy::needless_pass_by_value, reason = "as the attribute writes it")]
+pub fn run_again<H: Handles, R: Returned, const N: usize>(
+    function: &'static Function,
+    targets: &[Target],
+    options: Options,
+    retries: u32,
+    indices: [usize; N],
+    mut body: impl FnMut(&mut H) -> R,
+) -> R {
+    let repetition = Repetition { retries, once: None };
+    run_repeatedly(Site::Function(function), targets, &options, &repetition, |scope| match H::open(scope, &indices) {
+        Ok(mut handles) => body(&mut handles),
+        Err(error) => R::from_error(error),
+    })
+}
+
+/// What the attribute expands to with `once`.
+pub fn run_once<H: Handles, R: Stored, const N: usize>(
+    function: &'static Function,
+    targets: &[Target],
+    options: Options,
+    once: Result<Once<R>>,
+    indices: [usize; N],
+    body: impl FnOnce(&mut H) -> R,
+) -> R {
+    // The key may be claimed again and again; the body is run once.
+    let mut body = Some(body);
+    run_once_again(function, targets, options, 0, once, indices, |handles: &mut H| take(&mut body)(handles))
+}
+
+/// What the attribute expands to with `once` and `retry`.
+#[expect(clippy::needless_pass_by_value, reason = "as the attribute writes it")]
+pub fn run_once_again<H: Handles, R: Stored, const N: usize>(
+    function: &'static Function,
+    targets: &[Target],
+    options: Options,
+    retries: u32,
+    once: Result<Once<R>>,
+    indices: [usize; N],
+    mut body: impl FnMut(&mut H) -> R,
+) -> R {
+    let repetition = match once {
+        Ok(once) => Repetition { retries, once: Some(once) },
+        Err(error) => return R::from_error(error),
+    };
+    run_repeatedly(Site::Function(function), targets, &options, &repetition, |scope| match H::open(scope, &indices) {
+        Ok(mut handles) => body(&mut handles),
+        Err(error) => R::from_error(error),
+    })
+}
+
+/// The key of an annotated function: taken before the body takes the arguments.
+///
+/// # Errors
+/// Those of [`Once::new`].
+pub fn once<R: Stored>(function: &'static Function, key: &(impl OnceKey + ?Sized)) -> Result<Once<R>> {
+    Once::new(key, function.path())
+}
+
+/// A by-value argument of a function with `retry`: each run gets a clone.
+#[diagnostic::on_unimplemented(
+    message = "`retry` may run this function several times, and `{Self}` can't be given to each run",
+    label = "is not `Clone`",
+    note = "derive `Clone` for it, or take it by reference: `&{Self}`"
+)]
+pub trait Again {
+    /// A clone for one run.
+    #[must_use]
+    fn again(&self) -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Clone> Again for T {
+    fn again(&self) -> Self {
+        self.clone()
+    }
+}
+
 /// Opens a scope, runs the body in it, and commits or rolls back.
 pub(super) fn run_scope<R: Returned>(
     site: Site,
@@ -86,10 +168,15 @@ pub(super) fn run_scope<R: Returned>(
     options: Options,
     body: impl FnOnce(&Scope<'_>) -> R,
 ) -> R {
+    let span = ScopeSpan::enter(site, targets, &options);
     let scope = match Scope::open(site, targets, options) {
         Ok(scope) => scope,
-        Err(error) => return R::from_error(error),
+        Err(error) => {
+            span.refused();
+            return R::from_error(error);
+        }
     };
+    span.opened(scope.opened());
     match catch_unwind(AssertUnwindSafe(|| body(&scope))) {
         Ok(returned) => {
             let verdict = if returned.is_ok() { Verdict::Keep } else { Verdict::Undo };

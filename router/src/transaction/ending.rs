@@ -5,12 +5,16 @@ use std::sync::Arc;
 use super::hooks::{self, Hook, When};
 use super::stack::{self, Branch, Entry, Frame, Kind, Ticket, Transaction};
 use crate::alias::Alias;
+use crate::connection::characteristics::Limits;
+use crate::connection::decision;
 use crate::connection::gate::Gate;
+use crate::connection::own::explained;
 use crate::connection::slot::{AnySlot, Outcome};
+use crate::databases::Databases;
 use crate::error::{Error, Result};
-use crate::failure::{Failure, FailureClass};
+use crate::failure::{Failure, FailureClass, classify};
 use crate::site::Site;
-use crate::telemetry::TARGET;
+use crate::telemetry::{self, TARGET};
 use crate::transaction_id::TransactionId;
 
 /// How the body of a scope ended.
@@ -172,28 +176,33 @@ struct Leaving {
     branches: Vec<Branch>,
     frame: Frame,
     outer: Site,
+    /// The limits that hold again, if the level had some of its own.
+    widen: Option<Limits>,
 }
 
 fn end_level(serial: u64, place: usize, verdict: Verdict) -> Result<()> {
     let leaving = stack::with(|stack| {
         let transaction = find(stack, serial)?;
         let frame = *transaction.frames.get(place)?;
-        transaction.frames.truncate(place);
+        // Asked while the level's own time limit still counts.
+        let doomed = transaction.gate.doomed();
+        let widen = transaction.truncate(place);
         let outer = transaction.frames.last()?.site;
         let (gate, branches) = (Arc::clone(&transaction.gate), std::mem::take(&mut transaction.branches));
-        Some(Leaving { gate, branches, frame, outer })
+        Some((Leaving { gate, branches, frame, outer, widen }, doomed))
     });
-    let Leaving { gate, branches, frame, outer } = leaving.ok_or_else(gone)?;
+    let (Leaving { gate, branches, frame, outer, widen }, doomed) = leaving.ok_or_else(gone)?;
     let depth = frame.level - 1;
     gate.set_depth(depth, outer);
-    let result = match (verdict, frame.undone, gate.doomed()) {
-        (Verdict::Keep, false, None) => release(&branches, depth),
+    let result = match (verdict, frame.undone, doomed) {
+        (Verdict::Keep, false, None) => release(&branches, depth, widen),
         (Verdict::Keep, false, Some(error)) => Err(error),
         (Verdict::Keep, true, _) | (Verdict::Undo, ..) => Ok(()),
     };
     let kept = verdict == Verdict::Keep && !frame.undone && result.is_ok();
+    telemetry::outcome(if kept { "kept" } else { "undone" });
     if !kept {
-        undo(&gate, &branches, depth);
+        undo(&gate, &branches, depth, widen);
     }
     let dropped = stack::with(|stack| {
         find(stack, serial).map(|transaction| {
@@ -221,7 +230,10 @@ fn end_joined(serial: u64, place: usize, verdict: Verdict) -> Result<()> {
     stack::with(|stack| {
         let transaction = find(stack, serial).ok_or_else(gone)?;
         let Frame { site, level, .. } = transaction.frames[place];
-        transaction.frames.truncate(place);
+        // A time limit of the scope dooms what it has joined.
+        let _ = transaction.gate.doomed();
+        transaction.truncate(place);
+        telemetry::outcome(if verdict == Verdict::Keep { "joined" } else { "doomed" });
         if verdict == Verdict::Undo {
             let text = format!("{site} joined the transaction and failed");
             transaction.gate.doom(level, Failure::new(FailureClass::Other, text));
@@ -246,18 +258,18 @@ fn doom_leaked_levels(transaction: &Transaction, place: usize) {
     }
 }
 
-fn release(branches: &[Branch], depth: u32) -> Result<()> {
+fn release(branches: &[Branch], depth: u32, widen: Option<Limits>) -> Result<()> {
     let mut result = Ok(());
     for branch in branches {
         // Each branch is told, whatever the others said: its levels must not run ahead of the transaction's.
-        result = result.and(branch.slot.release(depth));
+        result = result.and(branch.slot.release(depth, widen));
     }
     result
 }
 
-fn undo(gate: &Gate, branches: &[Branch], depth: u32) {
+fn undo(gate: &Gate, branches: &[Branch], depth: u32, widen: Option<Limits>) {
     for branch in branches {
-        if let Err(error) = branch.slot.roll_back_to(depth) {
+        if let Err(error) = branch.slot.roll_back_to(depth, widen) {
             tell("a level could not be rolled back", branch.slot.alias(), &error);
         }
     }
@@ -268,18 +280,33 @@ fn undo(gate: &Gate, branches: &[Branch], depth: u32) {
 fn end_transaction(mut transaction: Box<Transaction>, verdict: Verdict) -> Result<()> {
     let Transaction { gate, branches, frames, terms, .. } = &*transaction;
     let undone = frames.first().is_some_and(|frame| frame.undone);
+    let proof = (verdict == Verdict::Keep && !undone && terms.verifies).then(|| Proof {
+        id: transaction.id(),
+        databases: transaction.databases(),
+        gate,
+    });
+    let written = proof.as_ref().map_or(Ok(()), |proof| proof.write(branches));
     let doomed = gate.doomed();
     gate.close();
     let (result, outcome) = match (verdict, undone, doomed) {
         (Verdict::Keep, false, None) if terms.manual && gate.writes() > 0 => {
             (Err(pending(gate, transaction.outermost())), Some(When::RolledBack))
         }
-        (Verdict::Keep, false, None) => commit_all(branches, || transaction.id().clone()),
-        (Verdict::Keep, false, Some(error)) => (Err(error), Some(When::RolledBack)),
+        (Verdict::Keep, false, None) => commit_all(branches, || transaction.id().clone(), proof.as_ref()),
+        (Verdict::Keep, false, Some(error)) => (written.and(Err(error)), Some(When::RolledBack)),
         (Verdict::Keep, true, _) | (Verdict::Undo, ..) => (Ok(()), Some(When::RolledBack)),
     };
     if outcome == Some(When::RolledBack) {
         roll_back_all(branches);
+        telemetry::outcome("rolled_back");
+        if terms.repeats
+            && !undone
+            && let Some(error) = passing(&result, gate)
+        {
+            // The next attempt registers its hooks anew.
+            stack::retire(transaction);
+            return Err(error);
+        }
     }
     // An unknown outcome runs no hook of either kind.
     let hooked = match outcome {
@@ -294,10 +321,65 @@ fn end_transaction(mut transaction: Box<Transaction>, verdict: Verdict) -> Resul
     if result.is_ok() && outcome == Some(When::Committed) && returns { hooked } else { result }
 }
 
+/// The row by which a commit can be proved.
+pub(super) struct Proof<'a> {
+    pub(super) id: &'a TransactionId,
+    pub(super) databases: &'a Databases,
+    pub(super) gate: &'a Gate,
+}
+
+impl Proof<'_> {
+    /// Writes it on each branch that has begun; one that has not has nothing to prove. A failure dooms the transaction.
+    pub(super) fn write(&self, branches: &[Branch]) -> Result<()> {
+        if self.gate.doomed().is_some() {
+            return Ok(());
+        }
+        for branch in branches.iter().filter(|branch| branch.slot.begun()) {
+            let written = decision::write(&*branch.slot, self.id);
+            written.map_err(|error| explained(error, branch.slot.alias()))?;
+        }
+        Ok(())
+    }
+
+    /// What became of a branch whose reply was lost.
+    fn ask(&self, branch: &Branch) -> Outcome {
+        match self.databases.at(branch.database).driver().probe(self.id) {
+            decision::Verdict::Committed => Outcome::Committed,
+            decision::Verdict::RolledBack => {
+                let text = "the connection was lost at COMMIT, and the database says that nothing was committed";
+                let failure = Failure::new(FailureClass::NotCommitted, text);
+                Outcome::RolledBack(self.gate.blame(Arc::new(failure)))
+            }
+            decision::Verdict::Unknown => Outcome::Unknown,
+        }
+    }
+}
+
+/// Why a transaction that was rolled back may be run again.
+fn passing(result: &Result<()>, gate: &Gate) -> Option<Error> {
+    let first = match result {
+        Err(Error::Doomed { first, .. }) => first.class().is_retryable().then(|| Arc::clone(first)),
+        Err(Error::Query(error)) => {
+            let class = classify(error).filter(|class| class.is_retryable());
+            class.map(|class| Arc::new(Failure::new(class, error.to_string())))
+        }
+        _ => gate.passing_failure(),
+    };
+    first.map(|first| gate.blame(first))
+}
+
 /// Commits every branch, the last listed first, as nested blocks do.
-pub(super) fn commit_all(branches: &[Branch], id: impl Fn() -> TransactionId) -> (Result<()>, Option<When>) {
+pub(super) fn commit_all(
+    branches: &[Branch],
+    id: impl Fn() -> TransactionId,
+    proof: Option<&Proof<'_>>,
+) -> (Result<()>, Option<When>) {
     for (at, branch) in branches.iter().enumerate().rev() {
-        let (error, outcome) = match branch.slot.commit() {
+        let outcome = match (branch.slot.commit(), proof) {
+            (Outcome::Unknown, Some(proof)) => proof.ask(branch),
+            (outcome, _) => outcome,
+        };
+        let (error, outcome) = match outcome {
             Outcome::Committed => continue,
             Outcome::RolledBack(error) => (error, Some(When::RolledBack)),
             Outcome::Unknown => {
@@ -305,6 +387,10 @@ pub(super) fn commit_all(branches: &[Branch], id: impl Fn() -> TransactionId) ->
                 (Error::OutcomeUnknown { id, databases }, None)
             }
         };
+        telemetry::outcome(match outcome {
+            Some(_) => "rolled_back",
+            None => "unknown",
+        });
         let (left, tried) = branches.split_at(at);
         roll_back_all(left);
         // A slot still tells after its end whether it had begun; the first of those tried is the one that failed.
@@ -313,16 +399,24 @@ pub(super) fn commit_all(branches: &[Branch], id: impl Fn() -> TransactionId) ->
         if committed.is_empty() {
             return (Err(error), outcome);
         }
+        telemetry::outcome("committed_in_part");
         tell("a transaction over several databases was committed in part", branch.slot.alias(), &error);
         let mut failed = vec![branch.slot.alias().clone()];
         failed.extend(left.iter().map(|branch| branch.slot.alias().clone()));
         return (Err(Error::PartialCommit { committed, failed }), None);
+    }
+    telemetry::outcome("committed");
+    for branch in branches.iter().filter(|branch| branch.slot.begun()) {
+        tracing::debug!(target: TARGET, alias = %branch.slot.alias(), "committed");
     }
     (Ok(()), Some(When::Committed))
 }
 
 pub(super) fn roll_back_all(branches: &[Branch]) {
     for branch in branches {
+        if branch.slot.begun() {
+            tracing::debug!(target: TARGET, alias = %branch.slot.alias(), "rolled back");
+        }
         if let Err(error) = branch.slot.roll_back() {
             tell("a transaction could not be rolled back; its connection is discarded", branch.slot.alias(), &error);
         }

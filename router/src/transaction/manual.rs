@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use once_cell::unsync::OnceCell;
 
-use super::ending::{commit_all, roll_back_all};
+use super::ending::{Proof, commit_all, roll_back_all};
 use super::hooks::{self, Hook, When};
 use super::stack::{self, Branch, Kind, Transaction};
 use crate::connection::gate::Gate;
@@ -20,14 +20,22 @@ struct Segment {
     databases: Databases,
     id: OnceCell<TransactionId>,
     returns_hook_errors: bool,
+    verifies: bool,
 }
 
 /// Commits what was done since the last commit. The scope goes on: its next statement begins a new transaction.
 pub(crate) fn commit() -> Result<()> {
     can_commit()?;
     let segment = take("`commit`")?;
-    let id = || segment.id.get_or_init(TransactionId::new).clone();
-    let (result, outcome) = commit_all(&segment.branches, id);
+    let id = || segment.id.get_or_init(TransactionId::new);
+    let proof = segment.verifies.then(|| Proof { id: id(), databases: &segment.databases, gate: &segment.gate });
+    if let Some(proof) = &proof
+        && let Err(error) = proof.write(&segment.branches)
+    {
+        put_back(segment);
+        return Err(error);
+    }
+    let (result, outcome) = commit_all(&segment.branches, || id().clone(), proof.as_ref());
     finish(segment, result, outcome)
 }
 
@@ -49,7 +57,7 @@ fn take(asked: &'static str) -> Result<Segment> {
         // The next transaction is not the one that `set_rollback` has marked.
         open.frames[0].undone = false;
         // Savepoints end with the commit.
-        open.frames.truncate(1);
+        open.truncate(1);
         Ok(Segment {
             gate: Arc::clone(&open.gate),
             branches: std::mem::take(&mut open.branches),
@@ -57,6 +65,7 @@ fn take(asked: &'static str) -> Result<Segment> {
             databases: open.databases().clone(),
             id: std::mem::take(&mut open.id),
             returns_hook_errors: open.terms.returns_hook_errors,
+            verifies: open.terms.verifies,
         })
     });
     taken.unwrap_or_else(|| Err(Error::no_scope(asked)))
@@ -97,4 +106,13 @@ fn finish(segment: Segment, result: Result<()>, outcome: Option<When>) -> Result
     });
     let hooked = outcome.map_or(Ok(()), |outcome| hooks::run(hooks, outcome, &databases));
     if result.is_ok() && outcome == Some(When::Committed) && returns_hook_errors { hooked } else { result }
+}
+
+fn put_back(segment: Segment) {
+    let Segment { branches, hooks, id, .. } = segment;
+    stack::top(|open| {
+        open.branches = branches;
+        open.hooks = hooks;
+        open.id = id;
+    });
 }

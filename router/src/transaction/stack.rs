@@ -3,17 +3,20 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use once_cell::unsync::OnceCell;
 
 use super::hooks::{HOOKS_LIMIT, Hook, HookBody, When};
 use super::{FRAMES_EXPECTED, LEVELS_LIMIT};
+use crate::connection::characteristics::{Characteristics, Conflict, Declared, Limits};
 use crate::connection::control::Start;
-use crate::connection::gate::Gate;
+use crate::connection::gate::{Gate, Limited};
 use crate::connection::slot::AnySlot;
 use crate::databases::Databases;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
+use crate::routing::Access;
 use crate::site::Site;
 use crate::transaction_id::TransactionId;
 
@@ -111,7 +114,14 @@ pub(crate) struct Transaction {
 
 /// What was agreed when a transaction was opened.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub(crate) struct Terms {
+    /// What its scope has asked of the databases.
+    pub(crate) characteristics: Characteristics,
+    /// Its scope is run again where that may help: then its end is told as an error, and no hook runs.
+    pub(crate) repeats: bool,
+    /// A row of the library's own commits with the transaction, so that a lost reply can be resolved.
+    pub(crate) verifies: bool,
     /// Its scope commits and rolls back by itself.
     pub(crate) manual: bool,
     /// A hook that fails after the commit makes the scope return an error.
@@ -208,6 +218,11 @@ impl Transaction {
         self.frames.first().map_or_else(|| self.gate.site(), |frame| frame.site)
     }
 
+    /// What its databases were routed for.
+    pub(crate) fn access(&self) -> Access {
+        if self.terms.characteristics.limits.read_only { Access::Read } else { Access::Write }
+    }
+
     /// Its name, made when it is first asked for.
     pub(crate) fn id(&self) -> &TransactionId {
         self.id.get_or_init(TransactionId::new)
@@ -232,6 +247,31 @@ impl Transaction {
         }
     }
 
+    /// Forgets the frames from `place` on. Where one had limits of its own level, gives those that hold again.
+    pub(super) fn truncate(&mut self, place: usize) -> Option<Limits> {
+        self.frames.truncate(place);
+        if self.gate.is_watched() { self.gate.widen(place) } else { None }
+    }
+
+    /// Sets limits for the scope that is about to be opened, at `level`, which is its own or that which it joins.
+    fn limit(&self, site: Site, level: u32, own: bool, limits: Limits) {
+        if limits == Limits::NONE {
+            return;
+        }
+        let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);
+        let limits = self.gate.limits().0.with(limits);
+        self.gate.limit(Limited { frame: self.frames.len(), level, own, site, limits, deadline });
+    }
+
+    /// Why a scope that asks for this can't be a part of the transaction: what the transaction, or a level of it, has
+    /// declared, and who.
+    pub(crate) fn conflict(&self, asked: &Characteristics) -> Option<(Conflict, Site)> {
+        let (limits, site) = self.gate.limits();
+        let conflict = self.terms.characteristics.conflict(limits, asked)?;
+        let by_limits = matches!(conflict.outer, Declared::Timeout(_) | Declared::Flag("read_only"));
+        Some((conflict, site.filter(|_| by_limits).unwrap_or_else(|| self.outermost())))
+    }
+
     fn push(&mut self, number: u64, site: Site, level: u32, kind: Kind) -> Ticket {
         self.frames.push(Frame { number, site, level, kind, undone: false });
         self.gate.set_depth(level, site);
@@ -243,6 +283,11 @@ impl Transaction {
 pub(crate) fn top<R>(look: impl FnOnce(&mut Transaction) -> R) -> Option<R> {
     prune();
     with(|stack| stack.last_mut().and_then(Entry::transaction_mut).map(look))
+}
+
+/// The innermost transaction is not run again, whatever its scope says: a panic goes to the caller.
+pub(crate) fn forbid_repetition() {
+    top(|open| open.terms.repeats = false);
 }
 
 /// Whether any open transaction of the thread, hidden or not, is like that.
@@ -291,6 +336,7 @@ pub(crate) fn begin(
             below.gate.cover(true);
         }
         transaction.databases = Some(databases);
+        transaction.limit(site, 1, true, terms.characteristics.limits);
         let ticket = transaction.push(thread.next_serial(), site, 1, kind);
         thread.push(Entry::Open(transaction))?;
         Ok(ticket)
@@ -327,23 +373,26 @@ pub(crate) fn hide() -> Result<Ticket> {
 }
 
 /// Opens a level in the innermost transaction; sends nothing.
-pub(crate) fn nest(site: Site, kind: Kind) -> Result<Ticket> {
+pub(crate) fn nest(site: Site, kind: Kind, limits: Limits) -> Result<Ticket> {
     enter(site, |transaction, number| {
         let level = transaction.gate.depth() + 1;
         if level > LEVELS_LIMIT {
             return Err(Error::LimitExceeded { what: "levels of one transaction", limit: LEVELS_LIMIT });
         }
+        transaction.limit(site, level, true, limits);
         Ok(transaction.push(number, site, level, kind))
     })
 }
 
 /// Joins the innermost level of the innermost transaction.
-pub(crate) fn join(site: Site) -> Result<Ticket> {
+pub(crate) fn join(site: Site, limits: Limits) -> Result<Ticket> {
     enter(site, |transaction, number| {
         if transaction.frames.len() >= LEVELS_LIMIT as usize {
             return Err(Error::LimitExceeded { what: "scopes in one transaction", limit: LEVELS_LIMIT });
         }
-        Ok(transaction.push(number, site, transaction.gate.depth(), Kind::Joined))
+        let level = transaction.gate.depth();
+        transaction.limit(site, level, false, limits);
+        Ok(transaction.push(number, site, level, Kind::Joined))
     })
 }
 

@@ -4,24 +4,27 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use diesel::connection::SimpleConnection;
 use diesel::result::Error as DieselError;
 
 use super::{AnySlot, Outcome, Phase, Slot, State};
 use crate::alias::Alias;
 use crate::connection::backend::{Dialect, Names};
+use crate::connection::characteristics::{Characteristics, Limits};
 use crate::connection::control::{Control, Gid, Start};
 use crate::connection::levels::{Ending, Levels};
 use crate::connection::link::Link;
+use crate::connection::own::TextRow;
 use crate::connection::pool::Lease;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
 
 /// Ends a transaction without a tripwire.
-const PLAIN: Start = Start { xa: None, tripwire: false, lock_limit: false };
+const PLAIN: Start = Start { xa: None, tripwire: false, lock_limit: false, characteristics: Characteristics::PLAIN };
 
 impl<B: Dialect> Slot<B> {
     /// Ends a level on the server.
-    fn end_level(&self, depth: u32, ending: impl FnOnce(&mut Levels) -> Ending) -> Result<()> {
+    fn end_level(&self, depth: u32, widen: Option<Limits>, ending: impl FnOnce(&mut Levels) -> Ending) -> Result<()> {
         if self.open.load(Ordering::Relaxed) <= depth {
             return Ok(());
         }
@@ -34,15 +37,19 @@ impl<B: Dialect> Slot<B> {
         };
         let ending = ending(levels);
         self.open.store(depth, Ordering::Relaxed);
-        let result = match ending {
+        let undone = matches!(ending, Ending::RollbackTo(_));
+        let widen = widen.map(|to| Control::Widen { to, undone });
+        // Limits are not undone by a RELEASE that waits.
+        let defers = B::DEFERS_RELEASE && widen.is_none();
+        let (first, second) = match ending {
             Ending::Local => return Ok(()),
-            Ending::Release(_) if B::DEFERS_RELEASE => return Ok(()),
-            Ending::Release(level) => lease.control([Control::Release(level)]),
-            Ending::RollbackTo(level) if B::DEFERS_RELEASE => lease.control([Control::RollbackTo(level)]),
-            Ending::RollbackTo(level) => lease.control([Control::RollbackTo(level), Control::Release(level)]),
+            Ending::Release(_) if defers => return Ok(()),
+            Ending::Release(level) => (Control::Release(level), None),
+            Ending::RollbackTo(level) if defers => (Control::RollbackTo(level), None),
+            Ending::RollbackTo(level) => (Control::RollbackTo(level), Some(Control::Release(level))),
         };
-        match result {
-            Ok(()) if B::DEFERS_RELEASE => Ok(()),
+        match lease.control([Some(first), second, widen].into_iter().flatten()) {
+            Ok(()) if defers => Ok(()),
             Ok(()) => {
                 levels.released();
                 Ok(())
@@ -124,12 +131,12 @@ impl<B: Dialect> AnySlot for Slot<B> {
         self.open.load(Ordering::Relaxed) > 0
     }
 
-    fn release(&self, depth: u32) -> Result<()> {
-        self.end_level(depth, |levels| levels.release(depth))
+    fn release(&self, depth: u32, widen: Option<Limits>) -> Result<()> {
+        self.end_level(depth, widen, |levels| levels.release(depth))
     }
 
-    fn roll_back_to(&self, depth: u32) -> Result<()> {
-        self.end_level(depth, |levels| levels.roll_back(depth))
+    fn roll_back_to(&self, depth: u32, widen: Option<Limits>) -> Result<()> {
+        self.end_level(depth, widen, |levels| levels.roll_back(depth))
     }
 
     fn commit(&self) -> Outcome {
@@ -176,6 +183,20 @@ impl<B: Dialect> AnySlot for Slot<B> {
             Phase::Open(lease) => self.roll_back_open(lease, begun),
             Phase::Lazy | Phase::Finished | Phase::Closed => Ok(()),
         }
+    }
+
+    fn limit_locks(&self, limited: bool) -> Result<()> {
+        let Some([limit, free]) = B::LOCAL_LOCK_LIMIT else { return Ok(()) };
+        let sql = if limited { limit } else { free };
+        self.run(|link| link.raw().batch_execute(sql)).map_err(Error::from)
+    }
+
+    fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize> {
+        self.run(|link| B::execute_own(link.raw(), sql, binds)).map_err(Error::from)
+    }
+
+    fn load_own(&self, sql: &str, binds: &[&str]) -> Result<Vec<TextRow>> {
+        self.run(|link| B::load_own(link.raw(), sql, binds)).map_err(Error::from)
     }
 
     fn reopen(&self) {

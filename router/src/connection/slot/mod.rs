@@ -10,11 +10,13 @@ use diesel::connection::{CacheSize, SimpleConnection};
 use diesel::result::{Error as DieselError, QueryResult};
 
 use super::backend::{Dialect, Names};
-use super::control::{Gid, Start};
+use super::characteristics::Limits;
+use super::control::{Control, Gid, Start};
 use super::gate::Gate;
 use super::instrument::SharedInstrumentation;
 use super::levels::Levels;
 use super::link::Link;
+use super::own::TextRow;
 use super::pool::{Lease, Pool};
 use crate::alias::Alias;
 use crate::error::{Error, Result};
@@ -39,14 +41,20 @@ pub trait AnySlot: Send + Sync {
     fn names(&self) -> Names;
     /// Whether the server has the transaction open.
     fn begun(&self) -> bool;
-    /// The level above `depth` ended well.
-    fn release(&self, depth: u32) -> Result<()>;
+    /// The level above `depth` ended well. `widen` are the limits that hold again, if it had some of its own.
+    fn release(&self, depth: u32, widen: Option<Limits>) -> Result<()>;
     /// Undoes the level above `depth`. Where that fails the gate is doomed at `depth`.
-    fn roll_back_to(&self, depth: u32) -> Result<()>;
+    fn roll_back_to(&self, depth: u32, widen: Option<Limits>) -> Result<()>;
     /// Commits, and gives the connection back.
     fn commit(&self) -> Outcome;
     /// Rolls back, and gives the connection back. Where it fails the connection is discarded, which rolls back too.
     fn roll_back(&self) -> Result<()>;
+    /// Gives lock waits of the transaction a limit where they have none, and takes it away again.
+    fn limit_locks(&self, limited: bool) -> Result<()>;
+    /// Runs a statement on the library's own tables, as a part of the transaction.
+    fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize>;
+    /// Runs a query on the library's own tables, as a part of the transaction.
+    fn load_own(&self, sql: &str, binds: &[&str]) -> Result<Vec<TextRow>>;
     /// Makes an ended slot ready for another transaction.
     fn reopen(&self);
     /// First phase of a commit over several databases.
@@ -163,15 +171,15 @@ impl<B: Dialect> Slot<B> {
             self.materialise(&mut state, depth)?;
         }
         if self.gate.is_covered() {
-            self.limit_locks(&mut state)?;
+            self.limit_waits(&mut state)?;
         }
         Ok(state)
     }
 
     /// Limits lock waits of a transaction that has another one above it on its thread: one may wait for the other, and no
     /// server sees that. Sent with each statement meanwhile, since a level that is undone undoes it.
-    fn limit_locks(&self, state: &mut State<B>) -> Result<()> {
-        let Some(limit) = B::LOCAL_LOCK_LIMIT else { return Ok(()) };
+    fn limit_waits(&self, state: &mut State<B>) -> Result<()> {
+        let Some([limit, _]) = B::LOCAL_LOCK_LIMIT else { return Ok(()) };
         let link = state.link();
         let result = link.raw().batch_execute(limit);
         self.settle(link, result.as_ref().err())?;
@@ -263,7 +271,16 @@ impl<B: Dialect> Slot<B> {
             }
             let controls = state.levels.send(depth, &self.start);
             let Phase::Open(lease) = &mut state.phase else { unreachable!("opened above") };
-            let Err(error) = lease.control(controls) else {
+            let sent = if self.gate.is_watched() {
+                let limits = self.gate.limited_levels(1);
+                lease.control(controls.flat_map(|control| [Some(control), narrowing(control, &limits)]).flatten())
+            } else {
+                lease.control(controls)
+            };
+            let Err(error) = sent else {
+                if !state.levels.begun() {
+                    tracing::debug!(target: crate::telemetry::TARGET, alias = %self.alias(), "begun");
+                }
                 state.levels.confirm();
                 self.open.store(depth, Ordering::Relaxed);
                 return Ok(());
@@ -276,14 +293,16 @@ impl<B: Dialect> Slot<B> {
                 state.phase = Phase::Lazy;
                 continue;
             }
-            self.could_not_open(state, fresh && depth == 1 && B::begins_at_once(&self.start), &error);
+            let class = if fresh && !alive { Some(FailureClass::NotConnected) } else { None };
+            self.could_not_open(state, fresh && depth == 1 && B::begins_at_once(&self.start), class, &error);
             return Err(error.into());
         }
     }
 
     /// A control statement failed: nothing of this transaction can be committed.
-    fn could_not_open(&self, state: &mut State<B>, only_begin: bool, error: &DieselError) {
-        let failure = Failure::of(error).unwrap_or_else(|| Failure::new(FailureClass::Other, error.to_string()));
+    fn could_not_open(&self, state: &mut State<B>, only_begin: bool, class: Option<FailureClass>, error: &DieselError) {
+        let found = Failure::of(error).unwrap_or_else(|| Failure::new(FailureClass::Other, error.to_string()));
+        let failure = class.map_or(found, |class| Failure::new(class, error.to_string()));
         self.gate.doom(1, failure);
         // A BEGIN that stood alone and failed has left the connection as it was; otherwise part of the batch may stand.
         if !only_begin && let Phase::Open(lease) = &mut state.phase {
@@ -312,4 +331,11 @@ impl<B: Dialect> Slot<B> {
             }
         }
     }
+}
+
+/// The control statement that tells the server of the limits of a level that has just been opened.
+fn narrowing<'a>(opened: Control<'_>, limits: &[(u32, Limits)]) -> Option<Control<'a>> {
+    let Control::Savepoint(level) = opened else { return None };
+    let found = limits.iter().find(|(own, _)| *own == level);
+    found.map(|(_, limits)| Control::Narrow(*limits))
 }

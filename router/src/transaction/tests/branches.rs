@@ -70,12 +70,12 @@ macro_rules! backend {
                 let Some(pair) = pair() else { return };
                 let outer = both(&pair.databases, &Start::default());
                 put(0, 1).expect("in a");
-                let inner = nest(SITE, Kind::Scope).expect("a level");
+                let inner = nest(SITE, Kind::Scope, Limits::NONE).expect("a level");
                 put(0, 2).expect("in a");
                 put(1, 3).expect("in b, whose transaction begins inside the level");
                 leave(inner, Verdict::Undo).expect("undone");
                 put(1, 4).expect("in b");
-                let kept = nest(SITE, Kind::Scope).expect("a level");
+                let kept = nest(SITE, Kind::Scope, Limits::NONE).expect("a level");
                 put(1, 5).expect("in b");
                 put(0, 6).expect("in a");
                 leave(kept, Verdict::Keep).expect("kept");
@@ -89,7 +89,7 @@ macro_rules! backend {
                 let Some(pair) = pair() else { return };
                 let outer = both(&pair.databases, &Start::default());
                 put(0, 1).expect("in a");
-                let inner = nest(SITE, Kind::Scope).expect("a level");
+                let inner = nest(SITE, Kind::Scope, Limits::NONE).expect("a level");
                 put(1, 2).expect("in b");
                 assert!(put(0, 1).is_err(), "a duplicate");
                 assert!(matches!(put(1, 3), Err(Error::Doomed { .. })), "refused on the other branch as well");

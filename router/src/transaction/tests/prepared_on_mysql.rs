@@ -60,7 +60,7 @@ fn a_branch_begun_with_xa_is_prepared_and_finished_on_its_own_connection() {
         let gid = Gid::new(&name, if commit { "1" } else { "0" }).expect("a plain name");
         let ticket = open(&databases, &gid);
         put(1).expect("a row");
-        let inner = nest(SITE, Kind::Scope).expect("a level");
+        let inner = nest(SITE, Kind::Scope, Limits::NONE).expect("a level");
         put(2).expect("a row");
         leave(inner, Verdict::Undo).expect("savepoints work inside XA");
         let slot = slot(0);

@@ -1,0 +1,8 @@
+-- The outcome of transactions, written by each in its own commit. State `c`: committed.
+CREATE TABLE multidb_decision (
+    gid TEXT NOT NULL PRIMARY KEY,
+    state TEXT NOT NULL,
+    participants TEXT NOT NULL,
+    created BIGINT NOT NULL,
+    closed BIGINT
+);

@@ -1,0 +1,51 @@
+//! The library's own tables. `once` and `verify_commit` need them; nothing makes them by itself.
+
+use std::fmt;
+
+use crate::alias::Alias;
+use crate::databases::Databases;
+use crate::error::Result;
+
+/// Makes the library's own tables in every database of the registry, where they are missing: `multidb_once` and
+/// `multidb_decision`. Any number of processes may do so at once.
+///
+/// They are Diesel migrations, so `__diesel_schema_migrations` lists them too, with versions that sort before an
+/// application's. Each database is its own step: after an error, those before it have their tables.
+///
+/// # Errors
+/// [`Error::Pool`](crate::Error::Pool) where a database can't be reached, and [`Error::Config`](crate::Error::Config) with the database and what it said, where a
+/// table could not be made.
+pub fn install(databases: &Databases) -> Result<SchemaReport> {
+    let mut report = SchemaReport { databases: Vec::new() };
+    for database in databases.iter() {
+        let applied = database.driver().install()?;
+        report.databases.push((database.alias().clone(), applied));
+    }
+    Ok(report)
+}
+
+/// What [`install`] has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemaReport {
+    databases: Vec<(Alias, Vec<String>)>,
+}
+
+impl SchemaReport {
+    /// Each database with the versions of the migrations that were run on it: none where all was there.
+    pub fn applied(&self) -> impl Iterator<Item = (&Alias, &[String])> {
+        self.databases.iter().map(|(alias, versions)| (alias, &versions[..]))
+    }
+}
+
+impl fmt::Display for SchemaReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (alias, versions)) in self.databases.iter().enumerate() {
+            let separator = if at == 0 { "" } else { "; " };
+            match &versions[..] {
+                [] => write!(f, "{separator}`{alias}`: up to date")?,
+                versions => write!(f, "{separator}`{alias}`: ran {}", versions.join(", "))?,
+            }
+        }
+        Ok(())
+    }
+}
