@@ -13,6 +13,7 @@ mod support;
 
 mod documents;
 mod fixture;
+mod journal;
 mod recorder;
 
 /// The claims of `each/` on one backend.
@@ -41,11 +42,15 @@ macro_rules! backend {
             mod levels;
             mod manual;
             mod newsroom;
+            mod once;
+            mod options;
             mod panics;
             mod peers;
             mod pools;
             mod propagations;
+            mod retry;
             mod routes;
+            mod spans;
             mod wandering;
         }
     };
@@ -69,6 +74,7 @@ macro_rules! server {
 
             mod django_lost;
             mod lost;
+            mod verified;
         }
     };
 }

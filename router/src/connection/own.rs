@@ -80,8 +80,12 @@ macro_rules! own_statements {
 
         fn install(raw: &mut $raw) -> Result<Vec<String>, Box<dyn std::error::Error + Send + Sync>> {
             use diesel_migrations::MigrationHarness;
+            // Nobody else does it meanwhile; the end of the connection gives the lock back.
+            lock_schema(raw)?;
             let applied = raw.run_pending_migrations(MIGRATIONS)?;
-            Ok(applied.iter().map(ToString::to_string).collect())
+            let applied = applied.iter().map(ToString::to_string).collect();
+            unlock_schema(raw)?;
+            Ok(applied)
         }
     };
 }

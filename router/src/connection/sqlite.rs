@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use diesel::connection::{Connection, SimpleConnection};
+use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection, TransactionManager};
 use diesel::query_builder::{CollectedQuery, MoveableBindCollector, QueryFragment};
 use diesel::result::{ConnectionError, QueryResult};
 use diesel::sqlite::{Sqlite as Native, SqliteConnection};
@@ -137,4 +137,13 @@ fn session(settings: &Settings) -> String {
         }
     }
     sql
+}
+
+/// Keeps others from making the library's own tables at the same time, for a minute at most.
+fn lock_schema(raw: &mut SqliteConnection) -> QueryResult<()> {
+    AnsiTransactionManager::begin_transaction_sql(raw, "BEGIN IMMEDIATE")
+}
+
+fn unlock_schema(raw: &mut SqliteConnection) -> QueryResult<()> {
+    AnsiTransactionManager::commit_transaction(raw)
 }
