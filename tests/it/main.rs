@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod documents;
 mod fixture;
 mod journal;
 mod recorder;
@@ -30,6 +31,9 @@ macro_rules! backend {
             pub(crate) use database::*;
 
             mod composition;
+            mod django_errors;
+            mod django_hooks;
+            mod django_transactions;
             mod doom;
             mod handle;
             mod handle_transactions;
@@ -37,9 +41,11 @@ macro_rules! backend {
             mod lent;
             mod levels;
             mod manual;
+            mod newsroom;
             mod once;
             mod options;
             mod panics;
+            mod peers;
             mod pools;
             mod propagations;
             mod retry;
@@ -66,6 +72,7 @@ macro_rules! server {
         mod $name {
             pub(crate) use crate::$backend::*;
 
+            mod django_lost;
             mod lost;
             mod verified;
         }

@@ -76,6 +76,27 @@ fn take_plain(serial: u64, frame: Option<u64>) -> Option<Box<Transaction>> {
 }
 
 /// What dooms a scope whose handle has begun a transaction in it and left it open.
+/// Refuses where a scope that was entered inside of the level is still running: it would go on without its own level, and
+/// its failure would undo nothing. `what` is what the user wants to end.
+pub(crate) fn no_scope_inside(ticket: &Ticket, what: impl FnOnce() -> String) -> Result<()> {
+    let running = stack::with(|stack| {
+        let at = stack.iter().rposition(|entry| entry.serial() == ticket.serial)?;
+        let (own, above) = stack[at..].split_first()?;
+        let since = own.transaction()?.frames.iter().skip_while(|frame| Some(frame.number) != ticket.frame);
+        let frames = since.chain(above.iter().filter_map(Entry::transaction).flat_map(|open| &open.frames));
+        let scope = frames.filter(|frame| matches!(frame.kind, Kind::Scope | Kind::Joined)).last();
+        let hidden = above.iter().any(|entry| entry.transaction().is_none());
+        scope.map(|frame| frame.site.to_string()).or_else(|| hidden.then(|| "a scope in autocommit".to_owned()))
+    });
+    running.map_or(Ok(()), |scope| {
+        Err(Error::OptionConflict {
+            outer: format!("in which {scope} was entered since and still runs"),
+            inner: format!("ending {}", what()),
+            remedy: "end it in the scope that set it, before or after the inner one",
+        })
+    })
+}
+
 const NEVER_ENDED: &str = "a transaction that a handle began was never ended";
 
 /// Ends levels that their handle no longer can, because it is dropped: undone, also from another thread.
@@ -83,7 +104,8 @@ const NEVER_ENDED: &str = "a transaction that a handle began was never ended";
 /// `wanted` says that they were begun to be rolled back.
 pub(crate) fn abandon(ticket: Ticket, branch: &dyn AnySlot, gate: &Gate, wanted: bool) {
     let level = ticket.level;
-    if ticket.is_in_reach() {
+    let here = ticket.is_in_reach();
+    if here && no_scope_inside(&ticket, String::new).is_ok() {
         // `leave` tells of its own failures.
         let _ = leave(ticket, Verdict::Undo);
         let never_ended = || Failure::new(FailureClass::Other, NEVER_ENDED);
@@ -97,11 +119,24 @@ pub(crate) fn abandon(ticket: Ticket, branch: &dyn AnySlot, gate: &Gate, wanted:
         }
         return;
     }
-    let text = "a handle with an open transaction has ended on another thread";
+    let text = if here {
+        "a handle with an open transaction has ended inside of a scope in it"
+    } else {
+        "a handle with an open transaction has ended on another thread"
+    };
     gate.doom(level.saturating_sub(1).max(1), Failure::new(FailureClass::Other, text));
     if level > 1 {
-        // The scope around it still runs on its own thread, and ends the level with its own.
+        // The scope around it still runs, and ends the level with its own.
         return;
+    }
+    if here && !wanted {
+        // As above: the scope that the handle's own transaction was begun in.
+        stack::with(|stack| {
+            let at = stack.iter().rposition(|entry| entry.serial() == ticket.serial)?;
+            let around = stack[..at].last()?.transaction()?;
+            around.gate.doom(around.gate.depth(), Failure::new(FailureClass::Other, text));
+            Some(())
+        });
     }
     stack::abandon(gate);
     if let Err(error) = branch.roll_back() {

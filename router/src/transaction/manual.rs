@@ -25,11 +25,8 @@ struct Segment {
 
 /// Commits what was done since the last commit. The scope goes on: its next statement begins a new transaction.
 pub(crate) fn commit() -> Result<()> {
+    can_commit()?;
     let segment = take("`commit`")?;
-    if let Some(doomed) = segment.gate.doomed() {
-        put_back(segment);
-        return Err(doomed);
-    }
     let id = || segment.id.get_or_init(TransactionId::new);
     let proof = segment.verifies.then(|| Proof { id: id(), databases: &segment.databases, gate: &segment.gate });
     if let Some(proof) = &proof
@@ -57,6 +54,8 @@ fn take(asked: &'static str) -> Result<Segment> {
             let (function, file, line) = (site.function(), site.file(), site.line());
             return Err(Error::NotManual { asked, function, file, line });
         }
+        // The next transaction is not the one that `set_rollback` has marked.
+        open.frames[0].undone = false;
         // Savepoints end with the commit.
         open.truncate(1);
         Ok(Segment {
@@ -70,6 +69,22 @@ fn take(asked: &'static str) -> Result<Segment> {
         })
     });
     taken.unwrap_or_else(|| Err(Error::no_scope(asked)))
+}
+
+/// Refuses what is doomed, and what `set_rollback` has marked to be undone. Nothing changes then, savepoints included.
+fn can_commit() -> Result<()> {
+    let refused = stack::top(|open| {
+        if !open.terms.manual || !is_outermost(open) {
+            return None; // `take` says why.
+        }
+        let marked = || Error::OptionConflict {
+            outer: format!("which {} has marked with `set_rollback(true)` to be undone", open.outermost()),
+            inner: "`commit`".to_owned(),
+            remedy: "call `rollback`, or take the mark back with `set_rollback(false)`",
+        };
+        open.gate.doomed().or_else(|| open.frames[0].undone.then(marked))
+    });
+    refused.flatten().map_or(Ok(()), Err)
 }
 
 /// Whether the innermost scope is the one that opened the transaction.

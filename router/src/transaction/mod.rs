@@ -9,7 +9,7 @@ mod hooks;
 pub(crate) mod manual;
 mod stack;
 
-pub(crate) use ending::{Verdict, abandon, leave};
+pub(crate) use ending::{Verdict, abandon, leave, no_scope_inside};
 pub(crate) use hooks::{HookBody, When, run_now as run_hook};
 pub(crate) use stack::{Kind, Terms, Ticket, any, begin, forbid_repetition, hide, join, nest, slot, top};
 

@@ -19,7 +19,7 @@ struct Session {
 }
 
 /// Kills every connection that the library has to the fixture's database.
-fn kill_all(fixture: &Fixture) -> usize {
+pub(super) fn kill_all(fixture: &Fixture) -> usize {
     let observer = &mut fixture.observer("default");
     let (list, kill): (&str, fn(i64) -> String) = match KIND {
         Kind::Mysql => (
