@@ -75,7 +75,6 @@ fn take_plain(serial: u64, frame: Option<u64>) -> Option<Box<Transaction>> {
     })
 }
 
-/// What dooms a scope whose handle has begun a transaction in it and left it open.
 /// Refuses where a scope that was entered inside of the level is still running: it would go on without its own level, and
 /// its failure would undo nothing. `what` is what the user wants to end.
 pub(crate) fn no_scope_inside(ticket: &Ticket, what: impl FnOnce() -> String) -> Result<()> {
@@ -97,6 +96,7 @@ pub(crate) fn no_scope_inside(ticket: &Ticket, what: impl FnOnce() -> String) ->
     })
 }
 
+/// What dooms a scope whose handle has begun a transaction in it and left it open.
 const NEVER_ENDED: &str = "a transaction that a handle began was never ended";
 
 /// Ends levels that their handle no longer can, because it is dropped: undone, also from another thread.

@@ -160,7 +160,7 @@ fn what_does_not_pass_is_not_run_again() {
 fn locked() -> multidb::Failure {
     let fixture = fixture().unwrap();
     with_stumbling(&fixture);
-    let run = atomic::<Item>().databases(&fixture.databases()).propagation(Propagation::RequiresNew);
+    let run = atomic::<Item>().databases(fixture.databases()).propagation(Propagation::RequiresNew);
     let run = run.run(|conn: &mut H| {
         let _ = stumble(conn);
         Ok::<_, Error>(())

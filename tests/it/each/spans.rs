@@ -86,7 +86,7 @@ fn a_scope_that_is_run_again_has_one_span_and_an_event_for_each_repetition() {
         let run = atomic::<Item>().retry(5).run(|conn: &mut H| {
             attempts += 1;
             // Its text is what the library goes by.
-            if attempts < 3 { conn.with_raw(|raw| fail_as_if_locked(raw)) } else { Ok(()) }
+            if attempts < 3 { conn.with_raw(fail_as_if_locked) } else { Ok(()) }
         });
         run.unwrap();
     });
