@@ -39,7 +39,7 @@ impl Dialect for Sqlite {
         now_committed: "",
         numbered: false,
     };
-    // Committed and synced: see `two_phase`'s rule for SQLite in docs/DESIGN.md.
+    // Committed and synced: docs/DESIGN.md says why.
     const PROBE: [&str; 2] = ["PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE", "COMMIT"];
     const LEVELS_CAN_BE_READ_ONLY: bool = true;
 
