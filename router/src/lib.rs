@@ -44,7 +44,7 @@ pub use handle::MysqlConn;
 pub use handle::PgConn;
 #[cfg(feature = "sqlite")]
 pub use handle::SqliteConn;
-pub use handle::{Conn, Handle};
+pub use handle::{AnyConn, Conn, Handle, MultiBackend};
 pub use model::{Model, ModelInfo, Models};
 pub use multidb_macros::{Model, commit_manually, commit_on_success, transactional};
 pub use routing::{Access, Route, RouteRequest, Router, with_hint, with_routes};
@@ -71,7 +71,7 @@ pub mod prelude {
     pub use diesel::connection::SimpleConnection as _;
 
     pub use crate::{
-        Databases, Model, Route, RouteRequest, Router, atomic, commit_manually, commit_on_success, connection,
+        AnyConn, Databases, Model, Route, RouteRequest, Router, atomic, commit_manually, commit_on_success, connection,
         transactional,
     };
 }

@@ -30,6 +30,7 @@ macro_rules! backend {
             mod database;
             pub(crate) use database::*;
 
+            mod any;
             mod composition;
             mod django_errors;
             mod django_hooks;

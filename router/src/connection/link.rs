@@ -125,7 +125,7 @@ impl<B: Dialect> Link<B> {
         T: QueryFragment<B::Native> + QueryId,
     {
         if T::query_id().is_none() && !statement.is_safe_to_cache_prepared(&B::NATIVE)? {
-            let raw_sql = || is_raw_sql(std::any::type_name::<T>());
+            let raw_sql = || is_raw_sql(type_name::<T>());
             if self.repeated.is_some() || raw_sql() {
                 let mut builder = <B::Native as diesel::backend::Backend>::QueryBuilder::default();
                 statement.to_sql(&mut builder, &B::NATIVE)?;
@@ -148,7 +148,7 @@ impl<B: Dialect> Link<B> {
     where
         T: QueryFragment<B::Native> + QueryId,
     {
-        if T::query_id().is_none() && is_raw_query(std::any::type_name::<T>()) {
+        if T::query_id().is_none() && is_raw_query(type_name::<T>()) {
             let mut builder = <B::Native as diesel::backend::Backend>::QueryBuilder::default();
             query.to_sql(&mut builder, &B::NATIVE)?;
             return self.guarded(&builder.finish(), |_| Ok(()));
@@ -306,6 +306,15 @@ impl<B: Dialect> Link<B> {
 
     fn status(&mut self) -> &mut TransactionManagerStatus {
         AnsiTransactionManager::transaction_manager_status_mut(&mut self.raw)
+    }
+}
+
+/// The name of a statement's type, without what `MultiConnection` wraps around it.
+pub fn type_name<T>() -> &'static str {
+    let name = std::any::type_name::<T>();
+    match name.split_once("::SerializedQuery<") {
+        Some((path, wrapped)) if !path.contains('<') => wrapped,
+        _ => name,
     }
 }
 

@@ -167,6 +167,10 @@ impl Database {
         &*self.driver
     }
 
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
     pub(crate) fn is_sqlite(&self) -> bool {
         self.kind == Kind::Sqlite
     }

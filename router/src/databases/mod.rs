@@ -10,6 +10,7 @@ mod url;
 pub use builder::DatabasesBuilder;
 pub use config::{DatabaseConfig, PoolConfig, SqliteConfig};
 pub use current::Entered;
+pub(crate) use database::Kind;
 pub use database::{Database, PoolState};
 pub use registry::Databases;
 pub(crate) use url::{mask, mask_in};

@@ -6,11 +6,11 @@ use super::conn::Conn;
 use crate::connection::backend::Backend;
 use crate::connection::pool::Pool;
 use crate::connection::slot::{AnySlot, Slot};
-use crate::databases::{Database, Databases};
+use crate::databases::{Database, Databases, Kind};
 use crate::error::Result;
 use crate::site::Site;
 
-/// A type that a `#[conn]` parameter may have: `PgConn`, `MysqlConn` or `SqliteConn`. Sealed.
+/// A type that a `#[conn]` parameter may have: `PgConn`, `MysqlConn`, `SqliteConn` or `AnyConn`. Sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handle that a scope can supply",
     label = "not a multidb handle",
@@ -28,7 +28,17 @@ pub enum Origin<'a> {
     Pool(&'a Databases, usize, Site),
 }
 
-mod sealed {
+impl Origin<'_> {
+    /// The backend of its database.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Scope(_, database) => database.kind(),
+            Self::Pool(databases, index, _) => databases.at(*index).kind(),
+        }
+    }
+}
+
+pub(super) mod sealed {
     use super::{Origin, Result};
 
     /// Opens a handle.

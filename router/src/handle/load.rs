@@ -8,7 +8,7 @@ use diesel::result::QueryResult;
 use super::conn::Conn;
 use super::cursor::{Stream, StreamRow};
 use crate::connection::gate::Proof;
-use crate::connection::link::is_raw_sql;
+use crate::connection::link::{is_raw_sql, type_name};
 
 /// What a statement's type proves. A read is Diesel's SELECT without a locking clause and without raw SQL.
 pub(super) fn proof_of<T>() -> Proof {
@@ -18,7 +18,7 @@ pub(super) fn proof_of<T>() -> Proof {
         "diesel::query_builder::update_statement::",
         "diesel::query_builder::delete_statement::",
     ];
-    let name = std::any::type_name::<T>();
+    let name = type_name::<T>();
     if WRITES.iter().any(|write| name.starts_with(write)) {
         return Proof::Write;
     }

@@ -1,5 +1,6 @@
 //! The handle: a full Diesel connection that reaches the database of a scope.
 
+mod any;
 mod conn;
 mod cursor;
 mod dispatch;
@@ -7,6 +8,7 @@ mod load;
 mod manager;
 mod traits;
 
+pub use any::{AnyConn, MultiBackend};
 pub use conn::Conn;
 pub use dispatch::Handle;
 
