@@ -61,7 +61,9 @@ macro_rules! server {
         mod $name {
             pub(crate) use crate::$backend::*;
 
+            mod faults;
             mod lost;
+            mod witness;
         }
     };
 }

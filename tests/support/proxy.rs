@@ -9,10 +9,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+/// How much of a reply passes where no rule applies.
+const ALL: usize = usize::MAX;
 
 /// How long the proxy tries to reach the server.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -34,12 +37,16 @@ struct Shared {
 struct Rule {
     needle: &'static [u8],
     loses: Loses,
+    once: bool,
 }
 
-#[derive(Clone, Copy)]
-enum Loses {
+/// What a rule loses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loses {
+    /// The server never gets the whole request.
     Request,
-    Reply,
+    /// The client gets no more than this many bytes of the reply.
+    ReplyAfter(usize),
 }
 
 impl Proxy {
@@ -82,13 +89,23 @@ impl Proxy {
     /// The first bytes must mean that the server is done. They do for a simple query. They do
     /// not for a statement that is prepared first: there they only say that it is prepared.
     pub fn drop_replies_when(&self, needle: &'static [u8]) {
-        self.set(needle, Loses::Reply);
+        self.set(needle, Loses::ReplyAfter(0), false);
     }
 
     /// From now on, when a client sends the needle: closes the connection. The server never
     /// gets the whole request.
     pub fn drop_requests_when(&self, needle: &'static [u8]) {
-        self.set(needle, Loses::Request);
+        self.set(needle, Loses::Request, false);
+    }
+
+    /// The next time a client sends the needle: loses this, and nothing after it.
+    pub fn lose_once(&self, needle: &'static [u8], loses: Loses) {
+        self.set(needle, loses, true);
+    }
+
+    /// From now on, when a client sends the needle: loses this.
+    pub fn lose_always(&self, needle: &'static [u8], loses: Loses) {
+        self.set(needle, loses, false);
     }
 
     /// Whether something was lost since the rule was set.
@@ -102,10 +119,10 @@ impl Proxy {
         self.shared.hit.store(false, Ordering::SeqCst);
     }
 
-    fn set(&self, needle: &'static [u8], loses: Loses) {
+    fn set(&self, needle: &'static [u8], loses: Loses, once: bool) {
         assert!(!needle.is_empty(), "an empty needle is in everything");
         self.shared.hit.store(false, Ordering::SeqCst);
-        *self.shared.rule() = Some(Rule { needle, loses });
+        *self.shared.rule() = Some(Rule { needle, loses, once });
     }
 }
 
@@ -129,18 +146,18 @@ fn carry(client: TcpStream, target: SocketAddr, shared: &Arc<Shared>) -> io::Res
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
 
-    let lose_reply = Arc::new(AtomicBool::new(false));
+    let passes = Arc::new(AtomicUsize::new(ALL));
     let (client_again, server_again) = (client.try_clone()?, server.try_clone()?);
-    let (shared_again, lose_reply_again) = (Arc::clone(shared), Arc::clone(&lose_reply));
-    thread::spawn(move || carry_replies(server_again, client_again, &shared_again, &lose_reply_again));
-    carry_requests(client, server, shared, &lose_reply)
+    let (shared_again, passes_again) = (Arc::clone(shared), Arc::clone(&passes));
+    thread::spawn(move || carry_replies(server_again, client_again, &shared_again, &passes_again));
+    carry_requests(client, server, shared, &passes)
 }
 
 fn carry_requests(
     mut client: TcpStream,
     mut server: TcpStream,
     shared: &Shared,
-    lose_reply: &AtomicBool,
+    passes: &AtomicUsize,
 ) -> io::Result<()> {
     let mut tail = Vec::new();
     let mut buffer = [0; 16 * 1024];
@@ -149,16 +166,21 @@ fn carry_requests(
         let rule = *shared.rule();
         match rule {
             None => tail.clear(),
-            Some(Rule { needle, loses }) if completes(&mut tail, chunk, needle) => match loses {
-                Loses::Request => {
-                    shared.hit.store(true, Ordering::SeqCst);
-                    server.shutdown(Shutdown::Both)?;
-                    return client.shutdown(Shutdown::Both);
+            Some(Rule { needle, loses, once }) if completes(&mut tail, chunk, needle) => {
+                if once {
+                    *shared.rule() = None;
                 }
-                // Set before the request goes out, or the answer could come first. The loop
-                // goes on, because the rest of the request may be in the next chunk.
-                Loses::Reply => lose_reply.store(true, Ordering::SeqCst),
-            },
+                match loses {
+                    Loses::Request => {
+                        shared.hit.store(true, Ordering::SeqCst);
+                        server.shutdown(Shutdown::Both)?;
+                        return client.shutdown(Shutdown::Both);
+                    }
+                    // Set before the request goes out, or the answer could come first. The loop
+                    // goes on, because the rest of the request may be in the next chunk.
+                    Loses::ReplyAfter(kept) => passes.store(kept, Ordering::SeqCst),
+                }
+            }
             Some(_) => {}
         }
         if server.write_all(chunk).is_err() {
@@ -173,13 +195,19 @@ fn carry_replies(
     mut server: TcpStream,
     mut client: TcpStream,
     shared: &Shared,
-    lose_reply: &AtomicBool,
+    passes: &AtomicUsize,
 ) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     while let Ok(length @ 1..) = server.read(&mut buffer) {
-        if lose_reply.load(Ordering::SeqCst) {
+        let left = passes.load(Ordering::SeqCst);
+        if left < length {
+            // Before the client can notice.
             shared.hit.store(true, Ordering::SeqCst);
+            // It may be gone already.
+            let _ = client.write_all(&buffer[..left]);
             break;
+        } else if left != ALL {
+            passes.store(left - length, Ordering::SeqCst);
         }
         if client.write_all(&buffer[..length]).is_err() {
             break;
@@ -316,6 +344,35 @@ mod tests {
         assert!(client.hears_nothing());
         assert!(proxy.hit());
         assert_eq!(echo.received(), b"INSERT;COMMIT;");
+    }
+
+    #[test]
+    fn a_reply_is_cut_where_the_rule_says() {
+        let (echo, proxy) = start();
+        proxy.lose_always(b"COMMIT", Loses::ReplyAfter(3));
+        let mut client = Client::connect(&proxy);
+        client.exchange(b"INSERT;");
+        client.send(b"COMMIT;");
+        let mut reply = Vec::new();
+        // A reset may follow what was kept.
+        let _ = client.0.read_to_end(&mut reply);
+        assert_eq!(reply, b"COM");
+        assert!(proxy.hit());
+        assert_eq!(echo.received(), b"INSERT;COMMIT;");
+    }
+
+    #[test]
+    fn a_rule_for_once_applies_once() {
+        let (_echo, proxy) = start();
+        for loses in [Loses::Request, Loses::ReplyAfter(0)] {
+            proxy.lose_once(b"COMMIT", loses);
+            let mut client = Client::connect(&proxy);
+            client.send(b"COMMIT;");
+            assert!(client.hears_nothing());
+            assert!(proxy.hit());
+            Client::connect(&proxy).exchange(b"COMMIT;");
+            assert!(proxy.hit(), "it is remembered");
+        }
     }
 
     #[test]
