@@ -1,4 +1,4 @@
-//! A TCP proxy between a client and a server that can lose requests or replies.
+//! A TCP proxy between a client and a server that can lose requests, replies, or a word's sense.
 //!
 //! With it a test can ask what happens when a `COMMIT` gets lost, or, worse, when the
 //! server carried it out and only the answer got lost.
@@ -47,6 +47,8 @@ pub enum Loses {
     Request,
     /// The client gets no more than this many bytes of the reply.
     ReplyAfter(usize),
+    /// The last byte of the needle reaches the server as a question mark, which no SQL word has.
+    Sense,
 }
 
 impl Proxy {
@@ -162,26 +164,31 @@ fn carry_requests(
     let mut tail = Vec::new();
     let mut buffer = [0; 16 * 1024];
     while let Ok(length @ 1..) = client.read(&mut buffer) {
-        let chunk = &buffer[..length];
+        let chunk = &mut buffer[..length];
         let rule = *shared.rule();
-        match rule {
-            None => tail.clear(),
-            Some(Rule { needle, loses, once }) if completes(&mut tail, chunk, needle) => {
-                if once {
-                    *shared.rule() = None;
+        if rule.is_none() {
+            tail.clear();
+        }
+        if let Some(Rule { needle, loses, once }) = rule
+            && let Some(last) = completes(&mut tail, chunk, needle)
+        {
+            if once {
+                *shared.rule() = None;
+            }
+            match loses {
+                Loses::Request => {
+                    shared.hit.store(true, Ordering::SeqCst);
+                    server.shutdown(Shutdown::Both)?;
+                    return client.shutdown(Shutdown::Both);
                 }
-                match loses {
-                    Loses::Request => {
-                        shared.hit.store(true, Ordering::SeqCst);
-                        server.shutdown(Shutdown::Both)?;
-                        return client.shutdown(Shutdown::Both);
-                    }
-                    // Set before the request goes out, or the answer could come first. The loop
-                    // goes on, because the rest of the request may be in the next chunk.
-                    Loses::ReplyAfter(kept) => passes.store(kept, Ordering::SeqCst),
+                // Set before the request goes out, or the answer could come first. The loop
+                // goes on, because the rest of the request may be in the next chunk.
+                Loses::ReplyAfter(kept) => passes.store(kept, Ordering::SeqCst),
+                Loses::Sense => {
+                    chunk[last] = b'?';
+                    shared.hit.store(true, Ordering::SeqCst);
                 }
             }
-            Some(_) => {}
         }
         if server.write_all(chunk).is_err() {
             break;
@@ -218,19 +225,20 @@ fn carry_replies(
     client.shutdown(Shutdown::Both)
 }
 
-/// Whether the needle ends in this chunk. Keeps the end of the chunk in `tail`, for a needle
-/// that goes on in the next one.
-fn completes(tail: &mut Vec<u8>, chunk: &[u8], needle: &[u8]) -> bool {
+/// Where in this chunk the needle ends, if it does: the place of its last byte. Keeps the end of the chunk in `tail`, for
+/// a needle that goes on in the next one.
+fn completes(tail: &mut Vec<u8>, chunk: &[u8], needle: &[u8]) -> Option<usize> {
     let keep_end = |tail: &mut Vec<u8>| {
         let surplus = tail.len().saturating_sub(needle.len() - 1);
         tail.drain(..surplus);
     };
     // The needle may be another one than last time.
     keep_end(tail);
+    let before = tail.len();
     tail.extend_from_slice(chunk);
-    let found = tail.windows(needle.len()).any(|window| window == needle);
+    let found = tail.windows(needle.len()).position(|window| window == needle);
     keep_end(tail);
-    found
+    found.map(|at| at + needle.len() - 1 - before)
 }
 
 #[cfg(test)]
@@ -359,6 +367,22 @@ mod tests {
         assert_eq!(reply, b"COM");
         assert!(proxy.hit());
         assert_eq!(echo.received(), b"INSERT;COMMIT;");
+    }
+
+    #[test]
+    fn a_needle_without_sense_passes_with_another_last_byte() {
+        let (echo, proxy) = start();
+        proxy.lose_once(b"COMMIT", Loses::Sense);
+        let mut client = Client::connect(&proxy);
+        client.exchange(b"a COM");
+        client.send(b"MIT; COMMIT;");
+        let mut reply = [0; 12];
+        client.0.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"MI?; COMMIT;");
+        assert!(proxy.hit());
+        client.exchange(b"COMMIT;");
+        drop(client);
+        assert_eq!(echo.received(), b"a COMMI?; COMMIT;COMMIT;");
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::support::proxy::{Loses, Proxy};
 enum Point {
     /// BEGIN for a statement of the outermost level.
     Begin,
+    /// The savepoint that follows BEGIN in the same batch, on MySQL.
+    Tripwire,
     /// BEGIN and SAVEPOINT in one batch, for a statement in a nested scope.
     BeginNested,
     Savepoint,
@@ -35,8 +37,9 @@ enum Point {
     Rollback,
 }
 
-const POINTS: [Point; 10] = [
+const POINTS: [Point; 11] = [
     Point::Begin,
+    Point::Tripwire,
     Point::BeginNested,
     Point::Savepoint,
     Point::Release,
@@ -60,6 +63,7 @@ impl Point {
         match (self, KIND) {
             (Self::Begin | Self::BeginNested, Kind::Mysql) => b"START TRANSACTION",
             (Self::Begin | Self::BeginNested, _) => b"BEGIN",
+            (Self::Tripwire, _) => b"SAVEPOINT multidb_0",
             (Self::Savepoint, _) => b"SAVEPOINT multidb_2",
             (Self::Release, _) => b"RELEASE SAVEPOINT multidb_2",
             (Self::RollbackTo, _) => b"ROLLBACK TO SAVEPOINT multidb_2",
@@ -74,7 +78,7 @@ impl Point {
     /// The first step that must tell of a fault here.
     fn told_at(self) -> Step {
         match self {
-            Self::Begin => Step::First,
+            Self::Begin | Self::Tripwire => Step::First,
             Self::BeginNested | Self::Savepoint => Step::Nested,
             Self::Release if KIND == Kind::Mysql => Step::NestedEnd,
             Self::Release => Step::Undone,
@@ -158,6 +162,7 @@ impl Case<'_> {
     fn body(&self, conn: &mut H, witness: &mut Witness) -> Result<(), Mishap> {
         let insert = |conn: &mut H, id: i64| conn.batch_execute(&format!("INSERT INTO items VALUES ({id}, {id}0)"));
         self.before(Point::Begin, witness);
+        self.before(Point::Tripwire, witness);
         self.before(Point::BeginNested, witness);
         if self.point != Point::BeginNested {
             self.pass(Step::First, insert(conn, 1))?;
@@ -209,20 +214,21 @@ impl Case<'_> {
         let first = (self.point != Point::BeginNested).then_some((1, 10));
         let whole: Vec<_> = first.into_iter().chain([(2, 20), (4, i64::from_be_bytes(*MARK))]).collect();
 
-        let begins = matches!(self.point, Point::Begin | Point::BeginNested);
-        let replaced = begins && !matches!(self.fault, Fault::Always(_));
+        let begins = matches!(self.point, Point::Begin | Point::Tripwire | Point::BeginNested);
+        let refused = matches!(self.fault, Fault::Once(Loses::Sense) | Fault::Always(Loses::Sense));
+        let replaced = begins && !refused && !matches!(self.fault, Fault::Always(_));
         let in_doubt = matches!(&run, Err(Mishap::Database(error)) if error.is_in_doubt());
         if run.is_ok() {
             assert!(replaced, "{name}: a false Ok");
             assert_eq!(rows, whole, "{name}: Ok");
         } else if in_doubt {
-            assert_eq!(self.point, Point::Commit, "{name}: {run:?}");
+            assert!(self.point == Point::Commit && !refused, "{name}: {run:?}");
             assert!(rows == whole || rows.is_empty(), "{name}: in part: {rows:?}");
         } else {
             assert!(!replaced, "{name}: BEGIN lost nothing, and another connection was to be had: {run:?}");
             assert_eq!(rows, [], "{name}: {run:?}");
         }
-        if self.point == Point::Commit {
+        if self.point == Point::Commit && !refused {
             assert!(in_doubt, "{name}: nobody can know: {run:?}");
             let is_there = !matches!(self.fault, Fault::Killed | Fault::Once(Loses::Request) | Fault::Always(Loses::Request));
             assert_eq!(!rows.is_empty(), is_there, "{name}: the server carries out what it gets");
@@ -248,9 +254,13 @@ fn hit_every_point_with(fault: Fault) {
     let mut witness = fixture.witness();
     let _entered = databases.enter();
     witness.assert_clean(&databases, "at the start");
-    let points = POINTS.into_iter().filter(|point| {
+    let points = POINTS.into_iter().filter(|point| match (point, fault) {
+        (Point::Tripwire, _) => KIND == Kind::Mysql,
         // Prepared statements are not sent in a batch.
-        fault != Fault::Afterwards || !matches!(point, Point::Prepare | Point::Execute)
+        (Point::Prepare | Point::Execute, Fault::Afterwards) => false,
+        // Another value is no error.
+        (Point::Execute, Fault::Once(Loses::Sense) | Fault::Always(Loses::Sense)) => false,
+        _ => true,
     });
     for point in points {
         for swallows in [false, true] {
@@ -287,6 +297,12 @@ fn requests_lost_again_and_again_at_any_point_are_never_a_false_ok() {
 #[test]
 fn replies_lost_again_and_again_at_any_point_are_never_a_false_ok() {
     hit_every_point_with(Fault::Always(Loses::ReplyAfter(0)));
+}
+
+#[test]
+fn what_the_server_refuses_at_any_point_is_never_a_false_ok() {
+    hit_every_point_with(Fault::Once(Loses::Sense));
+    hit_every_point_with(Fault::Always(Loses::Sense));
 }
 
 #[test]
