@@ -61,6 +61,7 @@ macro_rules! server {
         mod $name {
             pub(crate) use crate::$backend::*;
 
+            mod contended;
             mod faults;
             mod lost;
             mod witness;

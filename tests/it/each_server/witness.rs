@@ -49,10 +49,12 @@ impl Witness {
         })
     }
 
-    /// How many of the library's sessions wait for a lock.
-    fn waiting(&mut self) -> i64 {
-        self.numbers(match KIND {
+    /// Whether one of the library's sessions waits for a lock.
+    fn one_waits(&mut self) -> bool {
+        let waiting = match KIND {
             Kind::Mysql => {
+                // Who asks again within a tenth of a second gets the same answer again.
+                std::thread::sleep(Duration::from_millis(150));
                 "SELECT COUNT(*) AS number FROM information_schema.innodb_trx
                  JOIN information_schema.processlist ON id = trx_mysql_thread_id
                  WHERE db = DATABASE() AND trx_state = 'LOCK WAIT'"
@@ -61,12 +63,13 @@ impl Witness {
                 "SELECT COUNT(*) AS number FROM pg_locks JOIN pg_stat_activity USING (pid)
                  WHERE application_name = current_setting('application_name') AND NOT granted"
             }
-        })[0]
+        };
+        self.numbers(waiting)[0] > 0
     }
 
     /// Waits until a session waits for a lock.
     pub(crate) fn until_one_waits(&mut self) {
-        self.until("no session waits for a lock", |witness| witness.waiting() > 0);
+        self.until("no session waits for a lock", Self::one_waits);
     }
 
     /// Ends every session of the library.
