@@ -1,10 +1,11 @@
 //! Transactions that lose against others: the loser's scope is never `Ok`, and nothing of it stays.
 
-use std::sync::Barrier;
+use std::cell::{Cell, RefCell};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use multidb::{Databases, Error, FailureClass, atomic};
+use multidb::{Databases, Error, FailureClass, Propagation, atomic, scope};
 
 use super::witness::Witness;
 use super::*;
@@ -47,12 +48,42 @@ impl Quarrel {
     }
 }
 
+/// Where the loser's statement runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Outermost,
+    Manual,
+    Joined,
+    Nested,
+    NestedTwice,
+    /// A transaction of Diesel's on the handle.
+    Transaction,
+    Savepoint,
+}
+
+const PLACES: [Place; 7] = [
+    Place::Outermost,
+    Place::Manual,
+    Place::Joined,
+    Place::Nested,
+    Place::NestedTwice,
+    Place::Transaction,
+    Place::Savepoint,
+];
+
+impl Place {
+    /// Whether what it did can be undone alone.
+    fn is_level(self) -> bool {
+        !matches!(self, Self::Outermost | Self::Manual | Self::Joined)
+    }
+}
+
 /// What the loser's body does with the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Body {
     PassesOn,
     Swallows,
-    /// A nested scope passes it on, and the outer one swallows it.
+    /// The innermost level passes it on, and the one around it swallows it.
     SwallowsOutside,
 }
 
@@ -68,7 +99,7 @@ fn insert(conn: &mut H, id: i64) -> QueryResult<()> {
 }
 
 /// Takes the lock of row 2, and row 1's after `cue`.
-fn win(quarrel: Quarrel, started: &Barrier, cue: &Barrier) -> Result<(), Mishap> {
+fn win(quarrel: Quarrel, started: &Sender<()>, cue: &Receiver<()>) -> Result<(), Mishap> {
     atomic::<Item>().run(|conn: &mut H| {
         if KIND == Kind::Postgres {
             conn.batch_execute("SET LOCAL deadlock_timeout = '10min'")?;
@@ -77,12 +108,12 @@ fn win(quarrel: Quarrel, started: &Barrier, cue: &Barrier) -> Result<(), Mishap>
             insert(conn, id)?;
         }
         bump(conn, 2, 100)?;
-        started.wait();
-        if quarrel == Quarrel::LockTimeout {
-            cue.wait();
+        // Whoever is gone has failed, and tells of it.
+        let _ = started.send(());
+        if quarrel != Quarrel::StaleSnapshot {
+            let _ = cue.recv();
         }
         if quarrel == Quarrel::Deadlock {
-            cue.wait();
             bump(conn, 1, 100)?;
         }
         Ok(())
@@ -90,7 +121,7 @@ fn win(quarrel: Quarrel, started: &Barrier, cue: &Barrier) -> Result<(), Mishap>
 }
 
 /// The loser's statement, and what leads to it.
-fn lose(conn: &mut H, quarrel: Quarrel, body: Body, nested: bool, meet: &dyn Fn()) -> Result<(), Mishap> {
+fn lose(conn: &mut H, quarrel: Quarrel, body: Body, place: Place, meet: &dyn Fn()) -> Result<(), Mishap> {
     conn.batch_execute(quarrel.loses())?;
     insert(conn, 11)?;
     bump(conn, 1, 1)?;
@@ -103,17 +134,32 @@ fn lose(conn: &mut H, quarrel: Quarrel, body: Body, nested: bool, meet: &dyn Fn(
         assert!(error.is_retryable(), "{error}");
         if body == Body::Swallows { Ok(()) } else { Err(Mishap::from(error)) }
     };
-    let lost = if nested {
-        let inner = atomic::<Item>().run(|conn: &mut H| {
-            insert(conn, 21)?;
-            statement(conn)
-        });
-        let Err(Mishap::Database(error)) = &inner else { panic!("{quarrel:?} {body:?}: {inner:?}") };
-        assert!(error.is_retryable(), "{error}");
-        inner
-    } else {
+    let inner = |conn: &mut H| {
+        insert(conn, 21)?;
         statement(conn)
     };
+    let lost = match place {
+        Place::Outermost | Place::Manual => statement(conn),
+        Place::Joined => atomic::<Item>().propagation(Propagation::Join).run(inner),
+        Place::Nested => atomic::<Item>().run(inner),
+        Place::NestedTwice => atomic::<Item>().run(|_: &mut H| atomic::<Item>().run(inner)),
+        Place::Transaction => conn.transaction(inner).map_err(|error| match error {
+            // Diesel's error carries ours.
+            Mishap::Query(carrier) => Error::from(carrier).into(),
+            other => other,
+        }),
+        Place::Savepoint => {
+            let savepoint = scope::savepoint("before")?;
+            let lost = inner(conn);
+            savepoint.rollback()?;
+            assert_eq!(scope::is_doomed(), quarrel.undoes_all(), "{quarrel:?} {body:?}");
+            lost
+        }
+    };
+    if !matches!(place, Place::Outermost | Place::Manual | Place::Joined | Place::Savepoint) {
+        let Err(Mishap::Database(error)) = &lost else { panic!("{quarrel:?} {body:?} {place:?}: {lost:?}") };
+        assert!(error.is_retryable(), "{error}");
+    }
     if body == Body::PassesOn {
         lost?;
     }
@@ -123,28 +169,32 @@ fn lose(conn: &mut H, quarrel: Quarrel, body: Body, nested: bool, meet: &dyn Fn(
     Ok(())
 }
 
-fn quarrel(fixture: &Fixture, databases: &Databases, quarrel: Quarrel, body: Body, nested: bool) {
-    let name = format!("{quarrel:?}, nested: {nested}, the body {body:?}");
+fn quarrel(fixture: &Fixture, databases: &Databases, quarrel: Quarrel, body: Body, place: Place) {
+    let name = format!("{quarrel:?} in {place:?}, {body:?}");
     let mut witness = fixture.witness();
     witness.empty();
     put(1, 10).unwrap();
     put(2, 20).unwrap();
-    let [started, cue] = [Barrier::new(2), Barrier::new(2)];
+    let ((start, started), (cue, cued)) = (channel(), channel());
     let (won, run) = std::thread::scope(|threads| {
+        let ends = Cell::new(Some((start, cued)));
         let begin = || {
-            threads.spawn(|| {
+            let (start, cued) = ends.take().expect("once");
+            threads.spawn(move || {
                 let _entered = fixture.builder(1).build().unwrap().enter();
-                win(quarrel, &started, &cue)
+                win(quarrel, &start, &cued)
             })
         };
-        let winner = std::cell::RefCell::new(None);
-        let waiting = std::cell::RefCell::new(&mut witness);
+        // Dropped with this closure, so that a winner is not left waiting.
+        let cue = cue;
+        let winner = RefCell::new(None);
+        let waiting = RefCell::new(&mut witness);
         let meet = || {
             let begun = begin();
-            started.wait();
+            started.recv().unwrap();
             match quarrel {
                 Quarrel::Deadlock => {
-                    cue.wait();
+                    cue.send(()).unwrap();
                     waiting.borrow_mut().until_one_waits();
                     winner.replace(Some(begun));
                 }
@@ -152,15 +202,20 @@ fn quarrel(fixture: &Fixture, databases: &Databases, quarrel: Quarrel, body: Bod
                 Quarrel::StaleSnapshot => begun.join().unwrap().unwrap(),
             }
         };
-        let run = atomic::<Item>().run(|conn: &mut H| lose(conn, quarrel, body, nested, &meet));
+        let loser = atomic::<Item>();
+        let loser = if place == Place::Manual { loser.manual() } else { loser };
+        let run = loser.run(|conn: &mut H| {
+            lose(conn, quarrel, body, place, &meet)?;
+            if place == Place::Manual { scope::commit().map_err(Mishap::from) } else { Ok(()) }
+        });
         if quarrel == Quarrel::LockTimeout {
-            cue.wait();
+            cue.send(()).unwrap();
         }
         (winner.take().map(|winner| winner.join().unwrap()), run)
     });
     assert!(matches!(won, None | Some(Ok(()))), "{name}: the other one commits: {won:?}");
     let first = if quarrel == Quarrel::Deadlock { 110 } else { 10 };
-    let survives = nested && body != Body::PassesOn && !quarrel.undoes_all();
+    let survives = place.is_level() && body != Body::PassesOn && !quarrel.undoes_all();
     let expected = if survives {
         assert!(run.is_ok(), "{name}: the outer scope has lost nothing: {run:?}");
         vec![(1, first + 1), (2, 120), (11, 0), (12, 0), (13, 0)]
@@ -187,14 +242,10 @@ fn every(sort: Quarrel) {
     let Some(fixture) = fixture() else { return };
     let databases = fixture.builder(1).build().unwrap();
     let _entered = databases.enter();
-    for (nested, body) in [
-        (false, Body::PassesOn),
-        (false, Body::Swallows),
-        (true, Body::PassesOn),
-        (true, Body::Swallows),
-        (true, Body::SwallowsOutside),
-    ] {
-        quarrel(&fixture, &databases, sort, body, nested);
+    for place in PLACES {
+        for body in [Body::PassesOn, Body::Swallows, Body::SwallowsOutside] {
+            quarrel(&fixture, &databases, sort, body, place);
+        }
     }
 }
 
