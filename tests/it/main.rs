@@ -50,6 +50,8 @@ mod mysql_only;
 #[cfg(feature = "postgres")]
 mod postgres_only;
 #[cfg(feature = "sqlite")]
+mod sqlite_locks;
+#[cfg(feature = "sqlite")]
 mod sqlite_only;
 mod wrong_backend;
 
