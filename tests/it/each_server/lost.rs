@@ -1,10 +1,14 @@
 //! Connections that die.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use diesel::prelude::*;
 use multidb::{Databases, Error, atomic, connection, scope};
 
 use super::witness::behind_proxy;
 use super::*;
+use crate::support::proxy::Loses;
 
 /// What a client sends that commits.
 const COMMIT: &[u8] = b"COMMIT";
@@ -154,6 +158,40 @@ fn a_lost_request_of_commit_is_an_unknown_outcome_too() {
     assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
     put(3, 30).unwrap();
     assert_eq!(fixture.rows("default"), [(1, 10), (3, 30)]);
+}
+
+#[test]
+fn a_manual_scope_goes_on_in_a_new_transaction_after_a_commit_that_was_lost() {
+    let Some(fixture) = fixture() else { return };
+    let (proxy, databases) = behind_proxy(&fixture, 1);
+    let mut witness = fixture.witness();
+    let _entered = databases.enter();
+    for loses in [Loses::Request, Loses::ReplyAfter(0)] {
+        let name = format!("{loses:?}");
+        witness.empty();
+        let hooks = [Rc::new(Cell::new(0_u8)), Rc::default()];
+        let [lost, kept] = hooks.clone();
+        let run = atomic::<Item>().manual().run(|_: &mut H| {
+            let again = Rc::clone(&lost);
+            scope::on_commit(move || lost.set(1));
+            scope::on_rollback(move || again.set(2));
+            put(1, 10)?;
+            proxy.lose_once(COMMIT, loses);
+            let unknown = scope::commit();
+            assert!(proxy.hit(), "{name}");
+            assert!(unknown.as_ref().is_err_and(Error::is_in_doubt), "{name}: {unknown:?}");
+            scope::on_commit(move || kept.set(1));
+            put(2, 20)?;
+            scope::commit()
+        });
+        run.unwrap();
+        proxy.clear();
+        assert_eq!(hooks.map(|hook| hook.get()), [0, 1], "{name}: no hook runs for an unknown outcome");
+        witness.settle(&databases, &name);
+        let expected: &[_] = if loses == Loses::Request { &[(2, 20)] } else { &[(1, 10), (2, 20)] };
+        assert_eq!(witness.rows(), expected, "{name}");
+        witness.assert_clean(&databases, &name);
+    }
 }
 
 #[test]
