@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
@@ -183,6 +184,15 @@ enum Told {
     Failed,
 }
 
+/// Ends the writers, also where the test has failed.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn what_was_ok_survives_a_crash_and_what_failed_is_not_there() {
     let Some((server, databases)) = start_with("1s") else { return };
@@ -205,10 +215,11 @@ fn what_was_ok_survives_a_crash_and_what_failed_is_not_there() {
         }
     };
     std::thread::scope(|threads| {
+        let _stop = Stop(&stop);
         let writers = [1, 2].map(|first| threads.spawn(move || write(first)));
         let until = |count: usize| {
             let begin = Instant::now();
-            while committed.load(Ordering::Relaxed) < count && !writers.iter().any(|writer| writer.is_finished()) {
+            while committed.load(Ordering::Relaxed) < count && !writers.iter().any(ScopedJoinHandle::is_finished) {
                 assert!(begin.elapsed() < Duration::from_mins(1), "the writers have stopped");
                 std::thread::yield_now();
             }
@@ -218,7 +229,6 @@ fn what_was_ok_survives_a_crash_and_what_failed_is_not_there() {
         server.restart();
         // The same threads go on, with the same pool.
         until(committed.load(Ordering::Relaxed) + 10);
-        stop.store(true, Ordering::Relaxed);
     });
     let rows = rows(&server);
     for (id, outcome) in told.into_inner().unwrap() {

@@ -32,7 +32,8 @@ impl Server {
         }
         let environment = std::fs::read_to_string(server.folder.path().join("env")).unwrap();
         let mut values = environment.lines().filter_map(|line| line.split_once('='));
-        server.url = values.find(|(name, _)| name.ends_with("_URL")).unwrap().1.to_owned();
+        let (_, url) = values.find(|(name, _)| name.ends_with("_URL")).unwrap();
+        server.url.push_str(url);
         Some(server)
     }
 

@@ -178,7 +178,7 @@ fn quarrel(fixture: &Fixture, databases: &Databases, quarrel: Quarrel, body: Bod
     let ((start, started), (cue, cued)) = (channel(), channel());
     let (won, run) = std::thread::scope(|threads| {
         let ends = Cell::new(Some((start, cued)));
-        let begin = || {
+        let call = || {
             let (start, cued) = ends.take().expect("once");
             threads.spawn(move || {
                 let _entered = fixture.builder(1).build().unwrap().enter();
@@ -190,16 +190,16 @@ fn quarrel(fixture: &Fixture, databases: &Databases, quarrel: Quarrel, body: Bod
         let winner = RefCell::new(None);
         let waiting = RefCell::new(&mut witness);
         let meet = || {
-            let begun = begin();
+            let other = call();
             started.recv().unwrap();
             match quarrel {
                 Quarrel::Deadlock => {
                     cue.send(()).unwrap();
                     waiting.borrow_mut().until_one_waits();
-                    winner.replace(Some(begun));
+                    winner.replace(Some(other));
                 }
-                Quarrel::LockTimeout => drop(winner.replace(Some(begun))),
-                Quarrel::StaleSnapshot => begun.join().unwrap().unwrap(),
+                Quarrel::LockTimeout => drop(winner.replace(Some(other))),
+                Quarrel::StaleSnapshot => other.join().unwrap().unwrap(),
             }
         };
         let loser = atomic::<Item>();

@@ -254,12 +254,13 @@ fn hit_every_point_with(fault: Fault) {
     let mut witness = fixture.witness();
     let _entered = databases.enter();
     witness.assert_clean(&databases, "at the start");
-    let points = POINTS.into_iter().filter(|point| match (point, fault) {
-        (Point::Tripwire, _) => KIND == Kind::Mysql,
-        // Prepared statements are not sent in a batch.
-        (Point::Prepare | Point::Execute, Fault::Afterwards) => false,
-        // Another value is no error.
-        (Point::Execute, Fault::Once(Loses::Sense) | Fault::Always(Loses::Sense)) => false,
+    let refused = matches!(fault, Fault::Once(Loses::Sense) | Fault::Always(Loses::Sense));
+    let points = POINTS.into_iter().filter(|point| match point {
+        Point::Tripwire => KIND == Kind::Mysql,
+        // It is not sent in a batch.
+        Point::Prepare => fault != Fault::Afterwards,
+        // And another value is no error.
+        Point::Execute => fault != Fault::Afterwards && !refused,
         _ => true,
     });
     for point in points {
