@@ -62,6 +62,8 @@ mod mysql_only;
 #[cfg(feature = "postgres")]
 mod postgres_only;
 #[cfg(feature = "sqlite")]
+mod sqlite_locks;
+#[cfg(feature = "sqlite")]
 mod sqlite_only;
 mod wrong_backend;
 
@@ -73,9 +75,12 @@ macro_rules! server {
         mod $name {
             pub(crate) use crate::$backend::*;
 
+            mod contended;
             mod django_lost;
+            mod faults;
             mod lost;
             mod verified;
+            mod witness;
         }
     };
 }

@@ -141,6 +141,33 @@ fn a_deadlock_and_a_serialization_failure_are_told_as_such() {
 }
 
 #[test]
+fn a_serialization_failure_at_commit_is_retryable_and_not_in_doubt() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.builder(1).build().unwrap();
+    let _entered = databases.enter();
+    put(1, 10).unwrap();
+    put(2, 20).unwrap();
+    let mut other = fixture.observer("default");
+    let run = atomic::<Item>().run(|conn: &mut PgConn| {
+        diesel::sql_query("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE").execute(conn)?;
+        let sum = "(SELECT sum(value) FROM items)";
+        conn.batch_execute(&format!("UPDATE items SET value = {sum} WHERE id = 1"))?;
+        // Each has read what the other changes, so no order of the two fits.
+        other.batch_execute(&format!(
+            "BEGIN ISOLATION LEVEL SERIALIZABLE; UPDATE items SET value = {sum} WHERE id = 2; COMMIT"
+        ))?;
+        Ok::<_, Mishap>(())
+    });
+    let Err(Mishap::Database(error @ Error::Query(_))) = run else { panic!("{run:?}") };
+    assert!(error.is_retryable() && !error.is_in_doubt(), "{error}");
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 30)], "the other one's alone");
+    let state = databases.database("default").unwrap().pool_state();
+    assert_eq!((state.connections, state.idle_connections), (1, 1), "the connection is fit for the pool");
+    put(3, 30).unwrap();
+    assert_eq!(fixture.rows("default").len(), 3);
+}
+
+#[test]
 fn an_independent_transaction_does_not_wait_for_ever_for_a_lock_of_its_own_thread() {
     let Some(fixture) = fixture() else { return };
     let databases = fixture.databases();

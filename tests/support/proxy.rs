@@ -1,4 +1,4 @@
-//! A TCP proxy between a client and a server that can lose requests or replies.
+//! A TCP proxy between a client and a server that can lose requests, replies, or a word's sense.
 //!
 //! With it a test can ask what happens when a `COMMIT` gets lost, or, worse, when the
 //! server carried it out and only the answer got lost.
@@ -9,10 +9,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+/// How much of a reply passes where no rule applies.
+const ALL: usize = usize::MAX;
 
 /// How long the proxy tries to reach the server.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -36,13 +39,20 @@ struct Shared {
 struct Rule {
     needle: &'static [u8],
     loses: Loses,
+    once: bool,
 }
 
-#[derive(Clone, Copy)]
-enum Loses {
+/// What a rule loses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loses {
+    /// The server never gets the whole request.
     Request,
-    Reply,
+    /// The server never gets the request, and its session lives until the proxy is dropped.
     Client,
+    /// The client gets no more than this many bytes of the reply.
+    ReplyAfter(usize),
+    /// The last byte of the needle reaches the server as a question mark, which no SQL word has.
+    Sense,
 }
 
 impl Proxy {
@@ -85,19 +95,23 @@ impl Proxy {
     /// The first bytes must mean that the server is done. They do for a simple query. They do
     /// not for a statement that is prepared first: there they only say that it is prepared.
     pub fn drop_replies_when(&self, needle: &'static [u8]) {
-        self.set(needle, Loses::Reply);
+        self.set(needle, Loses::ReplyAfter(0), false);
     }
 
     /// From now on, when a client sends the needle: closes the connection. The server never
     /// gets the whole request.
     pub fn drop_requests_when(&self, needle: &'static [u8]) {
-        self.set(needle, Loses::Request);
+        self.set(needle, Loses::Request, false);
     }
 
-    /// From now on, when a client sends the needle: closes the client's connection and keeps the server's, which never gets
-    /// the request. The server's session lives until the proxy is dropped.
-    pub fn cut_clients_when(&self, needle: &'static [u8]) {
-        self.set(needle, Loses::Client);
+    /// The next time a client sends the needle: loses this, and nothing after it.
+    pub fn lose_once(&self, needle: &'static [u8], loses: Loses) {
+        self.set(needle, loses, true);
+    }
+
+    /// From now on, when a client sends the needle: loses this.
+    pub fn lose_always(&self, needle: &'static [u8], loses: Loses) {
+        self.set(needle, loses, false);
     }
 
     /// Whether something was lost since the rule was set.
@@ -111,10 +125,10 @@ impl Proxy {
         self.shared.hit.store(false, Ordering::SeqCst);
     }
 
-    fn set(&self, needle: &'static [u8], loses: Loses) {
+    fn set(&self, needle: &'static [u8], loses: Loses, once: bool) {
         assert!(!needle.is_empty(), "an empty needle is in everything");
         self.shared.hit.store(false, Ordering::SeqCst);
-        *self.shared.rule() = Some(Rule { needle, loses });
+        *self.shared.rule() = Some(Rule { needle, loses, once });
     }
 }
 
@@ -138,27 +152,34 @@ fn carry(client: TcpStream, target: SocketAddr, shared: &Arc<Shared>) -> io::Res
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
 
-    let lose_reply = Arc::new(AtomicBool::new(false));
+    let passes = Arc::new(AtomicUsize::new(ALL));
     let (client_again, server_again) = (client.try_clone()?, server.try_clone()?);
-    let (shared_again, lose_reply_again) = (Arc::clone(shared), Arc::clone(&lose_reply));
-    thread::spawn(move || carry_replies(server_again, client_again, &shared_again, &lose_reply_again));
-    carry_requests(client, server, shared, &lose_reply)
+    let (shared_again, passes_again) = (Arc::clone(shared), Arc::clone(&passes));
+    thread::spawn(move || carry_replies(server_again, client_again, &shared_again, &passes_again));
+    carry_requests(client, server, shared, &passes)
 }
 
 fn carry_requests(
     mut client: TcpStream,
     mut server: TcpStream,
     shared: &Shared,
-    lose_reply: &AtomicBool,
+    passes: &AtomicUsize,
 ) -> io::Result<()> {
     let mut tail = Vec::new();
     let mut buffer = [0; 16 * 1024];
     while let Ok(length @ 1..) = client.read(&mut buffer) {
-        let chunk = &buffer[..length];
+        let chunk = &mut buffer[..length];
         let rule = *shared.rule();
-        match rule {
-            None => tail.clear(),
-            Some(Rule { needle, loses }) if completes(&mut tail, chunk, needle) => match loses {
+        if rule.is_none() {
+            tail.clear();
+        }
+        if let Some(Rule { needle, loses, once }) = rule
+            && let Some(last) = completes(&mut tail, chunk, needle)
+        {
+            if once {
+                *shared.rule() = None;
+            }
+            match loses {
                 Loses::Request => {
                     shared.hit.store(true, Ordering::SeqCst);
                     server.shutdown(Shutdown::Both)?;
@@ -171,9 +192,12 @@ fn carry_requests(
                 }
                 // Set before the request goes out, or the answer could come first. The loop
                 // goes on, because the rest of the request may be in the next chunk.
-                Loses::Reply => lose_reply.store(true, Ordering::SeqCst),
-            },
-            Some(_) => {}
+                Loses::ReplyAfter(kept) => passes.store(kept, Ordering::SeqCst),
+                Loses::Sense => {
+                    chunk[last] = b'?';
+                    shared.hit.store(true, Ordering::SeqCst);
+                }
+            }
         }
         if server.write_all(chunk).is_err() {
             break;
@@ -187,13 +211,19 @@ fn carry_replies(
     mut server: TcpStream,
     mut client: TcpStream,
     shared: &Shared,
-    lose_reply: &AtomicBool,
+    passes: &AtomicUsize,
 ) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     while let Ok(length @ 1..) = server.read(&mut buffer) {
-        if lose_reply.load(Ordering::SeqCst) {
+        let left = passes.load(Ordering::SeqCst);
+        if left < length {
+            // Before the client can notice.
             shared.hit.store(true, Ordering::SeqCst);
+            // It may be gone already.
+            let _ = client.write_all(&buffer[..left]);
             break;
+        } else if left != ALL {
+            passes.store(left - length, Ordering::SeqCst);
         }
         if client.write_all(&buffer[..length]).is_err() {
             break;
@@ -204,19 +234,20 @@ fn carry_replies(
     client.shutdown(Shutdown::Both)
 }
 
-/// Whether the needle ends in this chunk. Keeps the end of the chunk in `tail`, for a needle
-/// that goes on in the next one.
-fn completes(tail: &mut Vec<u8>, chunk: &[u8], needle: &[u8]) -> bool {
+/// Where in this chunk the needle ends, if it does: the place of its last byte. Keeps the end of the chunk in `tail`, for
+/// a needle that goes on in the next one.
+fn completes(tail: &mut Vec<u8>, chunk: &[u8], needle: &[u8]) -> Option<usize> {
     let keep_end = |tail: &mut Vec<u8>| {
         let surplus = tail.len().saturating_sub(needle.len() - 1);
         tail.drain(..surplus);
     };
     // The needle may be another one than last time.
     keep_end(tail);
+    let before = tail.len();
     tail.extend_from_slice(chunk);
-    let found = tail.windows(needle.len()).any(|window| window == needle);
+    let found = tail.windows(needle.len()).position(|window| window == needle);
     keep_end(tail);
-    found
+    found.map(|at| at + needle.len() - 1 - before)
 }
 
 #[cfg(test)]
@@ -330,6 +361,51 @@ mod tests {
         assert!(client.hears_nothing());
         assert!(proxy.hit());
         assert_eq!(echo.received(), b"INSERT;COMMIT;");
+    }
+
+    #[test]
+    fn a_reply_is_cut_where_the_rule_says() {
+        let (echo, proxy) = start();
+        proxy.lose_always(b"COMMIT", Loses::ReplyAfter(3));
+        let mut client = Client::connect(&proxy);
+        client.exchange(b"INSERT;");
+        client.send(b"COMMIT;");
+        let mut reply = Vec::new();
+        // A reset may follow what was kept.
+        let _ = client.0.read_to_end(&mut reply);
+        assert_eq!(reply, b"COM");
+        assert!(proxy.hit());
+        assert_eq!(echo.received(), b"INSERT;COMMIT;");
+    }
+
+    #[test]
+    fn a_needle_without_sense_passes_with_another_last_byte() {
+        let (echo, proxy) = start();
+        proxy.lose_once(b"COMMIT", Loses::Sense);
+        let mut client = Client::connect(&proxy);
+        client.exchange(b"a COM");
+        client.send(b"MIT; COMMIT;");
+        let mut reply = [0; 12];
+        client.0.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"MI?; COMMIT;");
+        assert!(proxy.hit());
+        client.exchange(b"COMMIT;");
+        drop(client);
+        assert_eq!(echo.received(), b"a COMMI?; COMMIT;COMMIT;");
+    }
+
+    #[test]
+    fn a_rule_for_once_applies_once() {
+        let (_echo, proxy) = start();
+        for loses in [Loses::Request, Loses::ReplyAfter(0)] {
+            proxy.lose_once(b"COMMIT", loses);
+            let mut client = Client::connect(&proxy);
+            client.send(b"COMMIT;");
+            assert!(client.hears_nothing());
+            assert!(proxy.hit());
+            Client::connect(&proxy).exchange(b"COMMIT;");
+            assert!(proxy.hit(), "it is remembered");
+        }
     }
 
     #[test]

@@ -313,7 +313,7 @@ impl<B: Dialect> Link<B> {
 pub fn type_name<T>() -> &'static str {
     let name = std::any::type_name::<T>();
     match name.split_once("::SerializedQuery<") {
-        Some((path, wrapped)) if !path.contains('<') => wrapped,
+        Some((path, wrapped)) if !path.contains('<') => wrapped.trim_start_matches('&'),
         _ => name,
     }
 }

@@ -1,5 +1,6 @@
 //! The handle: a full Diesel connection that reaches the database of a scope.
 
+#[expect(missing_docs, reason = "Diesel's derive makes public items without documentation")]
 mod any;
 mod conn;
 mod cursor;

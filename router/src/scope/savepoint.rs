@@ -39,6 +39,8 @@ impl Savepoint {
     /// # Errors
     /// [`Error::NoScope`](crate::Error::NoScope) where the savepoint has ended with its scope, or with an earlier one.
     /// [`Error::OptionConflict`](crate::Error::OptionConflict) inside of a scope that was entered since.
+    /// [`Error::Doomed`](crate::Error::Doomed) where the database could not go back to it: on MySQL and MariaDB a deadlock has
+    /// undone the whole transaction.
     pub fn rollback(self) -> Result<()> {
         self.end(Verdict::Undo)
     }

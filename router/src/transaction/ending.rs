@@ -201,9 +201,10 @@ fn end_level(serial: u64, place: usize, verdict: Verdict) -> Result<()> {
     };
     let kept = verdict == Verdict::Keep && !frame.undone && result.is_ok();
     telemetry::outcome(if kept { "kept" } else { "undone" });
-    if !kept {
-        undo(&gate, &branches, depth, widen);
-    }
+    let lost = !kept && !undo(&gate, &branches, depth, widen);
+    // Whoever asked for the undoing has no error of their own that this could hide.
+    let asked = frame.kind == Kind::Savepoint && verdict == Verdict::Undo;
+    let result = if lost && asked { gate.doomed().map_or(result, Err) } else { result };
     let dropped = stack::with(|stack| {
         find(stack, serial).map(|transaction| {
             transaction.branches = branches;
@@ -267,14 +268,18 @@ fn release(branches: &[Branch], depth: u32, widen: Option<Limits>) -> Result<()>
     result
 }
 
-fn undo(gate: &Gate, branches: &[Branch], depth: u32, widen: Option<Limits>) {
+/// Whether it was undone on every branch.
+fn undo(gate: &Gate, branches: &[Branch], depth: u32, widen: Option<Limits>) -> bool {
+    let mut undone = true;
     for branch in branches {
         if let Err(error) = branch.slot.roll_back_to(depth, widen) {
             tell("a level could not be rolled back", branch.slot.alias(), &error);
+            undone = false;
         }
     }
     // A branch that could not be undone has doomed the level below, which this leaves doomed.
     gate.lift(depth);
+    undone
 }
 
 fn end_transaction(mut transaction: Box<Transaction>, verdict: Verdict) -> Result<()> {

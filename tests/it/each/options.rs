@@ -339,6 +339,14 @@ fn a_scope_whose_time_is_over_sends_and_commits_nothing_more() {
     let text = run.unwrap_err().to_string();
     assert!(text.contains("`atomic`") && text.contains("raise `timeout`"), "{text}");
 
+    // A statement of the scope itself is not sent.
+    let run = atomic::<Item>().timeout(over).run(|conn: &mut H| {
+        let refused = count(conn);
+        assert!(matches!(refused, Err(Mishap::Query(diesel::result::Error::QueryBuilderError(_)))), "{refused:?}");
+        Err::<(), _>(Mishap::OnPurpose)
+    });
+    assert!(matches!(run, Err(Mishap::OnPurpose)));
+
     // Over before COMMIT, after the last statement.
     let run = atomic::<Item>().timeout(over).run(|_: &mut H| Ok::<_, Error>(()));
     assert!(matches!(run, Err(Error::Doomed { .. })), "{run:?}");

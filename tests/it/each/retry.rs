@@ -203,7 +203,12 @@ fn inside_a_transaction_the_outermost_scope_decides() {
             put(outer, 0)?;
             atomic::<Item>().retry(5).run(|conn: &mut H| {
                 inner += 1;
-                if inner < 3 { stumble(conn) } else { Ok(()) }
+                match inner {
+                    // Passed on, and swallowed.
+                    1 => stumble(conn),
+                    2 => Ok(drop(stumble(conn))),
+                    _ => Ok(()),
+                }
             })
         });
         (run.is_ok(), outer, inner)

@@ -10,7 +10,8 @@ use diesel::prelude::*;
 use multidb::scope::{on_commit, on_rollback};
 use multidb::{Error, Propagation, atomic};
 
-use super::lost::{COMMIT, behind_proxy, kill_all};
+use super::lost::COMMIT;
+use super::witness::behind_proxy;
 use super::*;
 
 /// What has run, in order.
@@ -43,7 +44,7 @@ fn hooks_of_a_transaction_whose_connection_died_are_those_of_a_rollback_and_leav
         let run = atomic::<Item>().run(|_: &mut H| {
             log.hooks("kept 1", "undone 1");
             put(1, 10)?;
-            assert_eq!(kill_all(&fixture), 1);
+            assert_eq!(fixture.witness().kill_all(), 1);
             let lost = put(2, 20);
             assert!(lost.is_err());
             if swallowed { Ok(()) } else { lost }
@@ -63,7 +64,7 @@ fn hooks_of_a_transaction_whose_connection_died_are_those_of_a_rollback_and_leav
 #[test]
 fn after_an_unknown_outcome_no_hook_of_either_kind_runs() {
     let Some(fixture) = fixture() else { return };
-    let (proxy, databases) = behind_proxy(&fixture);
+    let (proxy, databases) = behind_proxy(&fixture, 2);
     let _entered = databases.enter();
     let log = Log::default();
     put(1, 10).unwrap();

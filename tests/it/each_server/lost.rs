@@ -1,48 +1,17 @@
 //! Connections that die.
 
-use diesel::connection::SimpleConnection;
+use std::cell::Cell;
+use std::rc::Rc;
+
 use diesel::prelude::*;
-use diesel::sql_types::BigInt;
 use multidb::{Databases, Error, atomic, connection, scope};
 
+use super::witness::behind_proxy;
 use super::*;
-use crate::fixture::Kind;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::Loses;
 
 /// What a client sends that commits.
 pub(super) const COMMIT: &[u8] = b"COMMIT";
-
-#[derive(QueryableByName)]
-struct Session {
-    #[diesel(sql_type = BigInt)]
-    id: i64,
-}
-
-/// Kills every connection that the library has to the fixture's database.
-pub(super) fn kill_all(fixture: &Fixture) -> usize {
-    let observer = &mut fixture.observer("default");
-    let (list, kill): (&str, fn(i64) -> String) = match KIND {
-        Kind::Mysql => (
-            "SELECT CAST(id AS SIGNED) AS id FROM information_schema.processlist
-             WHERE db = DATABASE() AND id <> CONNECTION_ID()",
-            |id| format!("KILL {id}"),
-        ),
-        _ => (
-            "SELECT pid::bigint AS id FROM pg_stat_activity
-             WHERE application_name = current_setting('application_name') AND pid <> pg_backend_pid()",
-            |id| format!("SELECT pg_terminate_backend({id})"),
-        ),
-    };
-    let sessions: Vec<Session> = diesel::sql_query(list).load(observer).unwrap();
-    for session in &sessions {
-        observer.batch_execute(&kill(session.id)).unwrap();
-    }
-    // Until the server has taken them off its list.
-    while !diesel::sql_query(list).load::<Session>(observer).unwrap().is_empty() {
-        std::thread::yield_now();
-    }
-    sessions.len()
-}
 
 /// Fills the pool with idle connections.
 fn fill(databases: &Databases, size: usize) {
@@ -69,7 +38,7 @@ fn a_scope_replaces_every_idle_connection_that_has_died() {
     let Some(fixture) = fixture() else { return };
     let databases = fixture.databases();
     fill(&databases, 4);
-    assert_eq!(kill_all(&fixture), 4);
+    assert_eq!(fixture.witness().kill_all(), 4);
     let _entered = databases.enter();
     put(1, 10).unwrap();
     put(2, 20).unwrap();
@@ -83,7 +52,7 @@ fn a_dead_connection_in_autocommit_fails_once_and_is_not_handed_out_again() {
     let databases = fixture.builder(1).build().unwrap();
     let _entered = databases.enter();
     fill(&databases, 1);
-    assert_eq!(kill_all(&fixture), 1);
+    assert_eq!(fixture.witness().kill_all(), 1);
     let mut conn = connection::<Item, H>().unwrap();
     // Neither prepared before, nor the same statement twice.
     let failed = items::table.find(7).get_result::<Item>(&mut conn);
@@ -100,7 +69,7 @@ fn a_connection_that_dies_in_the_middle_dooms_the_scope_and_is_not_replaced() {
     for swallowed in [true, false] {
         let run = atomic::<Item>().run(|_: &mut H| {
             put(1, 10)?;
-            assert_eq!(kill_all(&fixture), 1);
+            assert_eq!(fixture.witness().kill_all(), 1);
             let lost = put(2, 20);
             assert!(lost.is_err());
             assert!(scope::is_doomed());
@@ -121,7 +90,7 @@ fn a_connection_that_dies_before_commit_is_never_ok() {
     let _entered = databases.enter();
     let run = atomic::<Item>().run(|_: &mut H| {
         put(1, 10)?;
-        assert_eq!(kill_all(&fixture), 1);
+        assert_eq!(fixture.witness().kill_all(), 1);
         Ok::<_, Error>(())
     });
     let error = run.unwrap_err();
@@ -140,7 +109,7 @@ fn a_rollback_that_fails_does_not_hide_the_users_error() {
         put(1, 10)?;
         let nested = atomic::<Item>().run(|_: &mut H| {
             put(2, 20)?;
-            assert_eq!(kill_all(&fixture), 1);
+            assert_eq!(fixture.witness().kill_all(), 1);
             Err::<(), _>(Mishap::OnPurpose)
         });
         assert!(matches!(nested, Err(Mishap::OnPurpose)), "{nested:?}");
@@ -152,21 +121,10 @@ fn a_rollback_that_fails_does_not_hide_the_users_error() {
     put(3, 30).unwrap();
 }
 
-/// The fixture's database behind a proxy.
-pub(super) fn behind_proxy(fixture: &Fixture) -> (Proxy, Databases) {
-    let url = &fixture.urls[0];
-    let address = url.split_once('@').unwrap().1.split_once('/').unwrap().0;
-    let proxy = Proxy::start(address.parse().unwrap());
-    let mut config = multidb::DatabaseConfig::new("default", proxy.url(url));
-    config.pool.max_size = Some(2);
-    let databases = Databases::builder().database(config).build().unwrap();
-    (proxy, databases)
-}
-
 #[test]
 fn a_lost_reply_to_commit_is_an_unknown_outcome_that_names_the_transaction() {
     let Some(fixture) = fixture() else { return };
-    let (proxy, databases) = behind_proxy(&fixture);
+    let (proxy, databases) = behind_proxy(&fixture, 2);
     let _entered = databases.enter();
     put(1, 10).unwrap();
     let mut id = None;
@@ -190,7 +148,7 @@ fn a_lost_reply_to_commit_is_an_unknown_outcome_that_names_the_transaction() {
 #[test]
 fn a_lost_request_of_commit_is_an_unknown_outcome_too() {
     let Some(fixture) = fixture() else { return };
-    let (proxy, databases) = behind_proxy(&fixture);
+    let (proxy, databases) = behind_proxy(&fixture, 2);
     let _entered = databases.enter();
     put(1, 10).unwrap();
     proxy.drop_requests_when(COMMIT);
@@ -203,9 +161,43 @@ fn a_lost_request_of_commit_is_an_unknown_outcome_too() {
 }
 
 #[test]
+fn a_manual_scope_goes_on_in_a_new_transaction_after_a_commit_that_was_lost() {
+    let Some(fixture) = fixture() else { return };
+    let (proxy, databases) = behind_proxy(&fixture, 1);
+    let mut witness = fixture.witness();
+    let _entered = databases.enter();
+    for loses in [Loses::Request, Loses::ReplyAfter(0)] {
+        let name = format!("{loses:?}");
+        witness.empty();
+        let hooks = [Rc::new(Cell::new(0_u8)), Rc::default()];
+        let [lost, kept] = hooks.clone();
+        let run = atomic::<Item>().manual().run(|_: &mut H| {
+            let again = Rc::clone(&lost);
+            scope::on_commit(move || lost.set(1));
+            scope::on_rollback(move || again.set(2));
+            put(1, 10)?;
+            proxy.lose_once(COMMIT, loses);
+            let unknown = scope::commit();
+            assert!(proxy.hit(), "{name}");
+            assert!(unknown.as_ref().is_err_and(Error::is_in_doubt), "{name}: {unknown:?}");
+            scope::on_commit(move || kept.set(1));
+            put(2, 20)?;
+            scope::commit()
+        });
+        run.unwrap();
+        proxy.clear();
+        assert_eq!(hooks.map(|hook| hook.get()), [0, 1], "{name}: no hook runs for an unknown outcome");
+        witness.settle(&databases, &name);
+        let expected: &[_] = if loses == Loses::Request { &[(2, 20)] } else { &[(1, 10), (2, 20)] };
+        assert_eq!(witness.rows(), expected, "{name}");
+        witness.assert_clean(&databases, &name);
+    }
+}
+
+#[test]
 fn a_lost_reply_to_a_savepoint_or_its_undoing_never_keeps_rows_that_should_be_gone() {
     let Some(fixture) = fixture() else { return };
-    let (proxy, databases) = behind_proxy(&fixture);
+    let (proxy, databases) = behind_proxy(&fixture, 2);
     let _entered = databases.enter();
     put(1, 10).unwrap();
     for needle in [&b"SAVEPOINT multidb_2"[..], b"ROLLBACK TO SAVEPOINT multidb_2"] {

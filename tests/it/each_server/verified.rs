@@ -8,8 +8,10 @@ use diesel::prelude::*;
 use diesel::sql_types::Text;
 use multidb::{Error, FailureClass, atomic, schema, scope};
 
-use super::lost::{COMMIT, behind_proxy};
+use super::lost::COMMIT;
+use super::witness::behind_proxy;
 use super::*;
+use crate::support::proxy::Loses;
 
 #[derive(QueryableByName)]
 struct Decision {
@@ -30,7 +32,7 @@ fn put_verified(id: i64) -> Result<(), Error> {
 #[test]
 fn a_lost_reply_to_a_verified_commit_is_ok_where_the_server_has_committed() {
     let Some(fixture) = fixture() else { return };
-    let (proxy, databases) = behind_proxy(&fixture);
+    let (proxy, databases) = behind_proxy(&fixture, 2);
     schema::install(&databases).unwrap();
     let _entered = databases.enter();
     proxy.drop_replies_when(COMMIT);
@@ -52,7 +54,7 @@ fn a_lost_reply_to_a_verified_commit_is_ok_where_the_server_has_committed() {
 #[test]
 fn a_lost_request_of_a_verified_commit_is_rolled_back_and_may_be_run_again() {
     let Some(fixture) = fixture() else { return };
-    let (proxy, databases) = behind_proxy(&fixture);
+    let (proxy, databases) = behind_proxy(&fixture, 2);
     schema::install(&databases).unwrap();
     let _entered = databases.enter();
     let undone = Rc::new(Cell::new(0));
@@ -83,10 +85,10 @@ fn a_lost_request_of_a_verified_commit_is_rolled_back_and_may_be_run_again() {
 #[test]
 fn while_the_lost_session_lives_the_outcome_stays_unknown() {
     let Some(fixture) = fixture() else { return };
-    let (proxy, databases) = behind_proxy(&fixture);
+    let (proxy, databases) = behind_proxy(&fixture, 2);
     schema::install(&databases).unwrap();
     let _entered = databases.enter();
-    proxy.cut_clients_when(COMMIT);
+    proxy.lose_always(COMMIT, Loses::Client);
     let error = put_verified(1).unwrap_err();
     assert!(proxy.hit());
     proxy.clear();

@@ -1,0 +1,71 @@
+//! One private server that may be killed.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// A running server, stopped when it is dropped.
+pub(crate) struct Server {
+    program: &'static str,
+    folder: TempDir,
+    url: String,
+}
+
+impl Server {
+    /// Starts a fresh one; `None` where its programs are not installed, visibly.
+    pub(crate) fn start(program: &'static str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Self { program, folder, url: String::new() };
+        let started = server.script("start");
+        let said = String::from_utf8_lossy(&started.stderr);
+        if said.contains("is not installed") && std::env::var("MULTIDB_TEST_SERVERS").as_deref() != Ok("required") {
+            // The test harness would hide what `eprintln!` writes.
+            let _ = writeln!(std::io::stderr(), "left out: tests that restart {program} (run scripts/test)");
+            return None;
+        }
+        if !started.status.success() {
+            let log = std::fs::read_to_string(server.folder.path().join(program).join("make.log"));
+            panic!("{program} did not start: {said}\n{log:?}");
+        }
+        let environment = std::fs::read_to_string(server.folder.path().join("env")).unwrap();
+        let mut values = environment.lines().filter_map(|line| line.split_once('='));
+        let (_, url) = values.find(|(name, _)| name.ends_with("_URL")).unwrap();
+        server.url.push_str(url);
+        Some(server)
+    }
+
+    /// Where clients connect, also after a restart.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Ends all of its processes at once, as a crash does.
+    pub(crate) fn kill(&self) {
+        self.must("kill");
+    }
+
+    /// Starts it again, and waits until it answers.
+    pub(crate) fn restart(&self) {
+        self.must("restart");
+    }
+
+    fn must(&self, action: &str) {
+        let Output { status, stderr, .. } = self.script(action);
+        assert!(status.success(), "{action} {}: {}", self.program, String::from_utf8_lossy(&stderr));
+    }
+
+    fn script(&self, action: &str) -> Output {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/servers");
+        let words = [OsStr::new(action), self.folder.path().as_os_str(), OsStr::new(self.program)];
+        Command::new(script).args(words).output().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.script("stop");
+    }
+}
