@@ -28,6 +28,7 @@ macro_rules! backend {
             mod database;
             pub(crate) use database::*;
 
+            mod attribute_options;
             mod composition;
             mod doom;
             mod handle;

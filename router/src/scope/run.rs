@@ -145,7 +145,7 @@ pub fn once<R: Stored>(function: &'static Function, key: &(impl OnceKey + ?Sized
 #[diagnostic::on_unimplemented(
     message = "`retry` may run this function several times, and `{Self}` can't be given to each run",
     label = "is not `Clone`",
-    note = "derive `Clone` for it, or take it by reference: `&{Self}`"
+    note = "let it be `Clone`, and its type parameters too, or take it by reference: `&{Self}`"
 )]
 pub trait Again {
     /// A clone for one run.
