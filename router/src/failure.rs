@@ -21,6 +21,8 @@ pub enum FailureClass {
     Locked,
     /// No connection could be had at BEGIN: nothing of the transaction was sent.
     NotConnected,
+    /// The reply to COMMIT was lost, and the database has said since that nothing was committed.
+    NotCommitted,
     /// The connection is gone.
     ConnectionLost,
     /// A time limit was reached: that of a statement on its server, or the `timeout` of a scope.
@@ -34,7 +36,15 @@ pub enum FailureClass {
 impl FailureClass {
     /// Whether the same transaction, run again from its start, may succeed.
     pub fn is_retryable(self) -> bool {
-        matches!(self, Self::Serialization | Self::Deadlock | Self::LockTimeout | Self::Locked | Self::NotConnected)
+        match self {
+            Self::Serialization
+            | Self::Deadlock
+            | Self::LockTimeout
+            | Self::Locked
+            | Self::NotConnected
+            | Self::NotCommitted => true,
+            Self::ConnectionLost | Self::Timeout | Self::Constraint | Self::Other => false,
+        }
     }
 }
 

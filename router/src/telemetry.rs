@@ -1,4 +1,18 @@
-//! The names of spans and events.
+//! The names of spans and events, and how an outcome gets into the span of its scope.
+
+use tracing::Level;
 
 /// The target of every event and span of the library.
 pub const TARGET: &str = "multidb";
+
+/// Whether anybody listens to the spans of scopes.
+pub fn spans_are_seen() -> bool {
+    tracing::level_enabled!(Level::INFO)
+}
+
+/// Records in the innermost span, which is that of the scope that ends, how it came out.
+pub fn outcome(outcome: &'static str) {
+    if spans_are_seen() {
+        tracing::Span::current().record("outcome", outcome);
+    }
+}

@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::support::servers;
 
+/// The rows and the hooks that each pair of propagations leaves.
+pub(crate) const PROPAGATION: &str = include_str!("propagation.txt");
+
 /// The three backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {

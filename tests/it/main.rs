@@ -11,7 +11,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod documents;
 mod fixture;
+mod journal;
 mod recorder;
 
 /// The claims of `each/` on one backend.
@@ -30,6 +32,9 @@ macro_rules! backend {
 
             mod attribute_options;
             mod composition;
+            mod django_errors;
+            mod django_hooks;
+            mod django_transactions;
             mod doom;
             mod handle;
             mod handle_transactions;
@@ -37,10 +42,16 @@ macro_rules! backend {
             mod lent;
             mod levels;
             mod manual;
+            mod newsroom;
+            mod once;
+            mod options;
             mod panics;
+            mod peers;
             mod pools;
             mod propagations;
+            mod retry;
             mod routes;
+            mod spans;
             mod wandering;
         }
     };
@@ -62,7 +73,9 @@ macro_rules! server {
         mod $name {
             pub(crate) use crate::$backend::*;
 
+            mod django_lost;
             mod lost;
+            mod verified;
         }
     };
 }

@@ -28,6 +28,8 @@ struct Shared {
     rule: Mutex<Option<Rule>>,
     hit: AtomicBool,
     closed: AtomicBool,
+    /// Connections to the server whose clients were cut off.
+    kept: Mutex<Vec<TcpStream>>,
 }
 
 #[derive(Clone, Copy)]
@@ -40,6 +42,7 @@ struct Rule {
 enum Loses {
     Request,
     Reply,
+    Client,
 }
 
 impl Proxy {
@@ -89,6 +92,12 @@ impl Proxy {
     /// gets the whole request.
     pub fn drop_requests_when(&self, needle: &'static [u8]) {
         self.set(needle, Loses::Request);
+    }
+
+    /// From now on, when a client sends the needle: closes the client's connection and keeps the server's, which never gets
+    /// the request. The server's session lives until the proxy is dropped.
+    pub fn cut_clients_when(&self, needle: &'static [u8]) {
+        self.set(needle, Loses::Client);
     }
 
     /// Whether something was lost since the rule was set.
@@ -153,6 +162,11 @@ fn carry_requests(
                 Loses::Request => {
                     shared.hit.store(true, Ordering::SeqCst);
                     server.shutdown(Shutdown::Both)?;
+                    return client.shutdown(Shutdown::Both);
+                }
+                Loses::Client => {
+                    shared.hit.store(true, Ordering::SeqCst);
+                    shared.kept.lock().unwrap_or_else(PoisonError::into_inner).push(server);
                     return client.shutdown(Shutdown::Both);
                 }
                 // Set before the request goes out, or the answer could come first. The loop

@@ -74,6 +74,9 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// How it writes statements on the library's own tables.
     const WORDS: Words;
 
+    /// Begins and ends the transaction that asks what became of another one, with a limit for lock waits.
+    const PROBE: [&str; 2];
+
     /// Undoes what limits have set on the session, where they outlive the transaction.
     fn restore(_settings: &Settings) -> Option<String> {
         None

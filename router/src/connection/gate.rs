@@ -12,6 +12,7 @@ use crate::alias::Alias;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
 use crate::site::{Function, Site};
+use crate::telemetry::TARGET;
 
 // Relaxed is enough: a handle that moves to another thread moves there through something that synchronises.
 /// The shared state of one transaction.
@@ -272,8 +273,12 @@ impl Gate {
 
     /// Dooms `level` and all above it. The first failure stays the cause.
     pub fn doom(&self, level: u32, failure: Failure) {
-        self.detail().doom(level, failure);
+        let first = self.detail().doom(level, failure);
         self.careful.store(true, Relaxed);
+        // Only now: nothing is locked while somebody listens.
+        if let Some((site, first)) = first {
+            tracing::warn!(target: TARGET, function = site.function(), level, %first, "doomed");
+        }
     }
 
     /// A statement has ended the transaction on `database`: what ran before it may be permanent.
@@ -348,12 +353,19 @@ impl Gate {
 }
 
 impl Detail {
-    /// Dooms `level` and all above it.
-    fn doom(&mut self, level: u32, failure: Failure) {
+    /// Dooms `level` and all above it. Gives the failure where it is the first.
+    fn doom(&mut self, level: u32, failure: Failure) -> Option<(Site, Arc<Failure>)> {
         let site = self.site;
         match &mut self.doom {
-            Some(doom) => doom.level = doom.level.min(level),
-            none => *none = Some(Doom { level, first: Arc::new(failure), site, refused: 0 }),
+            Some(doom) => {
+                doom.level = doom.level.min(level);
+                None
+            }
+            none => {
+                let first = Arc::new(failure);
+                *none = Some(Doom { level, first: Arc::clone(&first), site, refused: 0 });
+                Some((site, first))
+            }
         }
     }
 

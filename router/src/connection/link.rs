@@ -40,6 +40,7 @@ pub struct Link<B: Dialect> {
 
 /// What was set on a connection for as long as somebody holds it.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is undone by itself")]
 struct Lent {
     /// Instrumentation or statement cache.
     settings: bool,

@@ -5,6 +5,7 @@
 pub mod backend;
 pub mod characteristics;
 pub mod control;
+pub mod decision;
 pub mod gate;
 pub mod guard;
 pub mod holders;

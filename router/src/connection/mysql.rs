@@ -49,6 +49,11 @@ impl Dialect for Mysql {
         now_committed: "LOCK IN SHARE MODE",
         numbered: false,
     };
+    const PROBE: [&str; 2] = [
+        "SET SESSION innodb_lock_wait_timeout = 5; SET TRANSACTION ISOLATION LEVEL read committed, READ WRITE; START \
+         TRANSACTION",
+        "ROLLBACK",
+    ];
     const LEVELS_CAN_BE_READ_ONLY: bool = false;
 
     fn lacks(characteristics: &Characteristics) -> Option<&'static str> {
@@ -172,4 +177,13 @@ fn limit_statements(timeout: Option<Duration>, sql: &mut String) -> fmt::Result 
          /*!80000 , max_execution_time = {milliseconds} */",
         milliseconds % 1000
     )
+}
+
+/// Keeps others from making the library's own tables at the same time, for a minute at most.
+fn lock_schema(raw: &mut MysqlConnection) -> QueryResult<()> {
+    raw.batch_execute("DO GET_LOCK(CONCAT('multidb ', LEFT(DATABASE(), 50)), 60)")
+}
+
+fn unlock_schema(raw: &mut MysqlConnection) -> QueryResult<()> {
+    raw.batch_execute("DO RELEASE_LOCK(CONCAT('multidb ', LEFT(DATABASE(), 50)))")
 }

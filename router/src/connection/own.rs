@@ -1,7 +1,12 @@
 //! Statements on the library's own tables. They hold text and whole numbers alone, so that one form does for all backends.
 
+use std::fmt::Write;
+
 use diesel::deserialize::QueryableByName;
 use diesel::sql_types::{Nullable, Text};
+
+use crate::alias::Alias;
+use crate::error::Error;
 
 /// Up to three columns of text, which the statement names `a`, `b` and `c`.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
@@ -42,7 +47,7 @@ impl Words {
         let mut parts = sql.split('?');
         let mut numbered = parts.next().unwrap_or_default().to_owned();
         for (at, part) in parts.enumerate() {
-            numbered.push_str(&format!("${}{part}", at + 1));
+            write!(numbered, "${}{part}", at + 1).expect("a String takes everything");
         }
         numbered
     }
@@ -75,10 +80,33 @@ macro_rules! own_statements {
 
         fn install(raw: &mut $raw) -> Result<Vec<String>, Box<dyn std::error::Error + Send + Sync>> {
             use diesel_migrations::MigrationHarness;
+            // Nobody else does it meanwhile; the end of the connection gives the lock back.
+            lock_schema(raw)?;
             let applied = raw.run_pending_migrations(MIGRATIONS)?;
-            Ok(applied.iter().map(ToString::to_string).collect())
+            let applied = applied.iter().map(ToString::to_string).collect();
+            unlock_schema(raw)?;
+            Ok(applied)
         }
     };
+}
+
+/// The error of a statement on a table of ours that is not there.
+pub fn explained(error: Error, database: &Alias) -> Error {
+    let text = match &error {
+        Error::Query(query) => query.to_string(),
+        _ => return error,
+    };
+    let missing = text.contains("multidb_")
+        && ["no such table", "does not exist", "doesn't exist"].iter().any(|absent| text.contains(absent));
+    if !missing {
+        return error;
+    }
+    Error::Config {
+        alias: Some(database.clone()),
+        key: None,
+        problem: format!("a table of the library is missing: {text}"),
+        remedy: "call `multidb::schema::install(&databases)` once, when the application is set up".into(),
+    }
 }
 
 pub(super) use own_statements;

@@ -8,6 +8,7 @@ use diesel::result::{ConnectionError, QueryResult};
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::backend::Dialect;
+use super::decision;
 use super::holders::{Holder, Holders};
 use super::instrument::SharedInstrumentation;
 use super::link::Link;
@@ -16,6 +17,7 @@ use crate::alias::Alias;
 use crate::error::{Error, Result};
 use crate::failure::classify;
 use crate::site::Site;
+use crate::transaction_id::TransactionId;
 
 /// How long a thread that already holds a connection waits for another one.
 ///
@@ -78,6 +80,18 @@ impl<B: Dialect> Pool<B> {
             problem: format!("the tables of the library could not be made: {error}"),
             remedy: "give the role the right to create tables, or run the migrations with another one".into(),
         })
+    }
+
+    /// Asks on a connection beside the pool what became of a transaction whose reply was lost.
+    pub fn probe(&self, id: &TransactionId) -> decision::Verdict {
+        match B::connect(&self.settings) {
+            Ok(mut raw) => decision::probe::<B>(&mut raw, id),
+            Err(error) => {
+                let error = self.unreachable(&error.to_string());
+                tracing::warn!(target: crate::telemetry::TARGET, %error, "a lost reply to COMMIT could not be resolved");
+                decision::Verdict::Unknown
+            }
+        }
     }
 
     /// How many connections are open, and how many of them idle.

@@ -53,6 +53,8 @@ impl Dialect for Postgres {
         now_committed: "",
         numbered: true,
     };
+    const PROBE: [&str; 2] =
+        ["BEGIN ISOLATION LEVEL read committed READ WRITE; SET LOCAL lock_timeout = '5s'", "ROLLBACK"];
     const LEVELS_CAN_BE_READ_ONLY: bool = true;
 
     fn lacks(characteristics: &Characteristics) -> Option<&'static str> {
@@ -157,4 +159,15 @@ fn limit_statements(timeout: Option<Duration>, sql: &mut String) -> fmt::Result 
     // 0 would be no limit, and the server takes no more than this.
     let milliseconds = timeout.as_millis().clamp(1, i32::MAX.unsigned_abs().into());
     write!(sql, "SET LOCAL statement_timeout = {milliseconds}")
+}
+
+/// Keeps others from making the library's own tables at the same time, for a minute at most.
+fn lock_schema(raw: &mut PgConnection) -> QueryResult<()> {
+    raw.batch_execute(
+        "SET lock_timeout = '60s'; SELECT pg_advisory_lock(hashtext('multidb'), hashtext(current_schema()))",
+    )
+}
+
+fn unlock_schema(raw: &mut PgConnection) -> QueryResult<()> {
+    raw.batch_execute("SELECT pg_advisory_unlock_all()")
 }

@@ -7,12 +7,14 @@ use crate::alias::Alias;
 use crate::connection::backend::{Dialect, Names};
 use crate::connection::characteristics::Characteristics;
 use crate::connection::control::Start;
+use crate::connection::decision;
 use crate::connection::gate::Gate;
 use crate::connection::pool::Pool;
 use crate::connection::settings::Settings;
 use crate::connection::slot::{AnySlot, Slot};
 use crate::error::{Error, Result};
 use crate::site::{Function, Site};
+use crate::transaction_id::TransactionId;
 
 /// A kind of database, as configuration names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -74,6 +76,8 @@ pub(crate) trait Driver: Send + Sync {
     /// Runs a statement on the library's own tables in autocommit.
     fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize>;
     fn check(&self) -> Result<()>;
+    /// What became of a transaction whose reply was lost.
+    fn probe(&self, id: &TransactionId) -> decision::Verdict;
 }
 
 impl<B: Dialect> Driver for Arc<Pool<B>> {
@@ -110,6 +114,10 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
 
     fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize> {
         Ok(self.run(OWN, None, |link| B::execute_own(link.raw(), sql, binds))?)
+    }
+
+    fn probe(&self, id: &TransactionId) -> decision::Verdict {
+        Pool::probe(self, id)
     }
 
     fn check(&self) -> Result<()> {

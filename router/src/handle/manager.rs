@@ -13,7 +13,7 @@ use crate::connection::control::Start;
 use crate::connection::slot::{AnySlot, Slot};
 use crate::error::Error;
 use crate::site::{Function, Site};
-use crate::transaction::{Kind, Terms, Verdict, abandon, begin, leave, nest, top};
+use crate::transaction::{Kind, Terms, Verdict, abandon, begin, leave, nest, no_scope_inside, top};
 
 /// The transaction manager of a handle. It owns nothing: the thread's transaction is the owner of the levels.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +109,10 @@ fn end<B: Backend>(conn: &mut Conn<B>, verdict: Verdict) -> QueryResult<()> {
     let Some(ticket) = conn.opened.pop() else {
         return Err(DieselError::NotInTransaction);
     };
+    if let Err(error) = no_scope_inside(&ticket, || "a transaction that a handle began".to_owned()) {
+        conn.opened.push(ticket);
+        return Err(error.into());
+    }
     let result = match &conn.place {
         Place::Scope(slot) if !ticket.is_in_reach() => {
             abandon(ticket, &**slot, slot.gate(), conn.test);

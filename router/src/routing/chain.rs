@@ -56,6 +56,8 @@ impl Chain {
             }
             Subject::App { app, module } => RouteRequest::new(app, None, module, access, in_scope, &hints),
         };
+        // Aliases that a router would have preferred, for the error.
+        let mut missed = None;
         let overrides = overrides();
         let overriding = overrides.iter().map(|router| (OVERRIDE, router));
         let configured = self.routers.iter().map(|(name, router)| (*name, &**router));
@@ -66,6 +68,7 @@ impl Chain {
                     if let Some(index) = find(alias.as_str()) {
                         return Ok(index);
                     }
+                    missed.get_or_insert((name, alias));
                 }
                 Answer::To(alias) => {
                     let found = find(alias.as_str());
@@ -80,11 +83,16 @@ impl Chain {
                 }
             }
         }
-        find(Alias::DEFAULT.as_str()).ok_or_else(|| unknown(Alias::DEFAULT, self.nobody(subject)))
+        find(Alias::DEFAULT.as_str()).ok_or_else(|| unknown(Alias::DEFAULT, self.nobody(subject, missed)))
     }
 
     /// Why it came to `default`.
-    fn nobody(&self, subject: Subject) -> String {
+    fn nobody(&self, subject: Subject, missed: Option<(&'static str, Alias)>) -> String {
+        if let Some((router, alias)) = missed {
+            return format!(
+                "needed for {subject}, since `{alias}`, which router `{router}` prefers, is not configured either"
+            );
+        }
         match &self.routers[..] {
             [] => format!("needed for {subject}, since there is no router"),
             routers => {

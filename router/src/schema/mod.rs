@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::alias::Alias;
 use crate::databases::Databases;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Makes the library's own tables in every database of the registry, where they are missing: `multidb_once` and
 /// `multidb_decision`. Any number of processes may do so at once.
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// application's. Each database is its own step: after an error, those before it have their tables.
 ///
 /// # Errors
-/// [`Error::Pool`] where a database can't be reached, and [`Error::Config`] with the database and what it said, where a
+/// [`Error::Pool`](crate::Error::Pool) where a database can't be reached, and [`Error::Config`](crate::Error::Config) with the database and what it said, where a
 /// table could not be made.
 pub fn install(databases: &Databases) -> Result<SchemaReport> {
     let mut report = SchemaReport { databases: Vec::new() };
@@ -47,24 +47,5 @@ impl fmt::Display for SchemaReport {
             }
         }
         Ok(())
-    }
-}
-
-/// The error of a statement on a table of ours that is not there.
-pub(crate) fn explained(error: Error, database: &Alias) -> Error {
-    let text = match &error {
-        Error::Query(query) => query.to_string(),
-        _ => return error,
-    };
-    let missing = text.contains("multidb_")
-        && ["no such table", "does not exist", "doesn't exist"].iter().any(|absent| text.contains(absent));
-    if !missing {
-        return error;
-    }
-    Error::Config {
-        alias: Some(database.clone()),
-        key: None,
-        problem: format!("a table of the library is missing: {text}"),
-        remedy: "call `multidb::schema::install(&databases)` once, when the application is set up".into(),
     }
 }

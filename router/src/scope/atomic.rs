@@ -7,8 +7,8 @@ use super::once::{Once, OnceKey, Stored};
 use super::open::Target;
 use super::open_scope::Scope;
 use super::options::{HookErrors, Options, Propagation};
-use super::repeat::{Repetition, run_repeatedly};
-use super::run::{Returned, run_scope};
+use super::repeat::{Repetition, run_repeatedly, take};
+use super::run::run_scope;
 use crate::alias::Alias;
 use crate::connection::characteristics::Isolation;
 use crate::databases::Databases;
@@ -260,10 +260,10 @@ impl<N: OnceKey> Atomic<Single, Keyed<N>> {
         E: From<Error>,
         Result<T, E>: Stored,
     {
-        let mut body = Some(body);
         let Self { site, target, options, keyed, .. } = self;
         let again = Atomic { site, target, options, repeat: Repeat { retries: 0 }, keyed };
-        again.run(|handle| body.take().expect("a body without `retry` is run once")(handle))
+        let mut body = Some(body);
+        again.run(|handle| take(&mut body)(handle))
     }
 }
 
@@ -314,10 +314,10 @@ impl<M: Models, N: OnceKey> AtomicMany<M, Single, Keyed<N>> {
         E: From<Error>,
         Result<T, E>: Stored,
     {
-        let mut body = Some(body);
         let Self { site, options, keyed, models, .. } = self;
         let again: AtomicMany<M, _, _> = AtomicMany { site, options, repeat: Repeat { retries: 0 }, keyed, models };
-        again.run(|scope| body.take().expect("a body without `retry` is run once")(scope))
+        let mut body = Some(body);
+        again.run(|scope| take(&mut body)(scope))
     }
 }
 
@@ -338,9 +338,6 @@ impl<M: Models, N: OnceKey> AtomicMany<M, Repeat, Keyed<N>> {
 }
 
 /// A closure has no name that stays the same, so its key belongs to its label.
-fn key<N: OnceKey, R: Stored>(keyed: &Keyed<N>, site: Site, options: &Options) -> Result<Once<R>>
-where
-    R: Returned,
-{
+fn key<N: OnceKey, R: Stored>(keyed: &Keyed<N>, site: Site, options: &Options) -> Result<Once<R>> {
     Once::new(&keyed.key, options.label.unwrap_or(site.function()).to_owned())
 }

@@ -44,6 +44,10 @@ pub fn on_commit_robust<R: HookResult>(hook: impl FnOnce() -> R + 'static) {
 
 /// Runs `hook` after the open transaction was rolled back, otherwise as [`on_commit`]. Outside of any transaction there is
 /// nothing to roll back, and the hook is dropped.
+///
+/// It tells of the end of the *transaction*. A nested level that is undone drops its hooks of this kind too, whatever then
+/// becomes of the transaction: so what a nested function did outside of the database is undone by the function itself,
+/// before it returns its error, and not by this hook.
 pub fn on_rollback<R: HookResult>(hook: impl FnOnce() -> R + 'static) {
     register(When::RolledBack, false, Box::new(|| hook().into_result()));
 }

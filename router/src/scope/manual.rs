@@ -10,9 +10,10 @@ use crate::transaction::manual;
 ///
 /// # Errors
 /// [`Error::NotManual`](crate::Error::NotManual) inside a scope that commits on success,
-/// [`Error::Doomed`](crate::Error::Doomed) where the database has refused a statement: call [`rollback`] then. What the
-/// database says to the commit, and [`Error::OutcomeUnknown`](crate::Error::OutcomeUnknown). Whatever the error, but
-/// for a doom, the next statement begins a new transaction.
+/// [`Error::Doomed`](crate::Error::Doomed) where the database has refused a statement, and
+/// [`Error::OptionConflict`](crate::Error::OptionConflict) after `set_rollback(true)`: call [`rollback`] then. What the
+/// database says to the commit, and [`Error::OutcomeUnknown`](crate::Error::OutcomeUnknown): after these the next
+/// statement begins a new transaction.
 pub fn commit() -> Result<()> {
     manual::commit()
 }

@@ -11,6 +11,7 @@ mod options;
 mod repeat;
 mod run;
 mod savepoint;
+mod span;
 
 pub use access::{connection, connection_on};
 pub use atomic::{Always, Atomic, AtomicMany, Keyed, Repeat, Single, atomic, atomic_app, atomic_many, atomic_on};

@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::open_scope::Scope;
 use super::run::Returned;
+use crate::connection::own::explained;
 use crate::databases::Databases;
 use crate::error::{Error, Result};
-use crate::schema;
 
 /// The longest key, in bytes.
 pub const KEY_LIMIT: usize = 255;
@@ -175,7 +175,7 @@ impl<R> Once<R> {
         let slot = scope.first_slot()?;
         slot.limit_locks(true)?;
         let inserted = slot.execute_own(INSERT, &[&self.key, &self.function, &self.body]);
-        let inserted = inserted.map_err(|error| schema::explained(error, slot.alias()))?;
+        let inserted = inserted.map_err(|error| explained(error, slot.alias()))?;
         slot.limit_locks(false)?;
         if inserted == 1 {
             return Ok(Claim::New);
@@ -232,7 +232,7 @@ pub fn forget_once(databases: &Databases, retention: Duration) -> Result<usize> 
     for database in databases.iter() {
         let sql = format!("{DELETE}{}", retention.as_secs());
         let done = database.driver().execute_own(&sql, &[]);
-        deleted += done.map_err(|error| schema::explained(error, database.alias()))?;
+        deleted += done.map_err(|error| explained(error, database.alias()))?;
     }
     Ok(deleted)
 }

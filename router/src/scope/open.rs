@@ -50,6 +50,23 @@ impl Target {
         Self::Alias(alias.into())
     }
 
+    /// The application, where that is known without asking.
+    pub(super) fn app_name(&self) -> Option<&str> {
+        match self {
+            Self::Model(model) => Some(model.app()),
+            Self::App { app, .. } => Some(app),
+            Self::Alias(_) => None,
+        }
+    }
+
+    /// The model, if it is one.
+    pub(super) fn model_name(&self) -> Option<&str> {
+        match self {
+            Self::Model(model) => Some(model.name()),
+            Self::App { .. } | Self::Alias(_) => None,
+        }
+    }
+
     /// The index of the database in the registry.
     pub(super) fn resolve(&self, databases: &Databases, access: Access, in_scope: bool, site: Site) -> Result<usize> {
         let subject = match self {
@@ -113,7 +130,7 @@ impl Indices {
         self.indices[..self.length][at].into()
     }
 
-    fn iter(&self) -> impl Iterator<Item = usize> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
         self.indices[..self.length].iter().map(|index| usize::from(*index))
     }
 }
@@ -181,7 +198,7 @@ pub(super) fn open(site: Site, targets: &[Target], options: Options) -> Result<O
         Entering::Suspend => Some(transaction::hide()?),
         Entering::Autocommit => None,
         Entering::Begin => {
-            one_database(targets, &indices, &databases)?;
+            one_database(site, targets, &indices, &databases)?;
             if nested {
                 not_locked_by_this_thread(&indices, &databases)?;
             }
@@ -189,7 +206,10 @@ pub(super) fn open(site: Site, targets: &[Target], options: Options) -> Result<O
                 can_be_enforced(&asked, site, &indices, &databases)?;
             }
             let start = Start { tripwire: true, lock_limit: nested, characteristics: asked, xa: None };
-            Some(transaction::begin(databases.clone(), indices.iter(), site, Kind::Scope, &start, options.terms)?)
+            let mut terms = options.terms;
+            // What has written nothing has nothing to prove.
+            terms.verifies &= !asked.limits.read_only;
+            Some(transaction::begin(databases.clone(), indices.iter(), site, Kind::Scope, &start, terms)?)
         }
     };
     let begun = entering == Entering::Begin;
@@ -256,7 +276,7 @@ fn manual_inside(site: Site, entering: Entering) -> Error {
 const LISTED: &str = "route the models to one database, or give each database a function of its own with \
                       `propagation = requires_new`, which commits by itself";
 
-fn one_database(targets: &[Target], indices: &Indices, databases: &Databases) -> Result<()> {
+fn one_database(site: Site, targets: &[Target], indices: &Indices, databases: &Databases) -> Result<()> {
     let Some((at, second)) = indices.iter().enumerate().find(|(_, index)| *index != indices.get(0)) else {
         return Ok(());
     };
@@ -268,7 +288,7 @@ fn one_database(targets: &[Target], indices: &Indices, databases: &Databases) ->
         }
     }
     let reason = format!(
-        "{} lives on `{}` and {} on `{}`, and an atomic commit over several databases is not supported yet",
+        "{site} lists {}, which lives on `{}`, and {} on `{}`, and an atomic commit over several databases is not supported yet",
         targets[0],
         databases.at(indices.get(0)).alias(),
         targets[at],

@@ -27,6 +27,10 @@ impl<'a> Scope<'a> {
         self.opened.ticket.take().map_or(Ok(()), |ticket| transaction::leave(ticket, verdict))
     }
 
+    pub(super) fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
     /// Whether it has opened its transaction.
     pub(super) fn is_outermost(&self) -> bool {
         self.opened.begun

@@ -31,6 +31,22 @@ pub enum Propagation {
     NotSupported,
 }
 
+impl Propagation {
+    /// The propagation as the attribute's key writes it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Nested => "nested",
+            Self::RequiresNew => "requires_new",
+            Self::Join => "join",
+            Self::Durable => "durable",
+            Self::Mandatory => "mandatory",
+            Self::Supports => "supports",
+            Self::Never => "never",
+            Self::NotSupported => "not_supported",
+        }
+    }
+}
+
 /// What becomes of the error of a hook that fails after the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]

@@ -9,6 +9,7 @@ use super::open::Target;
 use super::open_scope::Scope;
 use super::options::Options;
 use super::run::Returned;
+use super::span::ScopeSpan;
 use crate::error::Error;
 use crate::site::Site;
 use crate::telemetry::TARGET;
@@ -47,6 +48,7 @@ pub(super) fn run_repeatedly<R: Returned>(
             "drop `mode = manual`, or move the parts into functions of their own",
         ));
     }
+    let span = ScopeSpan::enter(site, targets, options);
     let begin = Instant::now();
     let limit = options.terms.characteristics.limits.timeout;
     let in_time = |limit: Duration| begin.elapsed() < limit;
@@ -58,8 +60,13 @@ pub(super) fn run_repeatedly<R: Returned>(
         options.terms.repeats = may_retry;
         let scope = match Scope::open(site, targets, options) {
             Ok(scope) => scope,
-            Err(error) => return R::from_error(error),
+            Err(error) => {
+                span.refused();
+                return R::from_error(error);
+            }
         };
+        span.opened(scope.opened());
+        span.attempt(attempt);
         let outermost = scope.is_outermost();
         let may_retry = may_retry && outermost;
         if let Some(once) = &repetition.once {
@@ -94,7 +101,7 @@ pub(super) fn run_repeatedly<R: Returned>(
                 stored.and(closed).map(|()| returned)
             }
             Err(panic) => {
-                transaction::top(|open| open.forbid_repetition());
+                transaction::forbid_repetition();
                 let _ = scope.close(Verdict::Undo);
                 resume_unwind(panic)
             }
@@ -108,6 +115,11 @@ pub(super) fn run_repeatedly<R: Returned>(
             Err(error) => return R::from_error(error),
         }
     }
+}
+
+/// The body of a scope that is run once, be its key claimed again and again.
+pub(super) fn take<F>(body: &mut Option<F>) -> F {
+    body.take().expect("a scope without `retry` is run once")
 }
 
 /// Tells that a scope is run again, and waits.

@@ -6,7 +6,8 @@ use super::once::{Once, OnceKey, Stored};
 use super::open::Target;
 use super::open_scope::Scope;
 use super::options::Options;
-use super::repeat::{Repetition, run_repeatedly};
+use super::repeat::{Repetition, run_repeatedly, take};
+use super::span::ScopeSpan;
 use crate::error::{Error, Result};
 use crate::handle::Handle;
 use crate::site::{Function, Site};
@@ -82,6 +83,7 @@ pub fn run<H: Handles, R: Returned, const N: usize>(
 }
 
 /// What the attribute expands to with `retry`.
+#[expect(clippy::needless_pass_by_value, reason = "as the attribute writes it")]
 pub fn run_again<H: Handles, R: Returned, const N: usize>(
     function: &'static Function,
     targets: &[Target],
@@ -106,14 +108,13 @@ pub fn run_once<H: Handles, R: Stored, const N: usize>(
     indices: [usize; N],
     body: impl FnOnce(&mut H) -> R,
 ) -> R {
+    // The key may be claimed again and again; the body is run once.
     let mut body = Some(body);
-    run_once_again(function, targets, options, 0, once, indices, |handles: &mut H| {
-        // It is claimed again and again, and run once.
-        body.take().expect("a body without `retry` is run once")(handles)
-    })
+    run_once_again(function, targets, options, 0, once, indices, |handles: &mut H| take(&mut body)(handles))
 }
 
 /// What the attribute expands to with `once` and `retry`.
+#[expect(clippy::needless_pass_by_value, reason = "as the attribute writes it")]
 pub fn run_once_again<H: Handles, R: Stored, const N: usize>(
     function: &'static Function,
     targets: &[Target],
@@ -167,10 +168,15 @@ pub(super) fn run_scope<R: Returned>(
     options: Options,
     body: impl FnOnce(&Scope<'_>) -> R,
 ) -> R {
+    let span = ScopeSpan::enter(site, targets, &options);
     let scope = match Scope::open(site, targets, options) {
         Ok(scope) => scope,
-        Err(error) => return R::from_error(error),
+        Err(error) => {
+            span.refused();
+            return R::from_error(error);
+        }
     };
+    span.opened(scope.opened());
     match catch_unwind(AssertUnwindSafe(|| body(&scope))) {
         Ok(returned) => {
             let verdict = if returned.is_ok() { Verdict::Keep } else { Verdict::Undo };

@@ -38,8 +38,9 @@ impl Savepoint {
     ///
     /// # Errors
     /// [`Error::NoScope`](crate::Error::NoScope) where the savepoint has ended with its scope, or with an earlier one.
+    /// [`Error::OptionConflict`](crate::Error::OptionConflict) inside of a scope that was entered since.
     pub fn rollback(self) -> Result<()> {
-        transaction::leave(self.ticket, Verdict::Undo)
+        self.end(Verdict::Undo)
     }
 
     /// Keeps everything since the savepoint.
@@ -47,7 +48,13 @@ impl Savepoint {
     /// # Errors
     /// [`Error::Doomed`](crate::Error::Doomed) where the database has refused a statement since: then everything since
     /// the savepoint is undone. [`Error::NoScope`](crate::Error::NoScope) where the savepoint has ended already.
+    /// [`Error::OptionConflict`](crate::Error::OptionConflict) inside of a scope that was entered since.
     pub fn release(self) -> Result<()> {
-        transaction::leave(self.ticket, Verdict::Keep)
+        self.end(Verdict::Keep)
+    }
+
+    fn end(self, verdict: Verdict) -> Result<()> {
+        transaction::no_scope_inside(&self.ticket, || format!("savepoint `{}`", self.name))?;
+        transaction::leave(self.ticket, verdict)
     }
 }

@@ -6,12 +6,15 @@ use super::hooks::{self, Hook, When};
 use super::stack::{self, Branch, Entry, Frame, Kind, Ticket, Transaction};
 use crate::alias::Alias;
 use crate::connection::characteristics::Limits;
+use crate::connection::decision;
 use crate::connection::gate::Gate;
+use crate::connection::own::explained;
 use crate::connection::slot::{AnySlot, Outcome};
+use crate::databases::Databases;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass, classify};
 use crate::site::Site;
-use crate::telemetry::TARGET;
+use crate::telemetry::{self, TARGET};
 use crate::transaction_id::TransactionId;
 
 /// How the body of a scope ended.
@@ -73,6 +76,27 @@ fn take_plain(serial: u64, frame: Option<u64>) -> Option<Box<Transaction>> {
 }
 
 /// What dooms a scope whose handle has begun a transaction in it and left it open.
+/// Refuses where a scope that was entered inside of the level is still running: it would go on without its own level, and
+/// its failure would undo nothing. `what` is what the user wants to end.
+pub(crate) fn no_scope_inside(ticket: &Ticket, what: impl FnOnce() -> String) -> Result<()> {
+    let running = stack::with(|stack| {
+        let at = stack.iter().rposition(|entry| entry.serial() == ticket.serial)?;
+        let (own, above) = stack[at..].split_first()?;
+        let since = own.transaction()?.frames.iter().skip_while(|frame| Some(frame.number) != ticket.frame);
+        let frames = since.chain(above.iter().filter_map(Entry::transaction).flat_map(|open| &open.frames));
+        let scope = frames.filter(|frame| matches!(frame.kind, Kind::Scope | Kind::Joined)).last();
+        let hidden = above.iter().any(|entry| entry.transaction().is_none());
+        scope.map(|frame| frame.site.to_string()).or_else(|| hidden.then(|| "a scope in autocommit".to_owned()))
+    });
+    running.map_or(Ok(()), |scope| {
+        Err(Error::OptionConflict {
+            outer: format!("in which {scope} was entered since and still runs"),
+            inner: format!("ending {}", what()),
+            remedy: "end it in the scope that set it, before or after the inner one",
+        })
+    })
+}
+
 const NEVER_ENDED: &str = "a transaction that a handle began was never ended";
 
 /// Ends levels that their handle no longer can, because it is dropped: undone, also from another thread.
@@ -80,7 +104,8 @@ const NEVER_ENDED: &str = "a transaction that a handle began was never ended";
 /// `wanted` says that they were begun to be rolled back.
 pub(crate) fn abandon(ticket: Ticket, branch: &dyn AnySlot, gate: &Gate, wanted: bool) {
     let level = ticket.level;
-    if ticket.is_in_reach() {
+    let here = ticket.is_in_reach();
+    if here && no_scope_inside(&ticket, String::new).is_ok() {
         // `leave` tells of its own failures.
         let _ = leave(ticket, Verdict::Undo);
         let never_ended = || Failure::new(FailureClass::Other, NEVER_ENDED);
@@ -94,11 +119,24 @@ pub(crate) fn abandon(ticket: Ticket, branch: &dyn AnySlot, gate: &Gate, wanted:
         }
         return;
     }
-    let text = "a handle with an open transaction has ended on another thread";
+    let text = if here {
+        "a handle with an open transaction has ended inside of a scope in it"
+    } else {
+        "a handle with an open transaction has ended on another thread"
+    };
     gate.doom(level.saturating_sub(1).max(1), Failure::new(FailureClass::Other, text));
     if level > 1 {
-        // The scope around it still runs on its own thread, and ends the level with its own.
+        // The scope around it still runs, and ends the level with its own.
         return;
+    }
+    if here && !wanted {
+        // As above: the scope that the handle's own transaction was begun in.
+        stack::with(|stack| {
+            let at = stack.iter().rposition(|entry| entry.serial() == ticket.serial)?;
+            let around = stack[..at].last()?.transaction()?;
+            around.gate.doom(around.gate.depth(), Failure::new(FailureClass::Other, text));
+            Some(())
+        });
     }
     stack::abandon(gate);
     if let Err(error) = branch.roll_back() {
@@ -162,6 +200,7 @@ fn end_level(serial: u64, place: usize, verdict: Verdict) -> Result<()> {
         (Verdict::Keep, true, _) | (Verdict::Undo, ..) => Ok(()),
     };
     let kept = verdict == Verdict::Keep && !frame.undone && result.is_ok();
+    telemetry::outcome(if kept { "kept" } else { "undone" });
     if !kept {
         undo(&gate, &branches, depth, widen);
     }
@@ -194,6 +233,7 @@ fn end_joined(serial: u64, place: usize, verdict: Verdict) -> Result<()> {
         // A time limit of the scope dooms what it has joined.
         let _ = transaction.gate.doomed();
         transaction.truncate(place);
+        telemetry::outcome(if verdict == Verdict::Keep { "joined" } else { "doomed" });
         if verdict == Verdict::Undo {
             let text = format!("{site} joined the transaction and failed");
             transaction.gate.doom(level, Failure::new(FailureClass::Other, text));
@@ -240,18 +280,25 @@ fn undo(gate: &Gate, branches: &[Branch], depth: u32, widen: Option<Limits>) {
 fn end_transaction(mut transaction: Box<Transaction>, verdict: Verdict) -> Result<()> {
     let Transaction { gate, branches, frames, terms, .. } = &*transaction;
     let undone = frames.first().is_some_and(|frame| frame.undone);
+    let proof = (verdict == Verdict::Keep && !undone && terms.verifies).then(|| Proof {
+        id: transaction.id(),
+        databases: transaction.databases(),
+        gate,
+    });
+    let written = proof.as_ref().map_or(Ok(()), |proof| proof.write(branches));
     let doomed = gate.doomed();
     gate.close();
     let (result, outcome) = match (verdict, undone, doomed) {
         (Verdict::Keep, false, None) if terms.manual && gate.writes() > 0 => {
             (Err(pending(gate, transaction.outermost())), Some(When::RolledBack))
         }
-        (Verdict::Keep, false, None) => commit_all(branches, || transaction.id().clone()),
-        (Verdict::Keep, false, Some(error)) => (Err(error), Some(When::RolledBack)),
+        (Verdict::Keep, false, None) => commit_all(branches, || transaction.id().clone(), proof.as_ref()),
+        (Verdict::Keep, false, Some(error)) => (written.and(Err(error)), Some(When::RolledBack)),
         (Verdict::Keep, true, _) | (Verdict::Undo, ..) => (Ok(()), Some(When::RolledBack)),
     };
     if outcome == Some(When::RolledBack) {
         roll_back_all(branches);
+        telemetry::outcome("rolled_back");
         if terms.repeats
             && !undone
             && let Some(error) = passing(&result, gate)
@@ -274,21 +321,65 @@ fn end_transaction(mut transaction: Box<Transaction>, verdict: Verdict) -> Resul
     if result.is_ok() && outcome == Some(When::Committed) && returns { hooked } else { result }
 }
 
-/// Why a transaction that was rolled back may be run again.
-fn passing(result: &Result<()>, gate: &Gate) -> Option<Error> {
-    match result {
-        Err(Error::Query(error)) => classify(error).filter(|class| class.is_retryable()).map(|class| {
-            let first = Arc::new(Failure::new(class, error.to_string()));
-            gate.blame(first)
-        }),
-        _ => gate.passing_failure().map(|first| gate.blame(first)),
+/// The row by which a commit can be proved.
+pub(super) struct Proof<'a> {
+    pub(super) id: &'a TransactionId,
+    pub(super) databases: &'a Databases,
+    pub(super) gate: &'a Gate,
+}
+
+impl Proof<'_> {
+    /// Writes it on each branch that has begun; one that has not has nothing to prove. A failure dooms the transaction.
+    pub(super) fn write(&self, branches: &[Branch]) -> Result<()> {
+        if self.gate.doomed().is_some() {
+            return Ok(());
+        }
+        for branch in branches.iter().filter(|branch| branch.slot.begun()) {
+            let written = decision::write(&*branch.slot, self.id);
+            written.map_err(|error| explained(error, branch.slot.alias()))?;
+        }
+        Ok(())
+    }
+
+    /// What became of a branch whose reply was lost.
+    fn ask(&self, branch: &Branch) -> Outcome {
+        match self.databases.at(branch.database).driver().probe(self.id) {
+            decision::Verdict::Committed => Outcome::Committed,
+            decision::Verdict::RolledBack => {
+                let text = "the connection was lost at COMMIT, and the database says that nothing was committed";
+                let failure = Failure::new(FailureClass::NotCommitted, text);
+                Outcome::RolledBack(self.gate.blame(Arc::new(failure)))
+            }
+            decision::Verdict::Unknown => Outcome::Unknown,
+        }
     }
 }
 
+/// Why a transaction that was rolled back may be run again.
+fn passing(result: &Result<()>, gate: &Gate) -> Option<Error> {
+    let first = match result {
+        Err(Error::Doomed { first, .. }) => first.class().is_retryable().then(|| Arc::clone(first)),
+        Err(Error::Query(error)) => {
+            let class = classify(error).filter(|class| class.is_retryable());
+            class.map(|class| Arc::new(Failure::new(class, error.to_string())))
+        }
+        _ => gate.passing_failure(),
+    };
+    first.map(|first| gate.blame(first))
+}
+
 /// Commits every branch, the last listed first, as nested blocks do.
-pub(super) fn commit_all(branches: &[Branch], id: impl Fn() -> TransactionId) -> (Result<()>, Option<When>) {
+pub(super) fn commit_all(
+    branches: &[Branch],
+    id: impl Fn() -> TransactionId,
+    proof: Option<&Proof<'_>>,
+) -> (Result<()>, Option<When>) {
     for (at, branch) in branches.iter().enumerate().rev() {
-        let (error, outcome) = match branch.slot.commit() {
+        let outcome = match (branch.slot.commit(), proof) {
+            (Outcome::Unknown, Some(proof)) => proof.ask(branch),
+            (outcome, _) => outcome,
+        };
+        let (error, outcome) = match outcome {
             Outcome::Committed => continue,
             Outcome::RolledBack(error) => (error, Some(When::RolledBack)),
             Outcome::Unknown => {
@@ -296,6 +387,10 @@ pub(super) fn commit_all(branches: &[Branch], id: impl Fn() -> TransactionId) ->
                 (Error::OutcomeUnknown { id, databases }, None)
             }
         };
+        telemetry::outcome(match outcome {
+            Some(_) => "rolled_back",
+            None => "unknown",
+        });
         let (left, tried) = branches.split_at(at);
         roll_back_all(left);
         // A slot still tells after its end whether it had begun; the first of those tried is the one that failed.
@@ -304,16 +399,24 @@ pub(super) fn commit_all(branches: &[Branch], id: impl Fn() -> TransactionId) ->
         if committed.is_empty() {
             return (Err(error), outcome);
         }
+        telemetry::outcome("committed_in_part");
         tell("a transaction over several databases was committed in part", branch.slot.alias(), &error);
         let mut failed = vec![branch.slot.alias().clone()];
         failed.extend(left.iter().map(|branch| branch.slot.alias().clone()));
         return (Err(Error::PartialCommit { committed, failed }), None);
+    }
+    telemetry::outcome("committed");
+    for branch in branches.iter().filter(|branch| branch.slot.begun()) {
+        tracing::debug!(target: TARGET, alias = %branch.slot.alias(), "committed");
     }
     (Ok(()), Some(When::Committed))
 }
 
 pub(super) fn roll_back_all(branches: &[Branch]) {
     for branch in branches {
+        if branch.slot.begun() {
+            tracing::debug!(target: TARGET, alias = %branch.slot.alias(), "rolled back");
+        }
         if let Err(error) = branch.slot.roll_back() {
             tell("a transaction could not be rolled back; its connection is discarded", branch.slot.alias(), &error);
         }

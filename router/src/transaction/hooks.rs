@@ -1,5 +1,6 @@
 //! What users want done once the outcome of a transaction is known.
 
+use std::any::Any;
 use std::error::Error as StdError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -39,20 +40,23 @@ pub(crate) struct Hook {
 ///
 /// A hook that fails or panics doesn't stop the others. The error is that of the first one that isn't robust.
 pub(super) fn run(hooks: Vec<Hook>, outcome: When, databases: &Databases) -> Result<()> {
-    if hooks.iter().all(|hook| hook.when != outcome) {
-        return Ok(());
-    }
-    // A hook of an independent transaction must not join the one around it.
-    let hidden = hide()?;
+    let (hooks, others): (Vec<_>, Vec<_>) = hooks.into_iter().partition(|hook| hook.when == outcome);
     let mut failed: Option<Error> = None;
-    for Hook { site, robust, run, .. } in hooks.into_iter().filter(|hook| hook.when == outcome) {
-        let Some(error) = failure(run, site, outcome) else { continue };
-        databases.tell_of_hook_failure(&error);
-        if !robust {
-            failed.get_or_insert(error);
+    if !hooks.is_empty() {
+        // A hook of an independent transaction must not join the one around it.
+        let hidden = hide()?;
+        for Hook { site, robust, run, .. } in hooks {
+            let Some(error) = failure(run, site, outcome) else { continue };
+            caught(|| databases.tell_of_hook_failure(&error));
+            if !robust {
+                failed.get_or_insert(error);
+            }
         }
+        let _ = leave(hidden, Verdict::Keep);
     }
-    let _ = leave(hidden, Verdict::Keep);
+    for hook in others {
+        caught(|| drop(hook));
+    }
     failed.map_or(Ok(()), Err)
 }
 
@@ -61,8 +65,31 @@ pub(crate) fn run_now(body: HookBody) {
     if let Some(error) = failure(body, OUTSIDE, When::Committed)
         && let Ok(databases) = Databases::current()
     {
-        databases.tell_of_hook_failure(&error);
+        caught(|| databases.tell_of_hook_failure(&error));
     }
+}
+
+/// Runs what belongs to a hook and is the user's too: a listener, or the end of what a hook has captured. A panic there must
+/// neither stop the other hooks nor leave the scope around them hidden.
+fn caught(work: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+        let text = text(&*panic).unwrap_or("without a text");
+        tracing::error!(target: TARGET, text, "what belongs to a hook panicked");
+        discard(panic);
+    }
+}
+
+/// What was panicked with may panic again when it is dropped.
+fn discard(panic: Panic) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
+}
+
+type Panic = Box<dyn Any + Send>;
+
+fn text(panic: &(dyn Any + Send)) -> Option<&str> {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str))
 }
 
 /// What errors name for a hook that no scope has registered.
@@ -78,13 +105,13 @@ fn failure(body: HookBody, site: Site, outcome: When) -> Option<Error> {
 
 /// Why a hook failed, if it did.
 fn problem(body: HookBody) -> Option<String> {
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error.to_string()),
+    // The error's text and its end are the user's code, as the body is.
+    match catch_unwind(AssertUnwindSafe(|| body().map_err(|error| error.to_string()))) {
+        Ok(result) => result.err(),
         Err(panic) => {
-            let text =
-                panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-            Some(format!("it panicked: {}", text.unwrap_or("without a text")))
+            let problem = format!("it panicked: {}", text(&*panic).unwrap_or("without a text"));
+            discard(panic);
+            Some(problem)
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use once_cell::unsync::OnceCell;
 
-use super::ending::{commit_all, roll_back_all};
+use super::ending::{Proof, commit_all, roll_back_all};
 use super::hooks::{self, Hook, When};
 use super::stack::{self, Branch, Kind, Transaction};
 use crate::connection::gate::Gate;
@@ -20,17 +20,22 @@ struct Segment {
     databases: Databases,
     id: OnceCell<TransactionId>,
     returns_hook_errors: bool,
+    verifies: bool,
 }
 
 /// Commits what was done since the last commit. The scope goes on: its next statement begins a new transaction.
 pub(crate) fn commit() -> Result<()> {
+    can_commit()?;
     let segment = take("`commit`")?;
-    if let Some(doomed) = segment.gate.doomed() {
+    let id = || segment.id.get_or_init(TransactionId::new);
+    let proof = segment.verifies.then(|| Proof { id: id(), databases: &segment.databases, gate: &segment.gate });
+    if let Some(proof) = &proof
+        && let Err(error) = proof.write(&segment.branches)
+    {
         put_back(segment);
-        return Err(doomed);
+        return Err(error);
     }
-    let id = || segment.id.get_or_init(TransactionId::new).clone();
-    let (result, outcome) = commit_all(&segment.branches, id);
+    let (result, outcome) = commit_all(&segment.branches, || id().clone(), proof.as_ref());
     finish(segment, result, outcome)
 }
 
@@ -49,6 +54,8 @@ fn take(asked: &'static str) -> Result<Segment> {
             let (function, file, line) = (site.function(), site.file(), site.line());
             return Err(Error::NotManual { asked, function, file, line });
         }
+        // The next transaction is not the one that `set_rollback` has marked.
+        open.frames[0].undone = false;
         // Savepoints end with the commit.
         open.truncate(1);
         Ok(Segment {
@@ -58,9 +65,26 @@ fn take(asked: &'static str) -> Result<Segment> {
             databases: open.databases().clone(),
             id: std::mem::take(&mut open.id),
             returns_hook_errors: open.terms.returns_hook_errors,
+            verifies: open.terms.verifies,
         })
     });
     taken.unwrap_or_else(|| Err(Error::no_scope(asked)))
+}
+
+/// Refuses what is doomed, and what `set_rollback` has marked to be undone. Nothing changes then, savepoints included.
+fn can_commit() -> Result<()> {
+    let refused = stack::top(|open| {
+        if !open.terms.manual || !is_outermost(open) {
+            return None; // `take` says why.
+        }
+        let marked = || Error::OptionConflict {
+            outer: format!("which {} has marked with `set_rollback(true)` to be undone", open.outermost()),
+            inner: "`commit`".to_owned(),
+            remedy: "call `rollback`, or take the mark back with `set_rollback(false)`",
+        };
+        open.gate.doomed().or_else(|| open.frames[0].undone.then(marked))
+    });
+    refused.flatten().map_or(Ok(()), Err)
 }
 
 /// Whether the innermost scope is the one that opened the transaction.

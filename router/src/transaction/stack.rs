@@ -114,6 +114,7 @@ pub(crate) struct Transaction {
 
 /// What was agreed when a transaction was opened.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub(crate) struct Terms {
     /// What its scope has asked of the databases.
     pub(crate) characteristics: Characteristics,
@@ -227,11 +228,6 @@ impl Transaction {
         self.id.get_or_init(TransactionId::new)
     }
 
-    /// A panic goes to the caller, whatever the scope says of repetitions.
-    pub(crate) fn forbid_repetition(&mut self) {
-        self.terms.repeats = false;
-    }
-
     /// Keeps a hook for the end of the transaction, or of the level that is undone before.
     pub(crate) fn hook(&mut self, when: When, robust: bool, run: HookBody) {
         let (level, site) = (self.gate.depth(), self.gate.site());
@@ -287,6 +283,11 @@ impl Transaction {
 pub(crate) fn top<R>(look: impl FnOnce(&mut Transaction) -> R) -> Option<R> {
     prune();
     with(|stack| stack.last_mut().and_then(Entry::transaction_mut).map(look))
+}
+
+/// The innermost transaction is not run again, whatever its scope says: a panic goes to the caller.
+pub(crate) fn forbid_repetition() {
+    top(|open| open.terms.repeats = false);
 }
 
 /// Whether any open transaction of the thread, hidden or not, is like that.

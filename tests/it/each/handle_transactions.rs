@@ -124,6 +124,70 @@ fn a_handle_can_end_only_what_it_began() {
 }
 
 #[test]
+fn a_handles_transaction_is_not_ended_under_a_scope_that_was_entered_since() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    let mut conn = connection::<Item, H>().unwrap();
+    for end in [Manager::commit_transaction, Manager::rollback_transaction] {
+        Manager::begin_transaction(&mut conn).unwrap();
+        put(1, 10).unwrap();
+        let inner = atomic::<Item>().run(|_: &mut H| {
+            put(2, 20)?;
+            let refused = end(&mut conn).map_err(Error::from);
+            assert!(matches!(&refused, Err(Error::OptionConflict { .. })), "{refused:?}");
+            assert_eq!(scope::depth(), 2);
+            put(3, 30)?;
+            Err::<(), _>(Mishap::OnPurpose)
+        });
+        assert!(matches!(inner, Err(Mishap::OnPurpose)), "{inner:?}");
+        assert_eq!(fixture.rows("default"), []);
+        Manager::commit_transaction(&mut conn).unwrap();
+        assert_eq!(fixture.rows("default"), [(1, 10)]);
+        diesel::delete(items::table).execute(&mut conn).unwrap();
+    }
+    assert_eq!((scope::depth(), in_use(&databases, "default")), (0, 0));
+}
+
+#[test]
+fn a_scope_whose_transaction_has_ended_with_its_handle_runs_nothing_more() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    let insert = |id: i64| {
+        let values = (items::id.eq(id), items::value.eq(0));
+        diesel::insert_into(items::table).values(values).execute(&mut connection::<Item, H>()?)?;
+        Ok::<_, Error>(())
+    };
+    let end_inside = |mut conn: H| {
+        Manager::begin_transaction(&mut conn).unwrap();
+        insert(1).unwrap();
+        let inner = atomic::<Item>().run(|_: &mut H| {
+            insert(2)?;
+            drop(conn);
+            insert(3)
+        });
+        assert!(inner.is_err(), "{inner:?}");
+    };
+    for around in ["nothing", "the handle's scope", "another scope"] {
+        let outside = connection::<Item, H>().unwrap();
+        if around == "nothing" {
+            end_inside(outside);
+        } else {
+            let run = atomic::<Item>().run(|_: &mut H| {
+                end_inside(if around == "another scope" { outside } else { connection::<Item, H>()? });
+                Ok::<_, Error>(())
+            });
+            assert!(matches!(run, Err(Error::Doomed { .. })), "{around}: {run:?}");
+        }
+        assert_eq!(fixture.rows("default"), [], "{around}");
+        assert_eq!((scope::depth(), in_use(&databases, "default")), (0, 0), "{around}");
+        put(4, 40).unwrap();
+        diesel::delete(items::table).execute(&mut fixture.observer("default")).unwrap();
+    }
+}
+
+#[test]
 fn a_test_transaction_is_joined_and_rolled_back_with_its_handle() {
     let Some(fixture) = fixture() else { return };
     let databases = fixture.databases();

@@ -192,6 +192,66 @@ fn hooks_of_an_independent_transaction_run_with_it_and_outside_of_the_one_around
     assert_eq!(log.take(), Vec::<&str>::new());
 }
 
+/// Panics when it is dropped.
+#[derive(Debug)]
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "a bomb was dropped");
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{}", unspeakable())]
+struct Unspeakable;
+
+fn unspeakable() -> &'static str {
+    panic!("no text")
+}
+
+#[test]
+fn a_panic_of_anything_that_belongs_to_a_hook_stops_no_other_and_leaves_the_scope_around_it_open() {
+    let Some(fixture) = fixture() else { return };
+    let listener = |_: &Error| panic!("a listener");
+    let databases = fixture.builder(2).on_hook_failure(listener).build().unwrap();
+    let _entered = databases.enter();
+    let log = Log::default();
+    let captured = |bomb: Bomb| move || {
+        let _captured = &bomb;
+    };
+    let hooks: [(&str, &dyn Fn()); 5] = [
+        ("what it has captured", &|| on_commit(captured(Bomb))),
+        ("what one that never runs has captured", &|| on_rollback(captured(Bomb))),
+        ("its error's text", &|| on_commit(|| Err::<(), _>(Unspeakable))),
+        ("what it panicked with", &|| on_commit(|| -> () { std::panic::panic_any(Bomb) })),
+        ("the listener", &|| on_commit(|| Err::<(), _>("no mail server"))),
+    ];
+    for (what, hook) in hooks {
+        let failed = atomic::<Item>().run(|_: &mut H| {
+            put(1, 10)?;
+            let apart = atomic::<Record>().propagation(Propagation::RequiresNew).run(|_: &mut H| {
+                hook();
+                on_commit(log.add("the next one"));
+                put_record(2, 20)
+            });
+            apart?;
+            assert_eq!((log.take(), scope::depth()), (vec!["the next one"], 1), "{what}");
+            let insert = diesel::insert_into(items::table).values((items::id.eq(3), items::value.eq(30)));
+            insert.execute(&mut multidb::connection::<Item, H>()?)?;
+            Err::<(), _>(Mishap::OnPurpose)
+        });
+        assert!(matches!(failed, Err(Mishap::OnPurpose)), "{what}: {failed:?}");
+        assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![], vec![(2, 20)]), "{what}");
+        assert_eq!((in_use(&databases, "default"), in_use(&databases, "other")), (0, 0), "{what}");
+        diesel::delete(items::table).execute(&mut fixture.observer("other")).unwrap();
+        // Outside of any transaction too, where `on_rollback` drops its hook in the caller's hands.
+        if what != "what one that never runs has captured" {
+            hook();
+        }
+    }
+}
+
 #[test]
 fn hook_errors_can_be_asked_for_in_the_attribute() {
     #[transactional(Item, hook_errors = returned)]

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use multidb::scope::{self, commit, on_commit, rollback, savepoint};
-use multidb::{Error, atomic, commit_manually, commit_on_success, transactional};
+use multidb::scope::{self, Savepoint, commit, on_commit, rollback, savepoint, set_rollback};
+use multidb::{Error, Propagation, atomic, atomic_on, commit_manually, commit_on_success, transactional};
 
 use super::*;
 
@@ -179,6 +179,48 @@ fn hooks_run_at_each_commit_of_a_manual_scope() {
 }
 
 #[test]
+fn what_set_rollback_has_marked_is_not_committed_and_a_rollback_takes_the_mark_away() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let run = atomic::<Item>().manual().run(|_: &mut H| {
+        put(1, 10)?;
+        set_rollback(true)?;
+        let text = commit().unwrap_err().to_string();
+        assert!(text.contains("`commit`") && text.contains("set_rollback"), "{text}");
+        rollback()?;
+        put(2, 20)?;
+        commit()?;
+        put(3, 30)?;
+        set_rollback(true)?;
+        set_rollback(false)?;
+        commit()?;
+        put(4, 40)?;
+        set_rollback(true)?;
+        Ok::<_, Error>("its value")
+    });
+    assert_eq!(run.unwrap(), "its value", "what is undone on purpose is not pending");
+    assert_eq!(fixture.rows("default"), [(2, 20), (3, 30)]);
+}
+
+#[test]
+fn a_commit_that_a_doom_refuses_leaves_the_savepoints() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    put(1, 10).unwrap();
+    let run = atomic::<Item>().manual().run(|conn: &mut H| {
+        put(2, 20)?;
+        let before = savepoint("before")?;
+        let duplicate = diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(9))).execute(conn);
+        assert!(duplicate.is_err());
+        assert!(matches!(commit(), Err(Error::Doomed { .. })));
+        before.rollback()?;
+        commit()
+    });
+    run.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 20)]);
+}
+
+#[test]
 fn a_savepoint_undoes_what_came_after_it_and_lifts_a_doom() {
     let Some(fixture) = fixture() else { return };
     let _entered = fixture.databases().enter();
@@ -224,6 +266,43 @@ fn an_older_savepoint_takes_the_younger_ones_with_it() {
     run.unwrap();
     assert_eq!(fixture.rows("default"), [(1, 10), (4, 40)]);
     assert!(matches!(savepoint("nowhere"), Err(Error::NoScope { .. })));
+}
+
+#[test]
+fn a_savepoint_is_not_ended_under_a_scope_that_was_entered_since() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    for (end, name) in [(Savepoint::rollback as fn(Savepoint) -> Result<(), Error>, "rollback"), (Savepoint::release, "release")] {
+        for (inner, alias) in [
+            (Propagation::Nested, "default"),
+            (Propagation::Join, "default"),
+            (Propagation::RequiresNew, "other"),
+            (Propagation::NotSupported, "other"),
+        ] {
+            let run = atomic::<Item>().run(|_: &mut H| {
+                put(1, 10)?;
+                let around = savepoint("around")?;
+                put(2, 20)?;
+                let inner = atomic_on(alias).propagation(inner).run(|_: &mut H| {
+                    let depth = scope::depth();
+                    let text = end(around).unwrap_err().to_string();
+                    assert!(text.contains("`around`") && text.contains("scope that set it"), "{text}");
+                    assert_eq!(scope::depth(), depth);
+                    Err::<(), _>(Mishap::OnPurpose)
+                });
+                assert!(matches!(inner, Err(Mishap::OnPurpose)), "{inner:?}");
+                assert_eq!(scope::depth(), 2, "the savepoint is still there");
+                Ok::<_, Error>(scope::is_doomed())
+            });
+            // A joined scope that fails dooms the level that it joined, here and everywhere.
+            let rows = if inner == Propagation::Join { vec![] } else { vec![(1, 10), (2, 20)] };
+            assert_eq!(run.is_ok(), !rows.is_empty(), "{name} in {inner:?}: {run:?}");
+            assert_eq!(fixture.rows("default"), rows, "{name} in {inner:?}");
+            assert_eq!((scope::depth(), in_use(&databases, "default")), (0, 0));
+            diesel::delete(items::table).execute(&mut fixture.observer("default")).unwrap();
+        }
+    }
 }
 
 #[test]

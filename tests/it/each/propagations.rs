@@ -1,12 +1,14 @@
 //! Each propagation inside each other, against the table in `propagation.txt`.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use diesel::prelude::*;
+use multidb::scope::{on_commit, on_rollback};
 use multidb::{Error, Propagation, atomic, atomic_on, connection, scope, transactional};
 
 use super::*;
-use crate::fixture::Kind;
-
-const TABLE: &str = include_str!("../propagation.txt");
+use crate::fixture::{Kind, PROPAGATION};
 
 fn propagation(word: &str) -> Propagation {
     match word {
@@ -47,16 +49,39 @@ fn insert(conn: &mut H, id: i64) -> Result<(), Mishap> {
     Ok(())
 }
 
-/// Runs one line; gives the rows and what the two scopes returned.
-fn run(fixture: &Fixture, outer: &str, inner: &str, fails: &str) -> (Vec<i64>, String, String) {
+fn listed<S: AsRef<str>>(words: &[S]) -> String {
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    if words.is_empty() { "-".into() } else { words.join(",") }
+}
+
+/// What has run, in order.
+type Log = Rc<RefCell<Vec<&'static str>>>;
+
+/// Puts a row, and registers a hook of each kind.
+fn insert_and_hook(conn: &mut H, id: i64, log: &Log, hooks: [&'static str; 2]) -> Result<(), Mishap> {
+    insert(conn, id)?;
+    let [committed, rolled_back] = hooks.map(|name| {
+        let log = Rc::clone(log);
+        move || log.borrow_mut().push(name)
+    });
+    on_commit(committed);
+    on_rollback(rolled_back);
+    Ok(())
+}
+
+/// What the database holds, which hooks ran, and what the two scopes returned.
+type Left = (String, String, String, String);
+
+/// Runs one line. `observers` see the database `default` and, where the inner scope works there, `other`.
+fn run(observers: &mut [Raw; 2], outer: &str, inner: &str, fails: &str) -> Left {
     // On SQLite the outer scope holds the file's only write lock, so an independent write goes to the other file.
     let apart = KIND == Kind::Sqlite && matches!(inner, "requires_new" | "not_supported");
     let inner_alias = if apart { "other" } else { "default" };
-    let mut inner_returned = String::new();
+    let (mut inner_returned, log) = (String::new(), Log::default());
     let outer_returned = atomic_on("default").propagation(propagation(outer)).run(|conn: &mut H| {
-        insert(conn, 1)?;
+        insert_and_hook(conn, 1, &log, ["c1", "r1"])?;
         let inner = atomic_on(inner_alias).propagation(propagation(inner)).run(|conn: &mut H| {
-            insert(conn, 2)?;
+            insert_and_hook(conn, 2, &log, ["c2", "r2"])?;
             if matches!(fails, "inner" | "swallowed") { Err(Mishap::OnPurpose) } else { Ok(()) }
         });
         inner_returned = word(&inner);
@@ -65,31 +90,31 @@ fn run(fixture: &Fixture, outer: &str, inner: &str, fails: &str) -> (Vec<i64>, S
         }
         if fails == "outer" { Err(Mishap::OnPurpose) } else { Ok(()) }
     });
-    let mut rows: Vec<i64> = fixture.rows("default").into_iter().map(|(id, _)| id).collect();
-    if apart {
-        rows.extend(fixture.rows("other").into_iter().map(|(id, _)| id));
-    }
+    let seen = &mut observers[..if apart { 2 } else { 1 }];
+    let mut rows: Vec<i64> = seen.iter_mut().flat_map(|raw| items::table.select(items::id).load(raw).unwrap()).collect();
     rows.sort_unstable();
-    (rows, inner_returned, word(&outer_returned))
+    let rows: Vec<String> = rows.iter().map(i64::to_string).collect();
+    (listed(&rows), listed(&log.take()), inner_returned, word(&outer_returned))
 }
 
 #[test]
-fn every_pair_of_propagations_keeps_the_rows_of_the_table() {
+fn every_pair_of_propagations_keeps_the_rows_and_runs_the_hooks_of_the_table() {
     let Some(fixture) = fixture() else { return };
     let databases = fixture.databases();
     let _entered = databases.enter();
+    // The same two for all lines: to connect takes longer than a line.
+    let mut observers = ["default", "other"].map(|alias| fixture.observer(alias));
     let mut lines = 0;
-    for line in TABLE.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let [kind, inner, fails, rows, inner_returns, outer_returns] =
+    for line in PROPAGATION.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let [kind, inner, fails, rows, hooks, inner_returns, outer_returns] =
             line.split_whitespace().collect::<Vec<_>>().try_into().unwrap();
-        let rows: Vec<i64> = rows.split(',').filter_map(|id| id.parse().ok()).collect();
+        let want: Left = (rows.into(), hooks.into(), inner_returns.into(), outer_returns.into());
         for outer in outer_of(kind) {
-            let got = run(&fixture, outer, inner, fails);
-            let want = (rows.clone(), inner_returns.to_owned(), outer_returns.to_owned());
+            let got = run(&mut observers, outer, inner, fails);
             assert_eq!(got, want, "{outer}: {line}");
             assert_eq!((scope::depth(), in_use(&databases, "default"), in_use(&databases, "other")), (0, 0, 0), "{line}");
-            for alias in ["default", "other"] {
-                diesel::delete(items::table).execute(&mut fixture.observer(alias)).unwrap();
+            for observer in &mut observers {
+                diesel::delete(items::table).execute(observer).unwrap();
             }
         }
         lines += 1;

@@ -10,7 +10,7 @@ use crate::fixture::Kind;
 use crate::support::proxy::Proxy;
 
 /// What a client sends that commits.
-const COMMIT: &[u8] = b"COMMIT";
+pub(super) const COMMIT: &[u8] = b"COMMIT";
 
 #[derive(QueryableByName)]
 struct Session {
@@ -19,7 +19,7 @@ struct Session {
 }
 
 /// Kills every connection that the library has to the fixture's database.
-fn kill_all(fixture: &Fixture) -> usize {
+pub(super) fn kill_all(fixture: &Fixture) -> usize {
     let observer = &mut fixture.observer("default");
     let (list, kill): (&str, fn(i64) -> String) = match KIND {
         Kind::Mysql => (
@@ -153,7 +153,7 @@ fn a_rollback_that_fails_does_not_hide_the_users_error() {
 }
 
 /// The fixture's database behind a proxy.
-fn behind_proxy(fixture: &Fixture) -> (Proxy, Databases) {
+pub(super) fn behind_proxy(fixture: &Fixture) -> (Proxy, Databases) {
     let url = &fixture.urls[0];
     let address = url.split_once('@').unwrap().1.split_once('/').unwrap().0;
     let proxy = Proxy::start(address.parse().unwrap());

@@ -278,6 +278,9 @@ impl<B: Dialect> Slot<B> {
                 lease.control(controls)
             };
             let Err(error) = sent else {
+                if !state.levels.begun() {
+                    tracing::debug!(target: crate::telemetry::TARGET, alias = %self.alias(), "begun");
+                }
                 state.levels.confirm();
                 self.open.store(depth, Ordering::Relaxed);
                 return Ok(());

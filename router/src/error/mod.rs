@@ -1,5 +1,7 @@
 //! The one error type of the library.
 
+mod text;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use diesel::result::Error as DieselError;
 use crate::alias::Alias;
 use crate::failure::{Failure, FailureClass, classify};
 use crate::transaction_id::TransactionId;
+use text::{Aliases, At, Refused, remedy};
 
 /// What a function of this library returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -375,6 +378,9 @@ impl Error {
     }
 
     /// Whether the work is committed although this is an error: a hook failed afterwards.
+    ///
+    /// It speaks of the transaction whose hook failed. A manual scope may have committed it with `scope::commit` and then have
+    /// gone on.
     pub fn is_committed(&self) -> bool {
         matches!(self, Self::HookFailed { committed: true, .. })
     }
@@ -419,64 +425,6 @@ impl From<Error> for DieselError {
         match error {
             Error::Query(query) => query,
             ours => DieselError::QueryBuilderError(Box::new(ours)),
-        }
-    }
-}
-
-/// The database and the key, as far as they are known.
-struct At<'a>(&'a Option<Alias>, &'a Option<String>);
-
-impl std::fmt::Display for At<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if let Some(alias) = self.0 {
-            write!(f, " of database `{alias}`")?;
-        }
-        if let Some(key) = self.1 {
-            write!(f, ", key `{key}`")?;
-        }
-        Ok(())
-    }
-}
-
-/// Aliases as a reader lists them.
-struct Aliases<'a>(&'a [Alias]);
-
-impl std::fmt::Display for Aliases<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            [] => f.write_str("no database"),
-            [one] => write!(f, "database `{one}`"),
-            [first, others @ ..] => {
-                write!(f, "databases `{first}`")?;
-                for other in others {
-                    write!(f, ", `{other}`")?;
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-/// What helps against a doom.
-fn remedy(class: FailureClass) -> &'static str {
-    match class {
-        FailureClass::Constraint => "nest the risky statement in a scope of its own, or use `on_conflict`",
-        FailureClass::ConnectionLost => "run the whole transaction again",
-        FailureClass::Timeout => "raise `timeout`, or do less in one transaction",
-        class if class.is_retryable() => "run the whole transaction again",
-        _ => "return the error instead of `Ok`, or nest what may fail in a scope of its own",
-    }
-}
-
-/// How many statements a doomed transaction has refused.
-struct Refused(u32);
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            0 => Ok(()),
-            1 => f.write_str(" (one statement was refused since)"),
-            n => write!(f, " ({n} statements were refused since)"),
         }
     }
 }

@@ -1,0 +1,55 @@
+//! The row by which a transaction can prove its commit: written with it, and asked for when the reply was lost.
+
+use super::backend::Dialect;
+use super::slot::AnySlot;
+use crate::error::Result;
+use crate::transaction_id::TransactionId;
+
+/// `c`: committed.
+const INSERT: &str = "INSERT INTO multidb_decision (gid, state, participants, created) VALUES (?, 'c', '', {now})";
+/// `a`: aborted. On SQLite it stays, so that a commit that was written and not yet synced can't come back.
+const PROBE: &str =
+    "{insert} multidb_decision (gid, state, participants, created) VALUES (?, 'a', '', {now}) {or_nothing}";
+const SELECT: &str = "SELECT state AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE gid = ? {now_committed}";
+
+/// What became of a transaction whose reply was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its row is there.
+    Committed,
+    /// Its row is not there, and nobody holds it: its session has ended.
+    RolledBack,
+    /// Nobody can tell yet.
+    Unknown,
+}
+
+/// Writes the row, as the last statement of the transaction.
+pub fn write(slot: &dyn AnySlot, id: &TransactionId) -> Result<()> {
+    slot.execute_own(INSERT, &[&id.to_string()]).map(drop)
+}
+
+/// Asks on a connection of its own. Inserting the row finds out all there is to know: it waits for a session that still
+/// holds it, and finds the row that was committed.
+pub fn probe<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> Verdict {
+    use diesel::connection::SimpleConnection;
+    let id = &*id.to_string();
+    let mut ask = || {
+        raw.batch_execute(B::PROBE[0])?;
+        let inserted = B::execute_own(raw, PROBE, &[id])?;
+        let found = if inserted == 0 { B::load_own(raw, SELECT, &[id])? } else { Vec::new() };
+        raw.batch_execute(B::PROBE[1])?;
+        Ok::<_, diesel::result::Error>((inserted, found))
+    };
+    match ask() {
+        Ok((1, _)) => Verdict::RolledBack,
+        Ok((_, found)) => match found.first().and_then(|row| row.a.as_deref()) {
+            Some("c") => Verdict::Committed,
+            Some("a") => Verdict::RolledBack,
+            _ => Verdict::Unknown,
+        },
+        Err(error) => {
+            tracing::warn!(target: crate::telemetry::TARGET, %error, "a lost reply to COMMIT could not be resolved");
+            Verdict::Unknown
+        }
+    }
+}

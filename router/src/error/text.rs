@@ -1,0 +1,64 @@
+//! Parts of the errors' texts.
+
+use std::fmt;
+
+use crate::alias::Alias;
+use crate::failure::FailureClass;
+
+/// The database and the key, as far as they are known.
+pub(super) struct At<'a>(pub(super) &'a Option<Alias>, pub(super) &'a Option<String>);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(alias) = self.0 {
+            write!(f, " of database `{alias}`")?;
+        }
+        if let Some(key) = self.1 {
+            write!(f, ", key `{key}`")?;
+        }
+        Ok(())
+    }
+}
+
+/// Aliases as a reader lists them.
+pub(super) struct Aliases<'a>(pub(super) &'a [Alias]);
+
+impl fmt::Display for Aliases<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => f.write_str("no database"),
+            [one] => write!(f, "database `{one}`"),
+            [first, others @ ..] => {
+                write!(f, "databases `{first}`")?;
+                for other in others {
+                    write!(f, ", `{other}`")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What helps against a doom.
+pub(super) fn remedy(class: FailureClass) -> &'static str {
+    match class {
+        FailureClass::Constraint => "nest the risky statement in a scope of its own, or use `on_conflict`",
+        FailureClass::ConnectionLost => "run the whole transaction again",
+        FailureClass::Timeout => "raise `timeout`, or do less in one transaction",
+        class if class.is_retryable() => "run the whole transaction again",
+        _ => "return the error instead of `Ok`, or nest what may fail in a scope of its own",
+    }
+}
+
+/// How many statements a doomed transaction has refused.
+pub(super) struct Refused(pub(super) u32);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            1 => f.write_str(" (one statement was refused since)"),
+            n => write!(f, " ({n} statements were refused since)"),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Commits that can be verified.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::sql_types::Text;
+use multidb::{Error, FailureClass, atomic, schema, scope};
+
+use super::lost::{COMMIT, behind_proxy};
+use super::*;
+
+#[derive(QueryableByName)]
+struct Decision {
+    #[diesel(sql_type = Text)]
+    gid: String,
+}
+
+fn decisions(fixture: &Fixture) -> Vec<String> {
+    let sql = "SELECT CAST(gid AS CHAR(64)) AS gid FROM multidb_decision WHERE state = 'c' ORDER BY gid";
+    let rows: Vec<Decision> = diesel::sql_query(sql).load(&mut fixture.observer("default")).unwrap();
+    rows.into_iter().map(|row| row.gid.trim().to_owned()).collect()
+}
+
+fn put_verified(id: i64) -> Result<(), Error> {
+    atomic::<Item>().verify_commit().run(|_: &mut H| put(id, 0))
+}
+
+#[test]
+fn a_lost_reply_to_a_verified_commit_is_ok_where_the_server_has_committed() {
+    let Some(fixture) = fixture() else { return };
+    let (proxy, databases) = behind_proxy(&fixture);
+    schema::install(&databases).unwrap();
+    let _entered = databases.enter();
+    proxy.drop_replies_when(COMMIT);
+    let (id, hooks) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(0)));
+    let run = atomic::<Item>().verify_commit().run(|_: &mut H| {
+        id.set(scope::current());
+        let hooks = Rc::clone(&hooks);
+        scope::on_commit(move || hooks.set(hooks.get() + 1));
+        put(1, 10)
+    });
+    assert!(proxy.hit());
+    proxy.clear();
+    run.unwrap();
+    assert_eq!((hooks.get(), fixture.rows("default")), (1, vec![(1, 10)]));
+    assert_eq!(decisions(&fixture), [id.take().unwrap().to_string()]);
+    assert_eq!(in_use(&databases, "default"), 0);
+}
+
+#[test]
+fn a_lost_request_of_a_verified_commit_is_rolled_back_and_may_be_run_again() {
+    let Some(fixture) = fixture() else { return };
+    let (proxy, databases) = behind_proxy(&fixture);
+    schema::install(&databases).unwrap();
+    let _entered = databases.enter();
+    let undone = Rc::new(Cell::new(0));
+    proxy.drop_requests_when(COMMIT);
+    let run = atomic::<Item>().verify_commit().run(|_: &mut H| {
+        let undone = Rc::clone(&undone);
+        scope::on_rollback(move || undone.set(undone.get() + 1));
+        put(1, 10)
+    });
+    assert!(proxy.hit());
+    let Err(Error::Doomed { first, .. }) = &run else { panic!("{run:?}") };
+    assert_eq!((first.class(), undone.get()), (FailureClass::NotCommitted, 1));
+    assert!(run.unwrap_err().is_retryable());
+    assert_eq!((fixture.rows("default"), decisions(&fixture)), (vec![], vec![]));
+
+    let mut attempts = 0;
+    let run = atomic::<Item>().verify_commit().retry(1).run(|_: &mut H| {
+        attempts += 1;
+        if attempts == 2 {
+            proxy.clear();
+        }
+        put(attempts, 0)
+    });
+    run.unwrap();
+    assert_eq!((fixture.rows("default"), decisions(&fixture).len()), (vec![(2, 0)], 1));
+}
+
+#[test]
+fn while_the_lost_session_lives_the_outcome_stays_unknown() {
+    let Some(fixture) = fixture() else { return };
+    let (proxy, databases) = behind_proxy(&fixture);
+    schema::install(&databases).unwrap();
+    let _entered = databases.enter();
+    proxy.cut_clients_when(COMMIT);
+    let error = put_verified(1).unwrap_err();
+    assert!(proxy.hit());
+    proxy.clear();
+    assert!(error.is_in_doubt() && !error.is_retryable(), "{error}");
+    assert_eq!(fixture.rows("default"), [], "the server has got no COMMIT");
+}
+
+#[test]
+fn each_verified_commit_has_its_row_and_what_wrote_nothing_has_none() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    schema::install(&databases).unwrap();
+    let _entered = databases.enter();
+    put_verified(1).unwrap();
+    let _ = atomic::<Item>().verify_commit().run(|_: &mut H| put_and_fail(2));
+    atomic::<Item>().verify_commit().run(|_: &mut H| Ok::<_, Error>(())).unwrap();
+    let read_only = atomic::<Item>().verify_commit().read_only();
+    read_only.run(|conn: &mut H| items::table.count().get_result::<i64>(conn)).unwrap();
+    assert_eq!(decisions(&fixture).len(), 1);
+    // Each segment of a manual scope is a transaction of its own.
+    let run = atomic::<Item>().verify_commit().manual().run(|_: &mut H| {
+        put(3, 0)?;
+        scope::commit()?;
+        put(4, 0)?;
+        scope::commit()
+    });
+    run.unwrap();
+    assert_eq!((decisions(&fixture).len(), fixture.rows("default").len()), (3, 3));
+}
+
+#[test]
+fn without_its_table_a_verified_commit_keeps_nothing_and_says_what_to_do() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    let error = put_verified(1).unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("multidb::schema::install"), "{error}");
+    assert_eq!(fixture.rows("default"), []);
+    fixture.observer("default").batch_execute("SELECT 1").unwrap();
+    assert_eq!(in_use(&databases, "default"), 0);
+}
