@@ -1,12 +1,16 @@
 //! What stands in the attribute's parentheses.
 
+use std::time::Duration;
+
 use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{Error, Expr, Ident, LitStr, Result, Token, Type, token};
 
-use crate::words::{HOOK_ERRORS, KEYS, MODES, PROPAGATIONS, Word, known, unsupported};
+use crate::contradictions;
+use crate::values::{choice, equals, flag, name, timeout, times};
+use crate::words::{FLAGS, HOOK_ERRORS, ISOLATIONS, KEYS, MODES, PROPAGATIONS, known, unsupported};
 
 /// The arguments of a scope, as far as they can be judged without types.
 #[derive(Default)]
@@ -20,6 +24,16 @@ pub(crate) struct Args {
     pub(crate) hook_errors: Option<Ident>,
     /// The registry to use in place of the entered or installed one.
     pub(crate) databases: Option<Expr>,
+    /// The variant of `multidb::Isolation`, if one was written.
+    pub(crate) isolation: Option<Ident>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) label: Option<LitStr>,
+    /// How many times the function is run again at most.
+    pub(crate) retry: Option<u32>,
+    /// The idempotency key.
+    pub(crate) once: Option<Expr>,
+    /// The keys as they were written, and with them the flags.
+    keys: Vec<Ident>,
 }
 
 /// What chooses the scope's database.
@@ -43,11 +57,10 @@ pub(crate) enum Mode {
 impl Args {
     /// `mode` is the one that the attribute's own name says.
     pub(crate) fn parse(mode: Mode, tokens: TokenStream) -> Result<Self> {
-        let mut seen = Vec::new();
         let args = (|input: ParseStream<'_>| {
             let mut args = Self { manual: mode == Mode::Manual, ..Self::default() };
             while !input.is_empty() {
-                args.argument(input, &mut seen)?;
+                args.argument(input)?;
                 if !input.is_empty() {
                     input.parse::<Token![,]>()?;
                 }
@@ -58,10 +71,16 @@ impl Args {
         if mode == Mode::Manual && !args.manual {
             return Err(Error::new(Span::call_site(), "`commit_manually` says `mode = manual` already"));
         }
+        contradictions::refuse(&args)?;
         Ok(args)
     }
 
-    fn argument(&mut self, input: ParseStream<'_>, seen: &mut Vec<Ident>) -> Result<()> {
+    /// The key, if it was written.
+    pub(crate) fn key(&self, name: &str) -> Option<&Ident> {
+        self.keys.iter().find(|key| *key == name)
+    }
+
+    fn argument(&mut self, input: ParseStream<'_>) -> Result<()> {
         if let Ok(alias) = input.fork().parse::<LitStr>() {
             let text = format!("a database is named by a key: write `using = {}`", alias.to_token_stream());
             return Err(Error::new(alias.span(), text));
@@ -71,11 +90,11 @@ impl Args {
         }
         let key = input.call(Ident::parse_any)?;
         known(&key, KEYS, "key", ", and models come without a key")?;
-        if seen.contains(&key) {
+        if self.keys.contains(&key) {
             return Err(Error::new(key.span(), format!("`{key}` is given twice")));
         }
-        self.key(&key, input)?;
-        seen.push(key);
+        self.value(&key, input)?;
+        self.keys.push(key);
         Ok(())
     }
 
@@ -99,29 +118,29 @@ impl Args {
         }
     }
 
-    fn key(&mut self, key: &Ident, input: ParseStream<'_>) -> Result<()> {
+    fn value(&mut self, key: &Ident, input: ParseStream<'_>) -> Result<()> {
         match key.to_string().as_str() {
-            "app" => self.choose(key, Place::App(name(key, input)?)),
-            "using" => self.choose(key, Place::Alias(name(key, input)?)),
-            "propagation" => {
-                self.propagation = Some(choice(key, PROPAGATIONS, input)?);
-                Ok(())
-            }
-            "mode" => {
-                self.manual = choice(key, MODES, input)? == "Manual";
-                Ok(())
-            }
-            "hook_errors" => {
-                self.hook_errors = Some(choice(key, HOOK_ERRORS, input)?);
-                Ok(())
-            }
+            "app" => self.choose(key, Place::App(name(key, input)?))?,
+            "using" => self.choose(key, Place::Alias(name(key, input)?))?,
+            "propagation" => self.propagation = Some(choice(key, PROPAGATIONS, input)?),
+            "mode" => self.manual = choice(key, MODES, input)? == "Manual",
+            "hook_errors" => self.hook_errors = Some(choice(key, HOOK_ERRORS, input)?),
             "databases" => {
                 equals(key, "&databases", input)?;
                 self.databases = Some(input.parse()?);
-                Ok(())
             }
-            other => Err(Error::new(key.span(), unsupported(other))),
+            "isolation" => self.isolation = Some(choice(key, ISOLATIONS, input)?),
+            "timeout" => self.timeout = Some(timeout(key, input)?),
+            "label" => self.label = Some(name(key, input)?),
+            "retry" => self.retry = Some(times(key, input)?),
+            "once" => {
+                equals(key, "request_id", input)?;
+                self.once = Some(input.parse()?);
+            }
+            word if FLAGS.contains(&word) => flag(key, input)?,
+            other => return Err(Error::new(key.span(), unsupported(other))),
         }
+        Ok(())
     }
 
     fn choose(&mut self, key: &Ident, place: Place) -> Result<()> {
@@ -157,46 +176,6 @@ fn choose_one(second: &dyn ToTokens) -> Error {
     Error::new_spanned(second, "models, `app` and `using` each choose the database: choose one of them")
 }
 
-/// The variant that the word after `key =` names.
-fn choice(key: &Ident, among: &[Word], input: ParseStream<'_>) -> Result<Ident> {
-    let example = among[0].name;
-    equals(key, example, input)?;
-    let start = input.span();
-    let bare = format!("write `{key} = {example}`, a bare word");
-    let word = input.call(Ident::parse_any).map_err(|_| Error::new(start, bare))?;
-    known(&word, among, "value", "")?;
-    Ok(Ident::new(&variant(&word.to_string()), Span::call_site()))
-}
-
-/// `RequiresNew` of `requires_new`.
-fn variant(word: &str) -> String {
-    let mut start = true;
-    let letters = word.chars().filter_map(|letter| {
-        let first = std::mem::replace(&mut start, letter == '_');
-        (letter != '_').then_some(if first { letter.to_ascii_uppercase() } else { letter })
-    });
-    letters.collect()
-}
-
-/// The string after `app =` and `using =`.
-fn name(key: &Ident, input: ParseStream<'_>) -> Result<LitStr> {
-    equals(key, "\"..\"", input)?;
-    let start = input.span();
-    let expected = format!("`{key}` takes a name in quotes: write `{key} = \"..\"`");
-    let value: LitStr = input.parse().map_err(|_| Error::new(start, expected))?;
-    if value.value().is_empty() {
-        return Err(Error::new(value.span(), format!("`{key}` must not be empty")));
-    }
-    Ok(value)
-}
-
-fn equals(key: &Ident, example: &str, input: ParseStream<'_>) -> Result<()> {
-    match input.parse::<Option<Token![=]>>()? {
-        Some(_) => Ok(()),
-        None => Err(Error::new(key.span(), format!("`{key}` takes a value: write `{key} = {example}`"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,6 +207,34 @@ mod tests {
         let args = parse("propagation = nested, app = \"bank\"").unwrap_or_default();
         assert!(matches!(args.place, Place::App(app) if app.value() == "bank"));
         assert_eq!(args.propagation.expect("a variant"), "Nested");
+    }
+
+    #[test]
+    fn options_are_read_with_and_without_values() {
+        let args = parse(
+            "Account, read_only, isolation = repeatable_read, timeout = \"2m\", retry = 3, once = (id, &body), \
+             label = \"pay\", verify_commit = 1",
+        );
+        assert!(args.is_err_and(|error| error.to_string().starts_with("`verify_commit` takes no value")));
+        let args = parse(
+            "isolation = repeatable_read, Account, timeout = \"2m\", verify_commit, retry = 3, label = \"pay\", \
+             once = (id, &body), immediate",
+        );
+        let args = args.unwrap_or_default();
+        assert_eq!(args.isolation.as_ref().expect("a variant"), "RepeatableRead");
+        assert_eq!((args.timeout, args.retry), (Some(Duration::from_mins(2)), Some(3)));
+        assert_eq!(args.label.as_ref().map(LitStr::value).as_deref(), Some("pay"));
+        assert_eq!(args.once.to_token_stream().to_string(), "(id , & body)");
+        let written = ["verify_commit", "immediate", "exclusive"].map(|flag| args.key(flag).is_some());
+        assert_eq!(written, [true, true, false]);
+    }
+
+    #[test]
+    fn flags_take_no_value_and_come_once() {
+        for text in ["read_only = true", "read_only(true)", "read_only = false, retry = 3"] {
+            assert_eq!(refusal(text), "`read_only` takes no value: write `read_only`, or leave it out", "{text}");
+        }
+        assert_eq!(refusal("read_only, read_only"), "`read_only` is given twice");
     }
 
     #[test]

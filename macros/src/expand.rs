@@ -5,15 +5,24 @@ use quote::{quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Error, FnArg, Ident, Pat, PatWild, ReturnType, Token, Type, TypeInfer};
+use syn::{Error, Expr, FnArg, Ident, Pat, PatWild, ReturnType, Token, Type, TypeInfer};
 
+use crate::again::Repeated;
 use crate::args::{Args, Place};
 use crate::check::{self, Handle};
 use crate::function::{Body, Function, Supplied, is_handle};
+use crate::words::FLAGS;
 
-/// The function that callers see, whose body runs in the scope.
-pub(crate) fn scope(function: &Function, body: &Body, args: &Args, handles: &[Handle<'_>]) -> TokenStream {
+/// The function that callers see, whose body runs in the scope. `repeated` is it where that may be several times.
+pub(crate) fn scope(
+    function: &Function,
+    body: &Body,
+    args: &Args,
+    handles: &[Handle<'_>],
+    repeated: Option<&Repeated>,
+) -> TokenStream {
     let Function { attrs, vis, sig, .. } = function;
+    let sig = repeated.map_or(sig, |repeated| &repeated.sig);
     let inner = &body.attrs;
     let site = site(&sig.ident);
     let targets = targets(&args.place);
@@ -22,15 +31,25 @@ pub(crate) fn scope(function: &Function, body: &Body, args: &Args, handles: &[Ha
     let (output, _) = inferred_output(&sig.output);
     let count = handles.len();
     let indices = handles.iter().map(|handle| handle.target);
-    let closure = closure(body, handles);
+    let closure = closure(body, handles, repeated);
+    let run = match (&args.retry, &args.once) {
+        (None, None) => quote!(run),
+        (Some(_), None) => quote!(run_again),
+        (None, Some(_)) => quote!(run_once),
+        (Some(_), Some(_)) => quote!(run_once_again),
+    };
+    let retries = args.retry.iter();
+    let key = args.once.iter().map(|key| once(&site, key, &output, repeated));
     quote! {
         #(#attrs)*
         #vis #sig {
             #(#inner)*
-            ::multidb::__private::run::<#types, #output, #count>(
+            ::multidb::__private::#run::<#types, #output, #count>(
                 #site,
                 &[#(#targets),*],
                 #options,
+                #(#retries,)*
+                #(#key,)*
                 [#(#indices),*],
                 #closure,
             )
@@ -93,7 +112,31 @@ fn options(args: &Args) -> TokenStream {
     let manual = args.manual.then(|| quote!(.manual()));
     let hook_errors = args.hook_errors.iter().map(|variant| quote!(.hook_errors(::multidb::HookErrors::#variant)));
     let databases = args.databases.iter().map(|databases| quote!(.databases(#databases)));
-    quote!(::multidb::__private::Options::new() #(#propagation)* #manual #(#hook_errors)* #(#databases)*)
+    let isolation = args.isolation.iter().map(|variant| quote!(.isolation(::multidb::Isolation::#variant)));
+    let timeout = args.timeout.iter().map(|timeout| {
+        let (seconds, nanoseconds) = (timeout.as_secs(), timeout.subsec_nanos());
+        quote!(.timeout(::core::time::Duration::new(#seconds, #nanoseconds)))
+    });
+    let label = args.label.iter().map(|label| quote!(.label(#label)));
+    let flags = FLAGS.into_iter().filter(|flag| args.key(flag).is_some());
+    let flags = flags.map(|flag| Ident::new(flag, Span::call_site()));
+    quote! {
+        ::multidb::__private::Options::new()
+            #(#propagation)* #manual #(#hook_errors)* #(#databases)* #(#isolation)* #(#timeout)* #(#label)* #(.#flags())*
+    }
+}
+
+/// The key, taken while the arguments are still there. An error in it is shown where it stands; one in the output is
+/// that of `run_once`, in the same place, and the compiler shows it once.
+fn once(site: &TokenStream, key: &Expr, output: &Type, repeated: Option<&Repeated>) -> TokenStream {
+    let span = Span::call_site().located_at(key.span());
+    let path = quote_spanned!(span=> ::multidb::__private::once);
+    let lent = quote_spanned!(span=> &(#key));
+    let once = quote!(#path::<#output>(#site, #lent));
+    match repeated.map(|repeated| &repeated.key_bindings) {
+        Some(bindings) if !bindings.is_empty() => quote!({ #bindings #once }),
+        _ => once,
+    }
 }
 
 /// The tuple of the handles' types. Its place is a type that only users can have named, if there is one: the
@@ -107,7 +150,7 @@ fn handle_types(handles: &[Handle<'_>]) -> TokenStream {
 
 /// The body. Its braces are shown where the user's are, so that a missing `Ok(())` is reported there, and
 /// still count as ours, so that no lint takes our `let` for one of the user's statements.
-fn closure(body: &Body, handles: &[Handle<'_>]) -> TokenStream {
+fn closure(body: &Body, handles: &[Handle<'_>], repeated: Option<&Repeated>) -> TokenStream {
     let statements = &body.statements;
     let param = if handles.is_empty() { quote!(_) } else { quote!(__multidb_handles) };
     let params = handles.iter().enumerate().map(|(index, handle)| {
@@ -117,7 +160,8 @@ fn closure(body: &Body, handles: &[Handle<'_>]) -> TokenStream {
         quote!(#(#attrs)* let (#pat,) = (&mut __multidb_handles.#index,);)
     });
     let span = Span::call_site().located_at(body.span);
-    let block = quote_spanned!(span=> { #(#params)* #statements });
+    let bindings = repeated.map(|repeated| &repeated.bindings);
+    let block = quote_spanned!(span=> { #(#params)* #bindings #statements });
     quote!(move |#param| #block)
 }
 

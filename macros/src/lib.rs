@@ -7,15 +7,19 @@
 //!
 //! The expansions know nothing of the library but the paths under `::multidb`.
 
+mod again;
 mod args;
 mod check;
+mod contradictions;
 mod expand;
 mod function;
 mod model;
+mod values;
 mod words;
 
 use proc_macro::TokenStream;
 
+use again::Repeated;
 use args::{Args, Mode};
 use function::Function;
 
@@ -61,8 +65,52 @@ use function::Function;
 ///   | `not_supported` | autocommit | autocommit on another connection |
 /// - `mode = manual`: the function commits and rolls back by itself, with `multidb::scope::commit` and `rollback`.
 /// - `hook_errors = reported` (the default) or `returned`: whether a hook that fails after the commit makes the function
-///   return `Error::HookFailed`, which says that the work is committed.
+///   return `Error::HookFailed`, which says that the work is committed. It counts on the scope that opens the transaction;
+///   a nested one has no say.
 /// - `databases = expr`: this registry in place of the entered or installed one; a `Databases` or a reference to one.
+/// - `label = ".."`: a name for spans and events.
+///
+/// What the database enforces:
+///
+/// | key | meaning | known from |
+/// |---|---|---|
+/// | `isolation = ..` | `read_uncommitted`, `read_committed`, `repeatable_read` or `serializable` | SQL, Spring |
+/// | `read_only` | nothing may be written; the routers are asked for a read | SQL, Spring's `readOnly` |
+/// | `deferrable` | waits for a snapshot that can't fail; with `read_only` and `serializable` | PostgreSQL |
+/// | `immediate` | takes the write lock at once, as writing scopes do anyway | SQLite's `BEGIN IMMEDIATE` |
+/// | `exclusive` | with a rollback journal nobody reads meanwhile | SQLite's `BEGIN EXCLUSIVE` |
+/// | `timeout = "5s"` | how long the function may take: `500ms`, `5s`, `2m` or `1h`, at most 24 days | Spring's `timeout` |
+/// | `verify_commit` | a row that tells whether a COMMIT without an answer was done | |
+///
+/// A database that can't do it answers `Error::Unsupported`. Inside a transaction that was opened with less, such as a
+/// weaker isolation level or a shorter time, the function is `Error::OptionConflict`. After the time is over statements and
+/// the commit are refused with `Error::Doomed`. `verify_commit` needs `multidb::schema::install`.
+///
+/// # Again, and once
+///
+/// - `retry = 3`: runs the function up to three times more, and up to 1000, where the database says that this may help: a
+///   serialization failure, a deadlock, a lock timeout, a locked SQLite file, or a connection that was gone before anything
+///   was sent. It counts on the function that opens the transaction; inside another one the error goes there. What the
+///   body does outside of the database is done again.
+///
+///   Each run gets a clone of every argument that is taken by value and used, so these are `Clone`; shared references are
+///   given on as they are. `&mut` arguments, `self` by value and `impl Trait` by value are refused. After the last run the
+///   function returns that run's error.
+/// - `once = expr`: an idempotency key, an expression over the arguments: text, a whole number or a `Uuid`. The key and the
+///   result commit with the work, and a later call with the same key, from any process, returns that result without running
+///   the body. Only `Ok` is stored; its type is `Serialize` and `DeserializeOwned`. With `once = (key, &body)` a hash of the
+///   body is stored too: another body under the key, and another function under it, is `Error::OnceMismatch`. Needs
+///   `multidb::schema::install`; `multidb::scope::forget_once` deletes old keys.
+///
+/// ```ignore
+/// #[transactional(Order, once = (&request, &order), retry = 3, isolation = serializable, timeout = "10s")]
+/// fn place(#[conn] conn: &mut PgConn, request: Uuid, order: NewOrder) -> Result<OrderId, ShopError> {
+///     // ..
+/// }
+/// ```
+///
+/// Keys that contradict each other are refused at compile time, such as `retry` with `mode = manual`, `once` with
+/// `read_only`, or `timeout` with `propagation = never`.
 ///
 /// # The connection
 ///
@@ -151,7 +199,9 @@ fn scope(mode: Mode, args: TokenStream, item: TokenStream) -> TokenStream {
         let body = check::signature(&function)?;
         let args = Args::parse(mode, args.into())?;
         let handles = check::handles(&args, &function.supplied)?;
-        syn::Result::Ok(expand::scope(&function, body, &args, &handles))
+        let again = || Repeated::new(&function.sig, &body.statements, args.once.as_ref());
+        let repeated = args.retry.map(|_| again()).transpose()?;
+        syn::Result::Ok(expand::scope(&function, body, &args, &handles, repeated.as_ref()))
     };
     expand().unwrap_or_else(|error| expand::refused(&function, &error)).into()
 }

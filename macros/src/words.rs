@@ -16,20 +16,39 @@ pub(crate) const KEYS: &[Word] = &[
     yes("mode"),
     yes("databases"),
     yes("hook_errors"),
-    no("isolation"),
-    no("read_only"),
-    no("deferrable"),
-    no("immediate"),
-    no("exclusive"),
-    no("timeout"),
-    no("retry"),
-    no("once"),
+    yes("isolation"),
+    yes("read_only"),
+    yes("deferrable"),
+    yes("immediate"),
+    yes("exclusive"),
+    yes("timeout"),
+    yes("retry"),
+    yes("once"),
+    yes("label"),
+    yes("verify_commit"),
     no("hint"),
-    no("label"),
     no("commit"),
-    no("verify_commit"),
     no("acknowledge"),
 ];
+
+/// The keys without a value, each with a method of its name.
+pub(crate) const FLAGS: [&str; 5] = ["read_only", "deferrable", "immediate", "exclusive", "verify_commit"];
+
+/// What other libraries call a key, where its letters don't lead there.
+const SYNONYMS: &[(&str, &str)] = &[
+    ("retries", "retry"),
+    ("attempts", "retry"),
+    ("isolation_level", "isolation"),
+    ("idempotency_key", "once"),
+    ("key", "once"),
+    ("name", "label"),
+    ("database", "using"),
+    ("db", "using"),
+];
+
+/// The values of `isolation`.
+pub(crate) const ISOLATIONS: &[Word] =
+    &[yes("read_committed"), yes("repeatable_read"), yes("serializable"), yes("read_uncommitted")];
 
 /// The values of `propagation`.
 pub(crate) const PROPAGATIONS: &[Word] = &[
@@ -83,6 +102,10 @@ const fn no(name: &'static str) -> Word {
 
 /// The known word that a mistyped one most likely means.
 fn closest(written: &str, table: &[Word]) -> Option<&'static str> {
+    let synonym = SYNONYMS.iter().find(|(synonym, _)| *synonym == written).map(|(_, name)| *name);
+    if let Some(known) = table.iter().find(|known| synonym == Some(known.name)) {
+        return Some(known.name);
+    }
     let distances = table.iter().map(|known| (strsim::levenshtein(written, known.name), known.name));
     distances.filter(|&(far, name)| far <= 1 + name.len() / 5).min().map(|(_, name)| name)
 }
@@ -100,22 +123,30 @@ mod tests {
 
     #[test]
     fn every_word_of_the_contract_passes_or_says_that_it_is_not_supported() {
-        for table in [KEYS, PROPAGATIONS] {
+        for table in [KEYS, PROPAGATIONS, ISOLATIONS] {
             for word in table {
                 let expected = (!word.supported).then(|| unsupported(word.name));
                 assert_eq!(refusal(word.name, table), expected);
             }
         }
-        let isolation = "`isolation` is not supported yet by this version of multidb";
-        assert_eq!(refusal("isolation", KEYS).as_deref(), Some(isolation));
+        let hint = "`hint` is not supported yet by this version of multidb";
+        assert_eq!(refusal("hint", KEYS).as_deref(), Some(hint));
+        assert!(FLAGS.iter().all(|flag| refusal(flag, KEYS).is_none()));
     }
 
     #[test]
     fn a_mistyped_word_gets_a_suggestion_and_a_foreign_one_the_list() {
         let refused = |word| refusal(word, KEYS).expect("refused");
-        let list = "(accepted: `app`, `using`, `propagation`, `mode`, `databases`, `hook_errors`)";
+        let list = "(accepted: `app`, `using`, `propagation`, `mode`, `databases`, `hook_errors`, `isolation`, \
+                    `read_only`, `deferrable`, `immediate`, `exclusive`, `timeout`, `retry`, `once`, `label`, \
+                    `verify_commit`)";
         assert_eq!(refused("usin"), format!("unknown key `usin`, did you mean `using`? {list}"));
         assert!(refused("readonly").contains("did you mean `read_only`?"));
+        assert!(refused("timout").contains("did you mean `timeout`?"));
+        assert!(refused("retries").contains("did you mean `retry`?"));
+        assert!(refused("idempotency_key").contains("did you mean `once`?"));
+        let value = refusal("serialisable", ISOLATIONS).expect("refused");
+        assert!(value.contains("did you mean `serializable`?"), "{value}");
         assert_eq!(refused("colour"), format!("unknown key `colour` {list}"));
     }
 }

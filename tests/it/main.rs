@@ -31,6 +31,7 @@ macro_rules! backend {
             pub(crate) use database::*;
 
             mod any;
+            mod attribute_options;
             mod composition;
             mod django_errors;
             mod django_hooks;

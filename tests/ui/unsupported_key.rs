@@ -3,13 +3,13 @@ use multidb::prelude::*;
 #[derive(Model)]
 struct Account;
 
-fn touch(_conn: &mut SqliteConn) -> Result<i64, multidb::Error> {
-    Ok(1)
+fn touch(_conn: &mut SqliteConn, by: i64) -> Result<i64, multidb::Error> {
+    if by > 0 { Ok(by) } else { Ok(0) }
 }
 
-#[transactional(Account, isolation = serializable)]
+#[transactional(Account, commit = best_effort)]
 fn debit(#[conn] conn: &mut SqliteConn, id: i64) -> Result<i64, multidb::Error> {
-    Ok(touch(conn)? + id)
+    touch(conn, id)
 }
 
 fn main() {

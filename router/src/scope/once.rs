@@ -9,7 +9,6 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::open_scope::Scope;
-use super::run::Returned;
 use crate::connection::own::explained;
 use crate::databases::Databases;
 use crate::error::{Error, Result};
@@ -103,7 +102,7 @@ impl<K: OnceKey, B: Serialize> OnceKey for (K, B) {
     label = "its `Ok` must be `Serialize` and `DeserializeOwned`",
     note = "derive `serde::Serialize` and `serde::Deserialize` for it, or return an id in place of the row"
 )]
-pub trait Stored: Returned {
+pub trait Stored: Sized {
     /// The value as JSON; `None` for an `Err`.
     ///
     /// # Errors
@@ -113,13 +112,11 @@ pub trait Stored: Returned {
     ///
     /// # Errors
     /// Where it was stored by another version of the program, whose value was another.
-    fn read(text: &str) -> serde_json::Result<Self>
-    where
-        Self: Sized;
+    fn read(text: &str) -> serde_json::Result<Self>;
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: Serialize + DeserializeOwned, E: From<Error>> Stored for Result<T, E> {
+impl<T: Serialize + DeserializeOwned, E> Stored for Result<T, E> {
     fn text(&self) -> Option<serde_json::Result<String>> {
         self.as_ref().ok().map(serde_json::to_string)
     }

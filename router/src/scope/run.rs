@@ -100,7 +100,7 @@ pub fn run_again<H: Handles, R: Returned, const N: usize>(
 }
 
 /// What the attribute expands to with `once`.
-pub fn run_once<H: Handles, R: Stored, const N: usize>(
+pub fn run_once<H: Handles, R: Returned + Stored, const N: usize>(
     function: &'static Function,
     targets: &[Target],
     options: Options,
@@ -115,7 +115,7 @@ pub fn run_once<H: Handles, R: Stored, const N: usize>(
 
 /// What the attribute expands to with `once` and `retry`.
 #[expect(clippy::needless_pass_by_value, reason = "as the attribute writes it")]
-pub fn run_once_again<H: Handles, R: Stored, const N: usize>(
+pub fn run_once_again<H: Handles, R: Returned + Stored, const N: usize>(
     function: &'static Function,
     targets: &[Target],
     options: Options,
@@ -138,7 +138,7 @@ pub fn run_once_again<H: Handles, R: Stored, const N: usize>(
 ///
 /// # Errors
 /// Those of [`Once::new`].
-pub fn once<R: Stored>(function: &'static Function, key: &(impl OnceKey + ?Sized)) -> Result<Once<R>> {
+pub fn once<R: Returned + Stored>(function: &'static Function, key: &(impl OnceKey + ?Sized)) -> Result<Once<R>> {
     Once::new(key, function.path())
 }
 
@@ -146,7 +146,7 @@ pub fn once<R: Stored>(function: &'static Function, key: &(impl OnceKey + ?Sized
 #[diagnostic::on_unimplemented(
     message = "`retry` may run this function several times, and `{Self}` can't be given to each run",
     label = "is not `Clone`",
-    note = "derive `Clone` for it, or take it by reference: `&{Self}`"
+    note = "let it be `Clone`, and its type parameters too, or take it by reference: `&{Self}`"
 )]
 pub trait Again {
     /// A clone for one run.

@@ -140,6 +140,7 @@ fn a_lost_reply_to_commit_is_an_unknown_outcome_that_names_the_transaction() {
     let text = error.to_string();
     let Error::OutcomeUnknown { id: named, databases: involved } = error else { panic!("{text}") };
     assert_eq!((Some(named), involved), (id, vec!["default".into()]));
+    fixture.witness().settle(&databases, "a lost reply");
     assert_eq!(fixture.rows("default"), [(1, 10), (2, 20)], "the server had committed");
     put(3, 30).unwrap();
     assert_eq!(in_use(&databases, "default"), 0);

@@ -1,0 +1,21 @@
+use multidb::prelude::*;
+
+#[derive(Model)]
+struct Account;
+
+fn touch(_conn: &mut SqliteConn, by: i64) -> Result<i64, multidb::Error> {
+    if by > 0 { Ok(by) } else { Ok(0) }
+}
+
+struct Order {
+    id: i64,
+}
+
+#[transactional(Account, once = id)]
+fn debit(#[conn] conn: &mut SqliteConn, id: i64) -> Result<Order, multidb::Error> {
+    Ok(Order { id: touch(conn, id)? })
+}
+
+fn main() {
+    debit(1).map(|order| order.id).ok();
+}
