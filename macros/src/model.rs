@@ -1,10 +1,12 @@
 //! `#[derive(Model)]`.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
-use quote::quote;
+use quote::{quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::meta::ParseNestedMeta;
-use syn::{Attribute, Data, DeriveInput, Error, LitStr, Result};
+use syn::parse::{ParseStream, Parser};
+use syn::spanned::Spanned;
+use syn::{Attribute, Data, DeriveInput, Error, Ident, LitStr, Result, Token, Type};
 
 /// The impl, after an error if there is one: without it every use of the model would be another error.
 pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
@@ -17,6 +19,15 @@ pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
     let module = || quote!(::multidb::__private::app_of(::core::module_path!()));
     let app = keys.app.map_or_else(module, |app| quote!(#app));
     let table = keys.table.or(keys.diesel_table).unwrap_or_else(|| inferred_table(&name));
+    let parents = if keys.no_relations { Vec::new() } else { keys.parents };
+    let parents = (!parents.is_empty()).then(|| {
+        let infos = parents.iter().map(|parent| quote_spanned!(parent.span()=> <#parent as ::multidb::Model>::info()));
+        quote! {
+            fn parents() -> ::std::vec::Vec<&'static ::multidb::ModelInfo> {
+                ::std::vec![#(#infos),*]
+            }
+        }
+    });
     quote! {
         #error
 
@@ -30,6 +41,8 @@ pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
                     ::multidb::ModelInfo::new(#name, #app, #table, ::core::module_path!());
                 &INFO
             }
+
+            #parents
         }
     }
 }
@@ -40,6 +53,8 @@ struct Keys {
     table: Option<String>,
     diesel_table: Option<String>,
     no_relations: bool,
+    /// What the rows belong to, by Diesel's `belongs_to`.
+    parents: Vec<Type>,
 }
 
 impl Keys {
@@ -52,8 +67,9 @@ impl Keys {
         for attr in &input.attrs {
             if attr.path().is_ident("model") {
                 attr.parse_nested_meta(|meta| self.key(&meta))?;
-            } else if attr.path().is_ident("diesel") && self.diesel_table.is_none() {
-                self.diesel_table = diesel_table(attr);
+            } else if attr.path().is_ident("diesel") {
+                self.diesel_table = self.diesel_table.take().or_else(|| diesel_table(attr));
+                self.parents.extend(parents(attr));
             }
         }
         Ok(())
@@ -96,6 +112,26 @@ fn diesel_table(attr: &Attribute) -> Option<String> {
         }
         _ => None,
     })
+}
+
+/// `User` of `#[diesel(belongs_to(User, foreign_key = user_id))]`. What can't be read is Diesel's to refuse.
+fn parents(attr: &Attribute) -> Vec<Type> {
+    let Ok(list) = attr.meta.require_list() else { return Vec::new() };
+    let tokens: Vec<TokenTree> = list.tokens.clone().into_iter().collect();
+    let belongs_to = tokens.windows(2).filter_map(|pair| match pair {
+        [TokenTree::Ident(key), TokenTree::Group(group)] if key == "belongs_to" => Some(group.stream()),
+        _ => None,
+    });
+    let parent = |input: ParseStream<'_>| {
+        if input.peek(Ident) && input.peek2(Token![=]) {
+            input.parse::<Ident>()?;
+            input.parse::<Token![=]>()?;
+        }
+        let parent = input.parse::<Type>()?;
+        input.parse::<TokenStream>()?;
+        Ok(parent)
+    };
+    belongs_to.filter_map(|tokens| Parser::parse2(parent, tokens).ok()).collect()
 }
 
 /// Diesel's own rule: the name in snake case, and an `s`.
@@ -151,6 +187,19 @@ mod tests {
         assert_eq!(keys.app.map(|app| app.value()).as_deref(), Some("bank"));
         assert_eq!(keys.table.as_deref(), Some("old_accounts"));
         assert!(keys.no_relations && error.is_none());
+    }
+
+    #[test]
+    fn what_the_rows_belong_to_is_read_in_each_of_diesels_spellings() {
+        let (keys, error) = read(&parse_quote! {
+            #[diesel(table_name = posts, belongs_to(User))]
+            #[diesel(belongs_to(crate::blog::Author<'_>, foreign_key = written_by))]
+            #[diesel(belongs_to(parent = Blog))]
+            struct Post;
+        });
+        let parents: Vec<_> = keys.parents.iter().map(crate::args::text).collect();
+        assert_eq!(parents, ["User", "crate::blog::Author<'_>", "Blog"]);
+        assert!(error.is_none());
     }
 
     #[test]

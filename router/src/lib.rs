@@ -27,6 +27,7 @@ mod transaction_id;
 pub use alias::Alias;
 pub use connection::backend::Backend;
 pub use connection::characteristics::Isolation;
+pub use connection::migrations::{Migrations, Ran};
 #[cfg(feature = "mysql")]
 pub use connection::mysql::Mysql;
 #[cfg(feature = "postgres")]
@@ -34,7 +35,8 @@ pub use connection::postgres::Postgres;
 #[cfg(feature = "sqlite")]
 pub use connection::sqlite::Sqlite;
 pub use databases::{
-    Database, DatabaseConfig, Databases, DatabasesBuilder, Entered, PoolConfig, PoolState, SqliteConfig,
+    Database, DatabaseConfig, Databases, DatabasesBuilder, Entered, MigrationReport, PoolConfig, PoolState,
+    SqliteConfig,
 };
 pub use error::{Error, Result};
 pub use failure::{Failure, FailureClass};
@@ -47,10 +49,12 @@ pub use handle::SqliteConn;
 pub use handle::{AnyConn, Conn, Handle, MultiBackend};
 pub use model::{Model, ModelInfo, Models};
 pub use multidb_macros::{Model, commit_manually, commit_on_success, transactional};
-pub use routing::{Access, Route, RouteRequest, Router, with_hint, with_routes};
+pub use routing::{
+    Access, Route, RouteExplanation, RouteRequest, RouteStep, Router, StaticRouter, with_hint, with_routes,
+};
 pub use scope::{
-    Atomic, AtomicMany, HookErrors, Propagation, Scope, atomic, atomic_app, atomic_many, atomic_on, connection,
-    connection_on,
+    Atomic, AtomicMany, HookErrors, Propagation, Scope, atomic, atomic_app, atomic_many, atomic_on, check_relation,
+    connection, connection_on,
 };
 pub use transaction_id::TransactionId;
 

@@ -19,6 +19,11 @@ pub trait Model {
     const TABLE: &'static str;
     /// All of it, as routers see it.
     fn info() -> &'static ModelInfo;
+
+    /// The models whose rows its rows belong to, by Diesel's `belongs_to`. `#[model(no_relations)]` leaves them out.
+    fn parents() -> Vec<&'static ModelInfo> {
+        Vec::new()
+    }
 }
 
 /// A model as routers see it.
@@ -67,6 +72,8 @@ impl fmt::Display for ModelInfo {
 pub trait Models {
     /// The models, in the order listed.
     fn infos() -> Vec<&'static ModelInfo>;
+    /// Each model with each that it belongs to.
+    fn relations() -> Vec<[&'static ModelInfo; 2]>;
 }
 
 macro_rules! models {
@@ -74,6 +81,12 @@ macro_rules! models {
         impl<$($name: Model),*> Models for ($($name,)*) {
             fn infos() -> Vec<&'static ModelInfo> {
                 vec![$($name::info()),*]
+            }
+
+            fn relations() -> Vec<[&'static ModelInfo; 2]> {
+                let mut relations = Vec::new();
+                $(relations.extend($name::parents().into_iter().map(|parent| [$name::info(), parent]));)*
+                relations
             }
         }
     };

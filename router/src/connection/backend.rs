@@ -10,6 +10,7 @@ use diesel::result::{ConnectionError, QueryResult};
 use super::characteristics::Characteristics;
 use super::control::{Control, Start};
 use super::guard::Syntax;
+use super::migrations::{Migrations, Ran};
 use super::own::{TextRow, Words};
 use super::settings::Settings;
 
@@ -119,8 +120,8 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// Runs a query on the library's own tables.
     fn load_own(raw: &mut Self::Raw, sql: &str, binds: &[&str]) -> QueryResult<Vec<TextRow>>;
 
-    /// Makes the library's own tables that are missing, and gives the versions of what was run.
-    fn install(raw: &mut Self::Raw) -> Result<Vec<String>, Box<dyn std::error::Error + Send + Sync>>;
+    /// Runs what is missing of these migrations, or of the library's own.
+    fn migrate(raw: &mut Self::Raw, source: Option<&dyn Migrations>) -> diesel::migration::Result<Ran>;
 
     /// Runs a statement text with collected binds as a prepared statement that the connection keeps.
     fn execute_prepared(raw: &mut Self::Raw, sql: String, binds: Self::Binds) -> QueryResult<usize>;

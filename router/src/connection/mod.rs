@@ -12,6 +12,7 @@ pub mod holders;
 pub mod instrument;
 pub mod levels;
 pub mod link;
+pub mod migrations;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod own;

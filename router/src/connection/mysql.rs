@@ -179,7 +179,10 @@ fn limit_statements(timeout: Option<Duration>, sql: &mut String) -> fmt::Result 
     )
 }
 
-/// Keeps others from making the library's own tables at the same time, for a minute at most.
+/// Whether migrations that must run outside of a transaction can be kept apart too.
+const LOCKS_ALWAYS: bool = true;
+
+/// Keeps others from running migrations at the same time, for a minute at most.
 fn lock_schema(raw: &mut MysqlConnection) -> QueryResult<()> {
     raw.batch_execute("DO GET_LOCK(CONCAT('multidb ', LEFT(DATABASE(), 50)), 60)")
 }

@@ -53,7 +53,7 @@ impl Words {
     }
 }
 
-/// The two ways to run such a statement, for one backend.
+/// The ways to run such a statement, and migrations, for one backend.
 macro_rules! own_statements {
     ($native:ty, $raw:ty) => {
         fn execute_own(raw: &mut $raw, sql: &str, binds: &[&str]) -> diesel::result::QueryResult<usize> {
@@ -78,14 +78,35 @@ macro_rules! own_statements {
             query.load(raw)
         }
 
-        fn install(raw: &mut $raw) -> Result<Vec<String>, Box<dyn std::error::Error + Send + Sync>> {
+        fn migrate(
+            raw: &mut $raw,
+            source: Option<&dyn crate::connection::migrations::Migrations>,
+        ) -> diesel::migration::Result<crate::connection::migrations::Ran> {
+            use diesel::migration::{Migration, MigrationSource};
             use diesel_migrations::MigrationHarness;
+            let mut all: Vec<Box<dyn Migration<$native>>> = match source {
+                Some(source) => MigrationSource::<$native>::migrations(source)?,
+                None => MigrationSource::<$native>::migrations(&MIGRATIONS)?,
+            };
+            all.sort_by(|a, b| a.name().version().cmp(&b.name().version()));
             // Nobody else does it meanwhile; the end of the connection gives the lock back.
-            lock_schema(raw)?;
-            let applied = raw.run_pending_migrations(MIGRATIONS)?;
-            let applied = applied.iter().map(ToString::to_string).collect();
-            unlock_schema(raw)?;
-            Ok(applied)
+            let locks = all.iter().all(|migration| LOCKS_ALWAYS || migration.metadata().run_in_transaction());
+            if locks {
+                lock_schema(raw)?;
+            }
+            let mut ran = crate::connection::migrations::Ran::default();
+            let there = raw.applied_migrations()?;
+            for migration in all {
+                if there.contains(&migration.name().version()) {
+                    ran.already += 1;
+                } else {
+                    ran.versions.push(raw.run_migration(&*migration)?.to_string());
+                }
+            }
+            if locks {
+                unlock_schema(raw)?;
+            }
+            Ok(ran)
         }
     };
 }

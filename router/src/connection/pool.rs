@@ -12,6 +12,7 @@ use super::decision;
 use super::holders::{Holder, Holders};
 use super::instrument::SharedInstrumentation;
 use super::link::Link;
+use super::migrations::{Migrations, Ran};
 use super::settings::Settings;
 use crate::alias::Alias;
 use crate::error::{Error, Result};
@@ -71,15 +72,11 @@ impl<B: Dialect> Pool<B> {
         B::connect(&self.settings).map(drop).map_err(|error| self.unreachable(&error.to_string()))
     }
 
-    /// Makes the library's own tables, on a connection beside the pool.
-    pub fn install(&self) -> Result<Vec<String>> {
+    /// Runs what is missing of these migrations, or of the library's own, on a connection beside the pool.
+    pub fn migrate(&self, source: Option<&dyn Migrations>) -> Result<Ran> {
         let mut raw = B::connect(&self.settings).map_err(|error| self.unreachable(&error.to_string()))?;
-        B::install(&mut raw).map_err(|error| Error::Config {
-            alias: Some(self.settings.alias.clone()),
-            key: None,
-            problem: format!("the tables of the library could not be made: {error}"),
-            remedy: "give the role the right to create tables, or run the migrations with another one".into(),
-        })
+        B::migrate(&mut raw, source)
+            .map_err(|error| Error::Migration { database: self.settings.alias.clone(), problem: error.to_string() })
     }
 
     /// Asks on a connection beside the pool what became of a transaction whose reply was lost.

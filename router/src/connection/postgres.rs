@@ -161,7 +161,10 @@ fn limit_statements(timeout: Option<Duration>, sql: &mut String) -> fmt::Result 
     write!(sql, "SET LOCAL statement_timeout = {milliseconds}")
 }
 
-/// Keeps others from making the library's own tables at the same time, for a minute at most.
+/// Whether migrations that must run outside of a transaction can be kept apart too.
+const LOCKS_ALWAYS: bool = true;
+
+/// Keeps others from running migrations at the same time, for a minute at most.
 fn lock_schema(raw: &mut PgConnection) -> QueryResult<()> {
     raw.batch_execute(
         "SET lock_timeout = '60s'; SELECT pg_advisory_lock(hashtext('multidb'), hashtext(current_schema()))",

@@ -139,7 +139,10 @@ fn session(settings: &Settings) -> String {
     sql
 }
 
-/// Keeps others from making the library's own tables at the same time, for a minute at most.
+/// Whether migrations that must run outside of a transaction can be kept apart too.
+const LOCKS_ALWAYS: bool = false;
+
+/// Keeps others from running migrations at the same time, for a minute at most.
 fn lock_schema(raw: &mut SqliteConnection) -> QueryResult<()> {
     AnsiTransactionManager::begin_transaction_sql(raw, "BEGIN IMMEDIATE")
 }

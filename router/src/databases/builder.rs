@@ -23,6 +23,7 @@ pub struct DatabasesBuilder {
     databases: Vec<DatabaseConfig>,
     chain: Chain,
     models: Vec<&'static ModelInfo>,
+    relations: Vec<[&'static ModelInfo; 2]>,
     on_hook_failure: Option<HookFailureListener>,
 }
 
@@ -59,8 +60,10 @@ impl DatabasesBuilder {
         self
     }
 
-    /// Models whose routes are checked at the start, so that a misspelt alias is found there: a tuple of types.
+    /// Models whose routes are checked at the start, so that a misspelt alias is found there: a tuple of types. For each that
+    /// belongs to another, by Diesel's `belongs_to`, the routers are asked whether that relation is allowed.
     pub fn models<M: Models>(mut self) -> Self {
+        self.relations.extend(M::relations());
         for model in M::infos() {
             if !self.models.contains(&model) {
                 self.models.push(model);
@@ -78,11 +81,17 @@ impl DatabasesBuilder {
     /// Builds the registry: connects to each database once, and asks the routers for every registered model.
     ///
     /// # Errors
-    /// [`Error::Config`], [`Error::UnknownDatabase`], [`Error::RouteRefused`] or [`Error::Pool`].
-    pub fn build(self) -> Result<Databases> {
+    /// [`Error::Config`], [`Error::UnknownDatabase`], [`Error::RouteRefused`], [`Error::RelationRefused`] or
+    /// [`Error::Pool`].
+    pub fn build(mut self) -> Result<Databases> {
+        let relations = std::mem::take(&mut self.relations);
         let databases = self.build_lazy()?;
+        databases.check_aliases()?;
         for model in databases.models() {
             databases.route(Subject::Model(model), Access::Write, false)?;
+        }
+        for [model, parent] in relations {
+            databases.relation(model, parent)?;
         }
         for database in databases.iter() {
             database.driver().check()?;

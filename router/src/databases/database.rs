@@ -9,6 +9,7 @@ use crate::connection::characteristics::Characteristics;
 use crate::connection::control::Start;
 use crate::connection::decision;
 use crate::connection::gate::Gate;
+use crate::connection::migrations::{Migrations, Ran};
 use crate::connection::pool::Pool;
 use crate::connection::settings::Settings;
 use crate::connection::slot::{AnySlot, Slot};
@@ -71,8 +72,8 @@ pub(crate) trait Driver: Send + Sync {
     /// What the database can't enforce of these.
     fn lacks(&self, characteristics: &Characteristics) -> Option<&'static str>;
     fn state(&self) -> PoolState;
-    /// Makes the library's own tables.
-    fn install(&self) -> Result<Vec<String>>;
+    /// Runs what is missing of these migrations, or of the library's own.
+    fn migrate(&self, source: Option<&dyn Migrations>) -> Result<Ran>;
     /// Runs a statement on the library's own tables in autocommit.
     fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize>;
     fn check(&self) -> Result<()>;
@@ -108,8 +109,8 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
         PoolState { connections, idle_connections, max_size: self.settings().pool.max_size }
     }
 
-    fn install(&self) -> Result<Vec<String>> {
-        Pool::install(self)
+    fn migrate(&self, source: Option<&dyn Migrations>) -> Result<Ran> {
+        Pool::migrate(self, source)
     }
 
     fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize> {

@@ -4,6 +4,7 @@ mod builder;
 mod config;
 mod current;
 mod database;
+mod migrate;
 mod registry;
 mod url;
 
@@ -12,5 +13,6 @@ pub use config::{DatabaseConfig, PoolConfig, SqliteConfig};
 pub use current::Entered;
 pub(crate) use database::Kind;
 pub use database::{Database, PoolState};
+pub use migrate::MigrationReport;
 pub use registry::Databases;
 pub(crate) use url::{mask, mask_in};

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use super::builder::DatabasesBuilder;
 use super::current::{self, Entered};
 use super::database::Database;
+use super::migrate::MigrationReport;
 use crate::alias::Alias;
+use crate::connection::migrations::Migrations;
 use crate::error::{Error, Result};
-use crate::model::ModelInfo;
-use crate::routing::{Access, Chain, Subject};
+use crate::model::{Model, ModelInfo};
+use crate::routing::{Access, Chain, RouteExplanation, Subject};
 
 /// The databases of an application. A clone is the same registry.
 #[derive(Clone)]
@@ -111,6 +113,84 @@ impl Databases {
         let databases = Arc::clone(&self.0.databases);
         let (models, on_hook_failure) = (self.0.models.clone(), self.0.on_hook_failure.clone());
         Self(Arc::new(Registry { databases, chain, models, on_hook_failure }))
+    }
+
+    /// How the routers decide for a model, as of now: with the hints and routes that hold on this thread.
+    pub fn explain_route<M: Model>(&self, access: Access) -> RouteExplanation {
+        self.explain(M::info(), access)
+    }
+
+    /// How the routers decide for each registered model, to write: the whole table, for tools.
+    pub fn explain_routes(&self) -> Vec<(&'static ModelInfo, RouteExplanation)> {
+        self.0.models.iter().map(|model| (*model, self.explain(model, Access::Write))).collect()
+    }
+
+    fn explain(&self, model: &'static ModelInfo, access: Access) -> RouteExplanation {
+        let (subject, in_scope) = (Subject::Model(model), false);
+        let end = self.route(subject, access, in_scope).map(|index| self.at(index).alias().clone());
+        self.0.chain.explain(subject, access, in_scope, |alias| self.find(alias), end)
+    }
+
+    /// Whether rows of the two models may refer to each other: the first router with an opinion says so; where nobody has
+    /// one, they may if both live on one database.
+    ///
+    /// # Errors
+    /// [`Error::RelationRefused`], and those of routing.
+    pub fn check_relation<A: Model, B: Model>(&self) -> Result<()> {
+        self.relation(A::info(), B::info())
+    }
+
+    pub(super) fn relation(&self, a: &'static ModelInfo, b: &'static ModelInfo) -> Result<()> {
+        let opinion = self.0.chain.relation(a, b);
+        if let Some((_, true)) = opinion {
+            return Ok(());
+        }
+        let database = |model| self.route(Subject::Model(model), Access::Write, false);
+        let (of_a, of_b) = (database(a)?, database(b)?);
+        if opinion.is_none() && of_a == of_b {
+            return Ok(());
+        }
+        let databases = [of_a, of_b].map(|index| self.at(index).alias().clone());
+        let router = opinion.map(|(router, _)| router);
+        Err(Error::RelationRefused { a: a.name(), b: b.name(), databases: databases.into(), router })
+    }
+
+    /// Whether migrations of an application, or of one model, may run on a database: the first router with an opinion says
+    /// so; nobody: yes.
+    ///
+    /// # Errors
+    /// [`Error::UnknownDatabase`].
+    pub fn allows_migrate(&self, alias: &str, app: &str, model: Option<&ModelInfo>) -> Result<bool> {
+        let database = self.database(alias)?;
+        Ok(self.0.chain.migration(database.alias(), app, model).is_none_or(|(_, allowed)| allowed))
+    }
+
+    /// Runs an application's migrations on each database on which the routers allow them. What they refuse is reported,
+    /// and so is what was there already. Any number of processes may do so at once.
+    ///
+    /// Diesel keeps one list of versions for each database: two applications that share one need versions that differ.
+    ///
+    /// # Errors
+    /// [`Error::Migration`] with the database and what it said. What ran before it stays.
+    pub fn migrate(&self, app: &str, migrations: impl Migrations) -> Result<MigrationReport> {
+        let mut report = MigrationReport::default();
+        for database in self.iter() {
+            match self.0.chain.migration(database.alias(), app, None) {
+                Some((router, false)) => report.refuse(database.alias(), router),
+                _ => report.ran(database.alias(), database.driver().migrate(Some(&migrations))?),
+            }
+        }
+        Ok(report)
+    }
+
+    /// Looks whether the databases are there that routers name without being asked.
+    pub(super) fn check_aliases(&self) -> Result<()> {
+        for (router, alias) in self.0.chain.aliases() {
+            if self.find(alias.as_str()).is_none() {
+                return Err(self.unknown(alias, format!("router `{router}` names it")));
+            }
+        }
+        Ok(())
     }
 
     /// Asks the routers.

@@ -10,7 +10,7 @@ use diesel::result::Error as DieselError;
 use crate::alias::Alias;
 use crate::failure::{Failure, FailureClass, classify};
 use crate::transaction_id::TransactionId;
-use text::{Aliases, At, Refused, remedy};
+use text::{Aliases, At, Refused, Refuser, remedy};
 
 /// What a function of this library returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -233,6 +233,35 @@ pub enum Error {
         /// The function that was called.
         function: String,
         /// What is wrong with it.
+        problem: String,
+    },
+
+    /// Rows of the two models must not refer to each other.
+    #[error(
+        "rows of `{a}` and `{b}` must not refer to each other: they live on {}{}; route both to one database, or let \
+         `allow_relation` say `Some(true)`",
+        Aliases(.databases),
+        Refuser(*.router)
+    )]
+    RelationRefused {
+        /// The one model.
+        a: &'static str,
+        /// The other.
+        b: &'static str,
+        /// Their databases.
+        databases: Vec<Alias>,
+        /// The router that refused, if one did.
+        router: Option<&'static str>,
+    },
+
+    /// A migration failed.
+    #[error(
+        "a migration of database `{database}` failed: {problem}; those before it stay, so mend it and run them again"
+    )]
+    Migration {
+        /// The database.
+        database: Alias,
+        /// The migration, and what the database said.
         problem: String,
     },
 

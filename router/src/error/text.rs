@@ -62,3 +62,15 @@ impl fmt::Display for Refused {
         }
     }
 }
+
+/// Who refused a relation.
+pub(super) struct Refuser(pub(super) Option<&'static str>);
+
+impl fmt::Display for Refuser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(router) => write!(f, ", and router `{router}` says no"),
+            None => Ok(()),
+        }
+    }
+}

@@ -27,15 +27,34 @@ thread_local! {
 }
 
 /// The hints that hold now.
-pub struct Hints(Stack<dyn Any>);
+pub struct Hints {
+    stack: Stack<dyn Any>,
+    /// The types that were asked for and whether there was one, where somebody wants to know.
+    asked: Option<RefCell<Vec<(&'static str, bool)>>>,
+}
 
 impl Hints {
     pub(super) fn current() -> Self {
-        Self(if OPEN.get() == 0 { Stack(None) } else { HINTS.with_borrow(Stack::clone) })
+        let stack = if OPEN.get() == 0 { Stack(None) } else { HINTS.with_borrow(Stack::clone) };
+        Self { stack, asked: None }
+    }
+
+    /// The same, and what is asked for is written down.
+    pub(super) fn watched() -> Self {
+        Self { asked: Some(RefCell::default()), ..Self::current() }
     }
 
     pub(super) fn innermost<T: Any>(&self) -> Option<&T> {
-        self.0.iter().find_map(|hint| hint.downcast_ref())
+        let found = self.stack.iter().find_map(|hint| hint.downcast_ref());
+        if let Some(asked) = &self.asked {
+            asked.borrow_mut().push((std::any::type_name::<T>(), found.is_some()));
+        }
+        found
+    }
+
+    /// What was asked for since the last call.
+    pub(super) fn take_asked(&self) -> Vec<(&'static str, bool)> {
+        self.asked.as_ref().map(RefCell::take).unwrap_or_default()
     }
 }
 

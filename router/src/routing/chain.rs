@@ -33,11 +33,42 @@ pub(crate) struct Chain {
 }
 
 /// The name under which errors list the routers of `with_routes`.
-const OVERRIDE: &str = "with_routes";
+pub(super) const OVERRIDE: &str = "with_routes";
 
 impl Chain {
     pub(crate) fn push<R: Router>(&mut self, router: R) {
         self.routers.push((std::any::type_name::<R>(), Arc::new(router)));
+    }
+
+    /// The configured routers with their names, in the order in which they are asked.
+    pub(super) fn routers(&self) -> impl Iterator<Item = (&'static str, &dyn Router)> {
+        self.routers.iter().map(|(name, router)| (*name, &**router))
+    }
+
+    /// The aliases that routers name without being asked, each with its router.
+    pub(crate) fn aliases(&self) -> impl Iterator<Item = (&'static str, Alias)> {
+        self.routers().flat_map(|(name, router)| router.aliases().into_iter().map(move |alias| (name, alias)))
+    }
+
+    /// The first opinion on a relation, and whose it is.
+    pub(crate) fn relation(&self, a: &ModelInfo, b: &ModelInfo) -> Option<(&'static str, bool)> {
+        let overrides = overrides();
+        let overriding = overrides.iter().map(|router| (OVERRIDE, router));
+        let mut all = overriding.chain(self.routers());
+        all.find_map(|(name, router)| router.allow_relation(a, b).map(|allowed| (name, allowed)))
+    }
+
+    /// The first opinion on a migration, and whose it is.
+    pub(crate) fn migration(
+        &self,
+        database: &Alias,
+        app: &str,
+        model: Option<&ModelInfo>,
+    ) -> Option<(&'static str, bool)> {
+        let overrides = overrides();
+        let overriding = overrides.iter().map(|router| (OVERRIDE, router));
+        let mut all = overriding.chain(self.routers());
+        all.find_map(|(name, router)| router.allow_migrate(database, app, model).map(|allowed| (name, allowed)))
     }
 
     /// Finds the database among the configured ones. `find` gives a configured alias its index.
@@ -50,18 +81,12 @@ impl Chain {
         unknown: impl Fn(Alias, String) -> Error,
     ) -> Result<usize> {
         let hints = Hints::current();
-        let request = match subject {
-            Subject::Model(model) => {
-                RouteRequest::new(model.app(), Some(model), Some(model.module()), access, in_scope, &hints)
-            }
-            Subject::App { app, module } => RouteRequest::new(app, None, module, access, in_scope, &hints),
-        };
+        let request = RouteRequest::of(subject, access, in_scope, &hints);
         // Aliases that a router would have preferred, for the error.
         let mut missed = None;
         let overrides = overrides();
         let overriding = overrides.iter().map(|router| (OVERRIDE, router));
-        let configured = self.routers.iter().map(|(name, router)| (*name, &**router));
-        for (name, router) in overriding.chain(configured) {
+        for (name, router) in overriding.chain(self.routers()) {
             match router.select_db(&request).0 {
                 Answer::Pass => {}
                 Answer::Prefer(alias) => {

@@ -1,12 +1,16 @@
 //! Which model lives on which database. Nothing here opens a connection.
 
 mod block;
+mod by_table;
 mod chain;
+mod explain;
 mod request;
 mod route;
 
 pub use block::{with_hint, with_routes};
+pub use by_table::StaticRouter;
 pub(crate) use chain::{Chain, Subject};
+pub use explain::{RouteExplanation, RouteStep};
 pub use request::{Access, RouteRequest};
 pub use route::Route;
 
@@ -31,6 +35,12 @@ pub trait Router: Send + Sync + 'static {
         Route::pass()
     }
 
+    /// The databases that this router names by [`Route::to`], as far as it can tell without being asked: they are checked
+    /// when the registry is built.
+    fn aliases(&self) -> Vec<Alias> {
+        Vec::new()
+    }
+
     /// Whether rows of the two models may refer to each other. `None` is no opinion.
     fn allow_relation(&self, a: &ModelInfo, b: &ModelInfo) -> Option<bool> {
         let _ = (a, b);
@@ -47,6 +57,10 @@ pub trait Router: Send + Sync + 'static {
 impl<R: Router + ?Sized> Router for Arc<R> {
     fn select_db(&self, request: &RouteRequest<'_>) -> Route {
         (**self).select_db(request)
+    }
+
+    fn aliases(&self) -> Vec<Alias> {
+        (**self).aliases()
     }
 
     fn allow_relation(&self, a: &ModelInfo, b: &ModelInfo) -> Option<bool> {

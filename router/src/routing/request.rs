@@ -3,6 +3,7 @@
 use std::any::Any;
 
 use super::block::Hints;
+use super::chain::Subject;
 use crate::model::ModelInfo;
 
 /// Whether the database is needed to read or to write.
@@ -26,14 +27,11 @@ pub struct RouteRequest<'a> {
 }
 
 impl<'a> RouteRequest<'a> {
-    pub(crate) fn new(
-        app: &'a str,
-        model: Option<&'a ModelInfo>,
-        module: Option<&'a str>,
-        access: Access,
-        in_scope: bool,
-        hints: &'a Hints,
-    ) -> Self {
+    pub(super) fn of(subject: Subject, access: Access, in_scope: bool, hints: &'a Hints) -> Self {
+        let (app, model, module) = match subject {
+            Subject::Model(model) => (model.app(), Some(model), Some(model.module())),
+            Subject::App { app, module } => (app, None, module),
+        };
         Self { app, model, module, access, in_scope, hints }
     }
 

@@ -34,6 +34,14 @@ impl Route {
         Self(Answer::Pass)
     }
 
+    /// The database that must be configured, if it is such a route.
+    pub(super) fn target(&self) -> Option<&Alias> {
+        match &self.0 {
+            Answer::To(alias) => Some(alias),
+            Answer::Prefer(_) | Answer::Pass | Answer::Refuse(_) => None,
+        }
+    }
+
     /// No database at all, for this reason: the call is an error. For a shard router without its key, say.
     pub fn refuse(reason: impl Into<Cow<'static, str>>) -> Self {
         Self(Answer::Refuse(reason.into()))

@@ -13,13 +13,13 @@ use crate::error::Result;
 /// application's. Each database is its own step: after an error, those before it have their tables.
 ///
 /// # Errors
-/// [`Error::Pool`](crate::Error::Pool) where a database can't be reached, and [`Error::Config`](crate::Error::Config) with the database and what it said, where a
-/// table could not be made.
+/// [`Error::Pool`](crate::Error::Pool) where a database can't be reached, and [`Error::Migration`](crate::Error::Migration) with the database and what
+/// it said, where a table could not be made.
 pub fn install(databases: &Databases) -> Result<SchemaReport> {
     let mut report = SchemaReport { databases: Vec::new() };
     for database in databases.iter() {
-        let applied = database.driver().install()?;
-        report.databases.push((database.alias().clone(), applied));
+        let ran = database.driver().migrate(None)?;
+        report.databases.push((database.alias().clone(), ran.versions));
     }
     Ok(report)
 }

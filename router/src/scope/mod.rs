@@ -8,6 +8,7 @@ mod once;
 mod open;
 mod open_scope;
 mod options;
+mod relation;
 mod repeat;
 mod run;
 mod savepoint;
@@ -20,6 +21,7 @@ pub use manual::{commit, rollback};
 pub use once::{KEY_LIMIT, ONCE_RETENTION, OnceKey, RESULT_LIMIT, Stored, forget_once};
 pub use open_scope::Scope;
 pub use options::{HookErrors, Propagation};
+pub use relation::check_relation;
 pub use repeat::{CLAIM_LIMIT, RETRIES_LIMIT, RETRY_BASE, RETRY_CAP};
 pub use savepoint::{Savepoint, savepoint};
 
