@@ -24,6 +24,8 @@ pub(crate) struct Args {
     pub(crate) hook_errors: Option<Ident>,
     /// The registry to use in place of the entered or installed one.
     pub(crate) databases: Option<Expr>,
+    /// A value for the routers.
+    pub(crate) hint: Option<Expr>,
     /// The variant of `multidb::Isolation`, if one was written.
     pub(crate) isolation: Option<Ident>,
     pub(crate) timeout: Option<Duration>,
@@ -128,6 +130,10 @@ impl Args {
             "databases" => {
                 equals(key, "&databases", input)?;
                 self.databases = Some(input.parse()?);
+            }
+            "hint" => {
+                equals(key, "Shard(user)", input)?;
+                self.hint = Some(input.parse()?);
             }
             "isolation" => self.isolation = Some(choice(key, ISOLATIONS, input)?),
             "timeout" => self.timeout = Some(timeout(key, input)?),

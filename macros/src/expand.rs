@@ -112,6 +112,7 @@ fn options(args: &Args) -> TokenStream {
     let manual = args.manual.then(|| quote!(.manual()));
     let hook_errors = args.hook_errors.iter().map(|variant| quote!(.hook_errors(::multidb::HookErrors::#variant)));
     let databases = args.databases.iter().map(|databases| quote!(.databases(#databases)));
+    let hint = args.hint.iter().map(|hint| quote!(.hint(#hint)));
     let isolation = args.isolation.iter().map(|variant| quote!(.isolation(::multidb::Isolation::#variant)));
     let timeout = args.timeout.iter().map(|timeout| {
         let (seconds, nanoseconds) = (timeout.as_secs(), timeout.subsec_nanos());
@@ -122,7 +123,7 @@ fn options(args: &Args) -> TokenStream {
     let flags = flags.map(|flag| Ident::new(flag, Span::call_site()));
     quote! {
         ::multidb::__private::Options::new()
-            #(#propagation)* #manual #(#hook_errors)* #(#databases)* #(#isolation)* #(#timeout)* #(#label)* #(.#flags())*
+            #(#propagation)* #manual #(#hook_errors)* #(#databases)* #(#hint)* #(#isolation)* #(#timeout)* #(#label)* #(.#flags())*
     }
 }
 

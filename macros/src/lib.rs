@@ -68,6 +68,8 @@ use function::Function;
 ///   return `Error::HookFailed`, which says that the work is committed. It counts on the scope that opens the transaction;
 ///   a nested one has no say.
 /// - `databases = expr`: this registry in place of the entered or installed one; a `Databases` or a reference to one.
+/// - `hint = expr`: a value for the routers, such as the key of a shard, for this function and all that it calls. They find
+///   it by its type: `request.hint::<Shard>()`.
 /// - `label = ".."`: a name for spans and events.
 ///
 /// What the database enforces:

@@ -16,6 +16,7 @@ pub(crate) const KEYS: &[Word] = &[
     yes("mode"),
     yes("databases"),
     yes("hook_errors"),
+    yes("hint"),
     yes("isolation"),
     yes("read_only"),
     yes("deferrable"),
@@ -26,7 +27,6 @@ pub(crate) const KEYS: &[Word] = &[
     yes("once"),
     yes("label"),
     yes("verify_commit"),
-    no("hint"),
     no("commit"),
     no("acknowledge"),
 ];
@@ -129,15 +129,15 @@ mod tests {
                 assert_eq!(refusal(word.name, table), expected);
             }
         }
-        let hint = "`hint` is not supported yet by this version of multidb";
-        assert_eq!(refusal("hint", KEYS).as_deref(), Some(hint));
+        let commit = "`commit` is not supported yet by this version of multidb";
+        assert_eq!(refusal("commit", KEYS).as_deref(), Some(commit));
         assert!(FLAGS.iter().all(|flag| refusal(flag, KEYS).is_none()));
     }
 
     #[test]
     fn a_mistyped_word_gets_a_suggestion_and_a_foreign_one_the_list() {
         let refused = |word| refusal(word, KEYS).expect("refused");
-        let list = "(accepted: `app`, `using`, `propagation`, `mode`, `databases`, `hook_errors`, `isolation`, \
+        let list = "(accepted: `app`, `using`, `propagation`, `mode`, `databases`, `hook_errors`, `hint`, `isolation`, \
                     `read_only`, `deferrable`, `immediate`, `exclusive`, `timeout`, `retry`, `once`, `label`, \
                     `verify_commit`)";
         assert_eq!(refused("usin"), format!("unknown key `usin`, did you mean `using`? {list}"));

@@ -54,7 +54,7 @@ pub use routing::{
 };
 pub use scope::{
     Atomic, AtomicMany, HookErrors, Propagation, Scope, atomic, atomic_app, atomic_many, atomic_on, check_relation,
-    connection, connection_on,
+    connection, connection_on, detached,
 };
 pub use transaction_id::TransactionId;
 

@@ -53,6 +53,7 @@ macro_rules! backend {
             mod retry;
             mod routes;
             mod spans;
+            mod tables;
             mod wandering;
         }
     };

@@ -19,6 +19,15 @@ pub fn with_routes<T>(router: impl Router, block: impl FnOnce() -> T) -> T {
     block()
 }
 
+/// A hint that holds until it is dropped, on this thread.
+#[must_use = "the hint holds until this is dropped"]
+pub struct HeldHint(#[expect(dead_code, reason = "its end counts")] Pushed<dyn Any>);
+
+/// Sets a hint until the result is dropped: for scopes that have one of their own.
+pub fn hold_hint(value: Rc<dyn Any>) -> HeldHint {
+    HeldHint(Pushed::new(&HINTS, value))
+}
+
 thread_local! {
     /// How many blocks are open on this thread: most calls have none, and need not look further.
     static OPEN: Cell<u32> = const { Cell::new(0) };
@@ -64,7 +73,7 @@ pub(super) fn overrides() -> Stack<dyn Router> {
 }
 
 /// A list that shares its tail: cloning the current one costs no allocation, and a router may open blocks of its own.
-pub(super) struct Stack<T: ?Sized>(Option<Rc<Node<T>>>);
+pub struct Stack<T: ?Sized>(Option<Rc<Node<T>>>);
 
 struct Node<T: ?Sized> {
     value: Rc<T>,
@@ -89,7 +98,7 @@ impl<T: ?Sized> Stack<T> {
 }
 
 /// Takes the block's entry away again, also when the block panics.
-struct Pushed<T: ?Sized + 'static> {
+pub struct Pushed<T: ?Sized + 'static> {
     stack: &'static std::thread::LocalKey<RefCell<Stack<T>>>,
     outer: Stack<T>,
 }

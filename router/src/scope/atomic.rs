@@ -159,6 +159,13 @@ macro_rules! options {
             self
         }
 
+        /// A hint for the routers, such as the key of a shard: for this scope and all that it calls, as
+        /// [`with_hint`](crate::with_hint) around the call.
+        pub fn hint(mut self, value: impl std::any::Any + Send + Sync) -> Self {
+            self.options = self.options.hint(value);
+            self
+        }
+
         /// A name for spans and events.
         pub fn label(mut self, label: &'static str) -> Self {
             self.options = self.options.label(label);

@@ -2,6 +2,7 @@
 
 mod access;
 mod atomic;
+mod detached;
 mod hooks;
 mod manual;
 mod once;
@@ -16,6 +17,7 @@ mod span;
 
 pub use access::{connection, connection_on};
 pub use atomic::{Always, Atomic, AtomicMany, Keyed, Repeat, Single, atomic, atomic_app, atomic_many, atomic_on};
+pub use detached::detached;
 pub use hooks::{HookResult, on_commit, on_commit_robust, on_rollback, set_rollback};
 pub use manual::{commit, rollback};
 pub use once::{KEY_LIMIT, ONCE_RETENTION, OnceKey, RESULT_LIMIT, Stored, forget_once};

@@ -1,9 +1,12 @@
 //! What a scope may be told.
 
+use std::any::Any;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::connection::characteristics::{Characteristics, Isolation, Lock};
 use crate::databases::Databases;
+use crate::routing::{HeldHint, hold_hint};
 use crate::transaction::Terms;
 
 /// How a scope relates to a transaction that is open already. The names are Spring's and Django's.
@@ -66,6 +69,7 @@ pub struct Options {
     pub(crate) databases: Option<Databases>,
     pub(crate) terms: Terms,
     pub(crate) label: Option<&'static str>,
+    pub(crate) hint: Option<Rc<dyn Any>>,
 }
 
 impl Options {
@@ -82,6 +86,7 @@ impl Options {
                 returns_hook_errors: false,
             },
             label: None,
+            hint: None,
         }
     }
 
@@ -138,6 +143,16 @@ impl Options {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.terms.characteristics.limits.timeout = Some(timeout);
         self
+    }
+
+    /// Sets a hint for the routers, for as long as the scope runs.
+    pub fn hint(mut self, value: impl Any + Send + Sync) -> Self {
+        self.hint = Some(Rc::new(value));
+        self
+    }
+
+    pub(super) fn hold_hint(&self) -> Option<HeldHint> {
+        self.hint.as_ref().map(|hint| hold_hint(Rc::clone(hint)))
     }
 
     /// Sets the scope's name for spans and events.

@@ -48,6 +48,7 @@ pub(super) fn run_repeatedly<R: Returned>(
             "drop `mode = manual`, or move the parts into functions of their own",
         ));
     }
+    let _hint = options.hold_hint();
     let span = ScopeSpan::enter(site, targets, options);
     let begin = Instant::now();
     let limit = options.terms.characteristics.limits.timeout;

@@ -168,6 +168,7 @@ pub(super) fn run_scope<R: Returned>(
     options: Options,
     body: impl FnOnce(&Scope<'_>) -> R,
 ) -> R {
+    let _hint = options.hold_hint();
     let span = ScopeSpan::enter(site, targets, &options);
     let scope = match Scope::open(site, targets, options) {
         Ok(scope) => scope,

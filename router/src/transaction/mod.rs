@@ -11,7 +11,7 @@ mod stack;
 
 pub(crate) use ending::{Verdict, abandon, leave, no_scope_inside};
 pub(crate) use hooks::{HookBody, When, run_now as run_hook};
-pub(crate) use stack::{Kind, Terms, Ticket, any, begin, forbid_repetition, hide, join, nest, slot, top};
+pub(crate) use stack::{Kind, Terms, Ticket, any, begin, forbid_repetition, hide, hide_always, join, nest, slot, top};
 
 /// The most levels of one transaction, and the most transactions of one thread.
 pub(crate) const LEVELS_LIMIT: u32 = 1_000;

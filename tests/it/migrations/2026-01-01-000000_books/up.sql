@@ -1,0 +1,1 @@
+CREATE TABLE books (id BIGINT PRIMARY KEY, author_id BIGINT NOT NULL);
