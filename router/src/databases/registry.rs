@@ -172,6 +172,7 @@ impl Databases {
     ///
     /// # Errors
     /// [`Error::Migration`] with the database and what it said. What ran before it stays.
+    #[expect(clippy::needless_pass_by_value, reason = "as `diesel_migrations` takes it")]
     pub fn migrate(&self, app: &str, migrations: impl Migrations) -> Result<MigrationReport> {
         let mut report = MigrationReport::default();
         for database in self.iter() {
