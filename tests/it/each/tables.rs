@@ -77,7 +77,16 @@ impl Router for Opinions {
     }
 
     fn allow_migrate(&self, database: &Alias, app: &str, _model: Option<&ModelInfo>) -> Option<bool> {
-        if app == "library" && database == &"other" { Some(true) } else { self.migrate }
+        if app == "library" && *database == "other" { Some(true) } else { self.migrate }
+    }
+}
+
+/// Allows no relation.
+struct Never;
+
+impl Router for Never {
+    fn allow_relation(&self, _a: &ModelInfo, _b: &ModelInfo) -> Option<bool> {
+        Some(false)
     }
 }
 
@@ -98,12 +107,6 @@ fn a_relation_over_two_databases_is_refused_unless_a_router_allows_it() {
     // On one database nobody need be asked; and an opinion counts there too.
     let _entered = fixture.databases().enter();
     check_relation::<Book, Item>().unwrap();
-    struct Never;
-    impl Router for Never {
-        fn allow_relation(&self, _a: &ModelInfo, _b: &ModelInfo) -> Option<bool> {
-            Some(false)
-        }
-    }
     assert!(matches!(with_routes(Never, check_relation::<Book, Item>), Err(Error::RelationRefused { .. })));
     let unchecked = fixture.builder(1).router(Never).models::<(Loose, Item)>().build();
     unchecked.unwrap();
