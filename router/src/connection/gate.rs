@@ -156,6 +156,7 @@ impl Gate {
     }
 
     /// The innermost scope.
+    #[inline]
     pub fn site(&self) -> Site {
         self.detail().site
     }
@@ -299,10 +300,13 @@ impl Gate {
     }
 
     /// The error of a doomed transaction, if it is one.
+    #[inline]
     pub fn doomed(&self) -> Option<Error> {
-        if !self.careful.load(Relaxed) {
-            return None;
-        }
+        if self.careful.load(Relaxed) { self.look_for_doom() } else { None }
+    }
+
+    #[cold]
+    fn look_for_doom(&self) -> Option<Error> {
         let mut detail = self.detail();
         detail.look_at_the_clock();
         detail.error()
@@ -347,6 +351,7 @@ impl Gate {
         Ok(())
     }
 
+    #[inline]
     fn detail(&self) -> MutexGuard<'_, Detail> {
         self.detail.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -328,7 +328,7 @@ pub(crate) fn begin(
         for database in on {
             if transaction.branch(database).is_none() {
                 let spare = transaction.spare_slot.take();
-                let slot = databases.at(database).driver().slot(spare, &transaction.gate, start.clone());
+                let slot = databases.at(database).driver().slot(spare, &transaction.gate, start);
                 transaction.branches.push(Branch { database, slot });
             }
         }

@@ -1,7 +1,5 @@
 //! A slot as a branch of its transaction: how its levels and the transaction itself end.
 
-use std::any::Any;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use diesel::connection::SimpleConnection;
@@ -167,7 +165,7 @@ impl<B: Dialect> AnySlot for Slot<B> {
             let _ = self.roll_back_open(lease, true);
             return Outcome::RolledBack(self.gate.doomed().expect("doomed above"));
         }
-        match lease.control([Control::Commit(&self.start)]) {
+        match lease.control_alone(Control::Commit(&self.start)) {
             Ok(()) => {
                 drop(lease);
                 Outcome::Committed
@@ -239,14 +237,12 @@ impl<B: Dialect> AnySlot for Slot<B> {
     }
 
     fn detach(&mut self) -> bool {
-        let free = self.state.try_lock().is_ok_and(|state| !matches!(state.phase, Phase::Open(_)));
-        if free {
-            self.pool = None;
+        match self.state.try_lock() {
+            Ok(mut state) if !matches!(state.phase, Phase::Open(_)) => *state = State::fresh(),
+            _ => return false,
         }
-        free
-    }
-
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-        self
+        *self.open.get_mut() = 0;
+        self.pool = None;
+        true
     }
 }

@@ -34,7 +34,7 @@ pub enum Outcome {
 }
 
 /// A slot, whatever its backend.
-pub trait AnySlot: Send + Sync {
+pub trait AnySlot: Any + Send + Sync {
     /// The database.
     fn alias(&self) -> &Alias;
     /// How errors name its backend.
@@ -64,8 +64,6 @@ pub trait AnySlot: Send + Sync {
     /// Lets go of the pool, so that the slot can wait to be used again. `false` where it can't: a forgotten cursor keeps its
     /// lock for ever.
     fn detach(&mut self) -> bool;
-    /// The slot itself, to find its backend.
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
 /// One database's place in a transaction: its connection, taken at the first statement, and how far its levels are.
@@ -96,6 +94,10 @@ enum Phase<B: Dialect> {
 }
 
 impl<B: Dialect> State<B> {
+    fn fresh() -> Self {
+        Self { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None }
+    }
+
     /// The connection, of a state that [`Slot::ready`] has given.
     pub fn link(&mut self) -> &mut Link<B> {
         match &mut self.phase {
@@ -118,19 +120,20 @@ impl<B: Dialect> State<B> {
 impl<B: Dialect> Slot<B> {
     /// A slot that has no connection yet.
     pub fn new(pool: Arc<Pool<B>>, gate: Arc<Gate>, start: Start) -> Self {
-        let state = State { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None };
-        Self { pool: Some(pool), gate, start, open: AtomicU32::new(0), state: Mutex::new(state) }
+        Self { pool: Some(pool), gate, start, open: AtomicU32::new(0), state: Mutex::new(State::fresh()) }
     }
 
-    /// Makes an ended slot that nobody else holds fit for another transaction, of any pool of its backend. `false` where it
-    /// can't be used again.
-    pub fn refill(&mut self, pool: Arc<Pool<B>>, start: Start) -> bool {
-        let Ok(state) = self.state.get_mut() else { return false };
-        *state = State { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None };
-        *self.open.get_mut() = 0;
+    /// Makes a detached slot fit for another transaction, of any pool of its backend.
+    pub fn refill(&mut self, pool: Arc<Pool<B>>, start: &Start) {
         self.pool = Some(pool);
-        self.start = start;
-        true
+        self.start.clone_from(start);
+    }
+
+    /// The slot itself, where it is one of this backend.
+    #[inline]
+    pub fn of(slot: Arc<dyn AnySlot>) -> Option<Arc<Self>> {
+        let slot: Arc<dyn Any + Send + Sync> = slot;
+        slot.downcast().ok()
     }
 
     fn pool(&self) -> &Pool<B> {
@@ -151,6 +154,7 @@ impl<B: Dialect> Slot<B> {
     }
 
     /// The lock of a slot whose connection is open at the transaction's depth.
+    #[inline]
     pub fn ready(&self) -> Result<MutexGuard<'_, State<B>>> {
         let depth = self.gate.admit(self.alias())?;
         let poisoned = self.state.is_poisoned();
@@ -159,21 +163,21 @@ impl<B: Dialect> Slot<B> {
             // Taking the lock has doomed the transaction only now.
             self.gate.admit(self.alias())?;
         }
-        match &state.phase {
-            Phase::Open(_) if state.levels.ready(depth) && !self.gate.is_covered() => return Ok(state),
-            Phase::Finished | Phase::Closed => return Err(Error::Closed { database: self.alias().clone() }),
-            Phase::Open(_) | Phase::Lazy => {}
+        if !matches!(state.phase, Phase::Open(_)) || !state.levels.ready(depth) || self.gate.is_covered() {
+            self.make_ready(&mut state, depth)?;
         }
-        if depth == 0 {
+        Ok(state)
+    }
+
+    /// Does what has to be done before a statement may run at `depth`.
+    fn make_ready(&self, state: &mut State<B>, depth: u32) -> Result<()> {
+        if depth == 0 || matches!(state.phase, Phase::Finished | Phase::Closed) {
             return Err(Error::Closed { database: self.alias().clone() });
         }
         if !state.levels.ready(depth) {
-            self.materialise(&mut state, depth)?;
+            self.materialise(state, depth)?;
         }
-        if self.gate.is_covered() {
-            self.limit_waits(&mut state)?;
-        }
-        Ok(state)
+        if self.gate.is_covered() { self.limit_waits(state) } else { Ok(()) }
     }
 
     /// Limits lock waits of a transaction that has another one above it on its thread: one may wait for the other, and no
@@ -187,6 +191,7 @@ impl<B: Dialect> Slot<B> {
     }
 
     /// Records what a statement did to the transaction.
+    #[inline]
     pub fn settle(&self, link: &mut Link<B>, error: Option<&DieselError>) -> QueryResult<()> {
         if let Some(error) = error {
             self.record(link, error);
@@ -271,7 +276,9 @@ impl<B: Dialect> Slot<B> {
             }
             let controls = state.levels.send(depth, &self.start);
             let Phase::Open(lease) = &mut state.phase else { unreachable!("opened above") };
-            let sent = if self.gate.is_watched() {
+            let sent = if depth == 1 {
+                lease.control_alone(Control::Begin(&self.start))
+            } else if self.gate.is_watched() {
                 let limits = self.gate.limited_levels(1);
                 lease.control(controls.flat_map(|control| [Some(control), narrowing(control, &limits)]).flatten())
             } else {
@@ -311,10 +318,15 @@ impl<B: Dialect> Slot<B> {
     }
 
     /// Locks without waiting: a conflict is an error.
+    #[inline]
     fn lock(&self) -> Result<MutexGuard<'_, State<B>>> {
-        match self.state.try_lock() {
-            Ok(state) => Ok(state),
-            Err(TryLockError::Poisoned(poisoned)) => {
+        self.state.try_lock().or_else(|conflict| self.not_locked(conflict))
+    }
+
+    #[cold]
+    fn not_locked<'a>(&self, conflict: TryLockError<MutexGuard<'a, State<B>>>) -> Result<MutexGuard<'a, State<B>>> {
+        match conflict {
+            TryLockError::Poisoned(poisoned) => {
                 // A statement panicked half-way, so nobody knows what the connection waits for.
                 self.gate.doom(1, Failure::new(FailureClass::Other, "a statement panicked"));
                 let mut state = poisoned.into_inner();
@@ -323,7 +335,7 @@ impl<B: Dialect> Slot<B> {
                 }
                 Ok(state)
             }
-            Err(TryLockError::WouldBlock) => {
+            TryLockError::WouldBlock => {
                 self.gate.no_stream(self.alias())?;
                 let reason = "another statement is running on this connection; give each thread a scope of its own, \
                               and don't use a handle inside `with_raw`";
