@@ -106,6 +106,7 @@ impl Gate {
     }
 
     /// Makes the gate of an ended transaction, which no handle holds any more, fit for another one.
+    #[inline]
     pub fn reset(&self, manual: bool) {
         self.abandoned.store(false, Relaxed);
         self.covered.store(false, Relaxed);
@@ -124,6 +125,7 @@ impl Gate {
     }
 
     /// The transaction has `depth` levels now, and `site` is the innermost scope.
+    #[inline]
     pub fn set_depth(&self, depth: u32, site: Site) {
         self.depth.store(depth, Relaxed);
         self.detail().site = site;

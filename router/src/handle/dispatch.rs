@@ -41,6 +41,7 @@ mod sealed {
 }
 
 impl<B: Backend> sealed::Open for Conn<B> {
+    #[inline]
     fn open(origin: Origin<'_>, asked: &dyn Fn() -> String) -> Result<Self> {
         match origin {
             Origin::Scope(slot, database) => match Slot::of(slot) {

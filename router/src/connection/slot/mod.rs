@@ -107,12 +107,20 @@ impl<B: Dialect> State<B> {
     }
 
     /// Sets on a fresh connection what a handle has asked for before there was one.
-    fn furnish(&self, lease: &mut Lease<B>) {
-        if let Some(instrumentation) = &self.instrumentation {
-            lease.instrument(instrumentation.clone());
+    fn furnish(&mut self) {
+        if let Some(instrumentation) = self.instrumentation.clone() {
+            self.link().instrument(instrumentation);
         }
         if let Some(size) = self.cache {
-            lease.cache_statements(size);
+            self.link().cache_statements(size);
+        }
+    }
+
+    /// Ends the use of the connection, which the caller gives back.
+    fn take(&mut self) -> Option<Lease<B>> {
+        match std::mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Open(lease) => Some(lease),
+            Phase::Lazy | Phase::Finished | Phase::Closed => None,
         }
     }
 }
@@ -126,7 +134,7 @@ impl<B: Dialect> Slot<B> {
     /// Makes a detached slot fit for another transaction, of any pool of its backend.
     pub fn refill(&mut self, pool: Arc<Pool<B>>, start: &Start) {
         self.pool = Some(pool);
-        self.start.clone_from(start);
+        self.start = start.clone();
     }
 
     /// The slot itself, where it is one of this backend.
@@ -154,7 +162,8 @@ impl<B: Dialect> Slot<B> {
     }
 
     /// The lock of a slot whose connection is open at the transaction's depth.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "each statement passes here, and mostly finds nothing to do")]
     pub fn ready(&self) -> Result<MutexGuard<'_, State<B>>> {
         let depth = self.gate.admit(self.alias())?;
         let poisoned = self.state.is_poisoned();
@@ -170,6 +179,7 @@ impl<B: Dialect> Slot<B> {
     }
 
     /// Does what has to be done before a statement may run at `depth`.
+    #[inline(never)]
     fn make_ready(&self, state: &mut State<B>, depth: u32) -> Result<()> {
         if depth == 0 || matches!(state.phase, Phase::Finished | Phase::Closed) {
             return Err(Error::Closed { database: self.alias().clone() });
@@ -193,18 +203,27 @@ impl<B: Dialect> Slot<B> {
     /// Records what a statement did to the transaction.
     #[inline]
     pub fn settle(&self, link: &mut Link<B>, error: Option<&DieselError>) -> QueryResult<()> {
-        if let Some(error) = error {
-            self.record(link, error);
-        } else if !link.in_transaction() {
-            // Not to be undone any more: only a text that slipped through `with_raw` or the guard gets here.
-            self.gate.ended(self.alias());
-            link.break_off();
-            return Err(self.gate.doomed().map_or(DieselError::NotInTransaction, DieselError::from));
+        match error {
+            Some(error) => {
+                self.record(link, error);
+                Ok(())
+            }
+            None if link.in_transaction() => Ok(()),
+            None => Err(self.has_ended(link)),
         }
-        Ok(())
+    }
+
+    /// A statement has ended the transaction: a text that slipped through `with_raw` or the guard.
+    #[cold]
+    fn has_ended(&self, link: &mut Link<B>) -> DieselError {
+        // Not to be undone any more.
+        self.gate.ended(self.alias());
+        link.break_off();
+        self.gate.doomed().map_or(DieselError::NotInTransaction, DieselError::from)
     }
 
     /// Dooms the level in which the database refused a statement.
+    #[cold]
     pub fn record(&self, link: &mut Link<B>, error: &DieselError) {
         let failure = Failure::of(error);
         if failure.is_none() && !link.aborted() {
@@ -270,9 +289,8 @@ impl<B: Dialect> Slot<B> {
         loop {
             let fresh = matches!(state.phase, Phase::Lazy);
             if fresh {
-                let mut lease = self.pool().lease(self.gate.site())?;
-                state.furnish(&mut lease);
-                state.phase = Phase::Open(lease);
+                state.phase = Phase::Open(self.pool().lease(self.gate.site())?);
+                state.furnish();
             }
             let controls = state.levels.send(depth, &self.start);
             let Phase::Open(lease) = &mut state.phase else { unreachable!("opened above") };
