@@ -106,6 +106,7 @@ impl Gate {
     }
 
     /// Makes the gate of an ended transaction, which no handle holds any more, fit for another one.
+    #[inline]
     pub fn reset(&self, manual: bool) {
         self.abandoned.store(false, Relaxed);
         self.covered.store(false, Relaxed);
@@ -124,6 +125,7 @@ impl Gate {
     }
 
     /// The transaction has `depth` levels now, and `site` is the innermost scope.
+    #[inline]
     pub fn set_depth(&self, depth: u32, site: Site) {
         self.depth.store(depth, Relaxed);
         self.detail().site = site;
@@ -156,6 +158,7 @@ impl Gate {
     }
 
     /// The innermost scope.
+    #[inline]
     pub fn site(&self) -> Site {
         self.detail().site
     }
@@ -299,10 +302,13 @@ impl Gate {
     }
 
     /// The error of a doomed transaction, if it is one.
+    #[inline]
     pub fn doomed(&self) -> Option<Error> {
-        if !self.careful.load(Relaxed) {
-            return None;
-        }
+        if self.careful.load(Relaxed) { self.look_for_doom() } else { None }
+    }
+
+    #[cold]
+    fn look_for_doom(&self) -> Option<Error> {
         let mut detail = self.detail();
         detail.look_at_the_clock();
         detail.error()
@@ -347,6 +353,7 @@ impl Gate {
         Ok(())
     }
 
+    #[inline]
     fn detail(&self) -> MutexGuard<'_, Detail> {
         self.detail.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -39,7 +39,7 @@ pub struct Link<B: Dialect> {
 }
 
 /// What was set on a connection for as long as somebody holds it.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is undone by itself")]
 struct Lent {
     /// Instrumentation or statement cache.
@@ -104,16 +104,34 @@ impl<B: Dialect> Link<B> {
                 sql.truncate(end);
             }
         }
-        let result = if begins {
-            AnsiTransactionManager::begin_transaction_sql(&mut self.raw, &sql)
-        } else {
-            self.raw.batch_execute(&sql)
-        };
-        if result.is_ok() && ends {
-            *self.status() = TransactionManagerStatus::Valid(ValidTransactionManagerStatus::default());
-        }
+        let result = self.send(&sql, begins, ends);
         self.sql = sql;
         result
+    }
+
+    /// Sends a BEGIN or a COMMIT, alone. Those of most scopes are texts that never change.
+    #[inline]
+    pub fn control_alone(&mut self, control: Control<'_>) -> QueryResult<()> {
+        match B::fixed(control) {
+            Some(sql) => {
+                let begins = matches!(control, Control::Begin(_));
+                self.send(sql, begins, !begins)
+            }
+            None => self.control([control]),
+        }
+    }
+
+    /// Sends a text that begins the transaction, or ends it, or does neither.
+    #[inline]
+    fn send(&mut self, sql: &str, begins: bool, ends: bool) -> QueryResult<()> {
+        if begins {
+            return AnsiTransactionManager::begin_transaction_sql(&mut self.raw, sql);
+        }
+        self.raw.batch_execute(sql)?;
+        if ends {
+            *self.status() = TransactionManagerStatus::Valid(ValidTransactionManagerStatus::default());
+        }
+        Ok(())
     }
 
     /// Runs a statement that gives no rows.
@@ -284,7 +302,15 @@ impl<B: Dialect> Link<B> {
     }
 
     /// Undoes what a handle has set on the connection.
+    #[inline]
     pub fn reset(&mut self) {
+        if self.lent != Lent::default() {
+            self.take_back();
+        }
+    }
+
+    #[cold]
+    fn take_back(&mut self) {
         let lent = std::mem::take(&mut self.lent);
         self.broken |= lent.away;
         if lent.lock_limit

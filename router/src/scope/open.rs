@@ -68,6 +68,7 @@ impl Target {
     }
 
     /// The index of the database in the registry.
+    #[inline]
     pub(super) fn resolve(&self, databases: &Databases, access: Access, in_scope: bool, site: Site) -> Result<usize> {
         let subject = match self {
             Self::Model(model) => Subject::Model(model),
@@ -113,6 +114,7 @@ pub(super) struct Indices {
 }
 
 impl Indices {
+    #[inline]
     fn of(targets: &[Target], databases: &Databases, access: Access, in_scope: bool, site: Site) -> Result<Self> {
         if targets.len() > TARGETS_LIMIT {
             let limit = u32::try_from(TARGETS_LIMIT).expect("a small number");
@@ -126,6 +128,7 @@ impl Indices {
         Ok(Self { indices, length: targets.len() })
     }
 
+    #[inline]
     pub(super) fn get(&self, at: usize) -> usize {
         self.indices[..self.length][at].into()
     }
@@ -166,28 +169,62 @@ fn outermost() -> String {
 }
 
 /// Opens a scope. Sends nothing.
-pub(super) fn open(site: Site, targets: &[Target], options: Options) -> Result<Opened> {
+pub(super) fn open(site: Site, targets: &[Target], options: &Options) -> Result<Opened> {
     let open = transaction::top(|transaction| (transaction.databases().clone(), transaction.access()));
-    let nested = open.is_some();
-    let entering = entering(options.propagation, nested, site)?;
-    let inside = matches!(entering, Entering::Level | Entering::Join);
-    if options.terms.manual && entering != Entering::Begin {
+    match entering(options.propagation, open.is_some(), site)? {
+        Entering::Begin => begin(site, targets, options, open.map(|(databases, _)| databases)),
+        entering => join(site, targets, options, entering, open),
+    }
+}
+
+/// Opens a scope with a transaction of its own. `outer` is the registry of the one that is open already, if there is one.
+#[inline]
+fn begin(site: Site, targets: &[Target], options: &Options, outer: Option<Databases>) -> Result<Opened> {
+    let asked = &options.terms.characteristics;
+    let nested = outer.is_some();
+    let databases = match (&options.databases, outer) {
+        (Some(named), _) => named.clone(),
+        (None, Some(outer)) => outer,
+        (None, None) => Databases::current()?,
+    };
+    let indices = Indices::of(targets, &databases, access(asked), nested, site)?;
+    one_database(site, targets, &indices, &databases)?;
+    if nested {
+        not_locked_by_this_thread(&indices, &databases)?;
+    }
+    if !asked.is_plain() {
+        can_be_enforced(asked, site, &indices, &databases)?;
+    }
+    let start = Start { tripwire: true, lock_limit: nested, characteristics: *asked, xa: None };
+    let ticket = transaction::begin(&databases, indices.iter(), site, Kind::Scope, &start, &options.terms)?;
+    Ok(Opened { ticket: Some(ticket), in_transaction: true, begun: true, databases, indices })
+}
+
+/// Opens a scope in the open transaction, or in none at all.
+fn join(
+    site: Site,
+    targets: &[Target],
+    options: &Options,
+    entering: Entering,
+    open: Option<(Databases, Access)>,
+) -> Result<Opened> {
+    if options.terms.manual {
         return Err(manual_inside(site, entering));
     }
+    let inside = matches!(entering, Entering::Level | Entering::Join);
     let asked = options.terms.characteristics;
     if !asked.is_plain() || inside {
         fits(&asked, entering, site)?;
     }
-    let read_only = if asked.limits.read_only { Access::Read } else { Access::Write };
     // What joins a transaction is on its connections.
-    let access = open.as_ref().filter(|_| inside).map_or(read_only, |(_, access)| *access);
-    let databases = match (open, options.databases) {
-        (Some((open, _)), Some(named)) if inside && !open.same_as(&named) => return Err(other_registry(site)),
+    let access = open.as_ref().filter(|_| inside).map_or(access(&asked), |(_, access)| *access);
+    let in_scope = open.is_some() && entering != Entering::Suspend;
+    let databases = match (open, &options.databases) {
+        (Some((open, _)), Some(named)) if inside && !open.same_as(named) => return Err(other_registry(site)),
         (Some((open, _)), None) => open,
-        (_, Some(named)) => named,
+        (_, Some(named)) => named.clone(),
         (None, None) => Databases::current()?,
     };
-    let in_scope = nested && entering != Entering::Suspend;
     let indices = Indices::of(targets, &databases, access, in_scope, site)?;
     if inside {
         all_are_branches(site, targets, &indices, &databases)?;
@@ -196,24 +233,14 @@ pub(super) fn open(site: Site, targets: &[Target], options: Options) -> Result<O
         Entering::Level => Some(transaction::nest(site, Kind::Scope, asked.limits)?),
         Entering::Join => Some(transaction::join(site, asked.limits)?),
         Entering::Suspend => Some(transaction::hide()?),
-        Entering::Autocommit => None,
-        Entering::Begin => {
-            one_database(site, targets, &indices, &databases)?;
-            if nested {
-                not_locked_by_this_thread(&indices, &databases)?;
-            }
-            if !asked.is_plain() {
-                can_be_enforced(&asked, site, &indices, &databases)?;
-            }
-            let start = Start { tripwire: true, lock_limit: nested, characteristics: asked, xa: None };
-            let mut terms = options.terms;
-            // What has written nothing has nothing to prove.
-            terms.verifies &= !asked.limits.read_only;
-            Some(transaction::begin(databases.clone(), indices.iter(), site, Kind::Scope, &start, terms)?)
-        }
+        Entering::Autocommit | Entering::Begin => None,
     };
-    let begun = entering == Entering::Begin;
-    Ok(Opened { ticket, in_transaction: inside || begun, begun, databases, indices })
+    Ok(Opened { ticket, in_transaction: inside, begun: false, databases, indices })
+}
+
+/// What the databases are asked for by a scope that joins no transaction.
+fn access(asked: &Characteristics) -> Access {
+    if asked.limits.read_only { Access::Read } else { Access::Write }
 }
 
 /// Refuses what the open transaction can't give, and in autocommit what only a transaction can have.

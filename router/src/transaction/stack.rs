@@ -48,14 +48,54 @@ impl Thread {
         next
     }
 
-    fn push(&self, entry: Entry) -> Result<()> {
+    // Not a part of the closure that looks up the thread's own: that would be one more call.
+    #[inline(never)]
+    fn begin(
+        &self,
+        databases: &Databases,
+        on: impl IntoIterator<Item = usize>,
+        site: Site,
+        kind: Kind,
+        start: &Start,
+        terms: &Terms,
+    ) -> Result<Ticket> {
         let mut stack = self.stack.borrow_mut();
-        if stack.len() >= LEVELS_LIMIT as usize {
-            return Err(Error::LimitExceeded { what: "transactions open on one thread", limit: LEVELS_LIMIT });
+        room_for_one(&stack)?;
+        let mut transaction = self.spare.take().unwrap_or_else(|| Box::new(Transaction::spare()));
+        let number = self.next_serial();
+        transaction.serial = number;
+        transaction.terms = *terms;
+        let holders = 1 + usize::from(transaction.spare_slot.is_some());
+        if Arc::strong_count(&transaction.gate) == holders {
+            transaction.gate.reset(terms.manual);
+        } else {
+            // A handle has outlived its scope, and must still find that scope's gate.
+            transaction.gate = Arc::new(Gate::new(site, terms.manual));
+            transaction.spare_slot = None;
         }
-        stack.push(entry);
-        Ok(())
+        for database in on {
+            if transaction.branch(database).is_none() {
+                let spare = transaction.spare_slot.take();
+                let slot = databases.at(database).driver().slot(spare, &transaction.gate, start);
+                transaction.branches.push(Branch { database, slot });
+            }
+        }
+        for below in stack.iter().filter_map(Entry::transaction) {
+            below.gate.cover(true);
+        }
+        transaction.databases = Some(databases.clone());
+        transaction.limit(site, 1, true, terms.characteristics.limits);
+        let ticket = transaction.push(number, site, 1, kind);
+        stack.push(Entry::Open(transaction));
+        Ok(ticket)
     }
+}
+
+fn room_for_one(stack: &[Entry]) -> Result<()> {
+    if stack.len() < LEVELS_LIMIT as usize {
+        return Ok(());
+    }
+    Err(Error::LimitExceeded { what: "transactions open on one thread", limit: LEVELS_LIMIT })
 }
 
 /// What a scope has put on the thread's stack.
@@ -126,6 +166,13 @@ pub(crate) struct Terms {
     pub(crate) manual: bool,
     /// A hook that fails after the commit makes the scope return an error.
     pub(crate) returns_hook_errors: bool,
+}
+
+impl Terms {
+    /// Whether its commit is to be provable. What has written nothing has nothing to prove.
+    pub(super) fn verifies(&self) -> bool {
+        self.verifies && !self.characteristics.limits.read_only
+    }
 }
 
 /// A database's part of a transaction.
@@ -254,6 +301,7 @@ impl Transaction {
     }
 
     /// Sets limits for the scope that is about to be opened, at `level`, which is its own or that which it joins.
+    #[inline]
     fn limit(&self, site: Site, level: u32, own: bool, limits: Limits) {
         if limits == Limits::NONE {
             return;
@@ -272,6 +320,7 @@ impl Transaction {
         Some((conflict, site.filter(|_| by_limits).unwrap_or_else(|| self.outermost())))
     }
 
+    #[inline]
     fn push(&mut self, number: u64, site: Site, level: u32, kind: Kind) -> Ticket {
         self.frames.push(Frame { number, site, level, kind, undone: false });
         self.gate.set_depth(level, site);
@@ -305,42 +354,15 @@ pub(crate) fn slot(ticket: &Ticket, database: usize) -> Option<Arc<dyn AnySlot>>
 
 /// Opens a transaction with one branch for each database; sends nothing.
 pub(crate) fn begin(
-    databases: Databases,
+    databases: &Databases,
     on: impl IntoIterator<Item = usize>,
     site: Site,
     kind: Kind,
     start: &Start,
-    terms: Terms,
+    terms: &Terms,
 ) -> Result<Ticket> {
     prune();
-    THREAD.with(|thread| {
-        let mut transaction = thread.spare.take().unwrap_or_else(|| Box::new(Transaction::spare()));
-        transaction.serial = thread.next_serial();
-        transaction.terms = terms;
-        let holders = 1 + usize::from(transaction.spare_slot.is_some());
-        if Arc::strong_count(&transaction.gate) == holders {
-            transaction.gate.reset(terms.manual);
-        } else {
-            // A handle has outlived its scope, and must still find that scope's gate.
-            transaction.gate = Arc::new(Gate::new(site, terms.manual));
-            transaction.spare_slot = None;
-        }
-        for database in on {
-            if transaction.branch(database).is_none() {
-                let spare = transaction.spare_slot.take();
-                let slot = databases.at(database).driver().slot(spare, &transaction.gate, start.clone());
-                transaction.branches.push(Branch { database, slot });
-            }
-        }
-        for below in thread.stack.borrow().iter().filter_map(Entry::transaction) {
-            below.gate.cover(true);
-        }
-        transaction.databases = Some(databases);
-        transaction.limit(site, 1, true, terms.characteristics.limits);
-        let ticket = transaction.push(thread.next_serial(), site, 1, kind);
-        thread.push(Entry::Open(transaction))?;
-        Ok(ticket)
-    })
+    THREAD.with(|thread| thread.begin(databases, on, site, kind, start, terms))
 }
 
 /// Keeps an ended transaction for its allocations.
@@ -366,8 +388,10 @@ pub(super) fn retire(mut transaction: Box<Transaction>) {
 /// Hides the open transactions, so that what follows runs as if there were none.
 pub(crate) fn hide() -> Result<Ticket> {
     THREAD.with(|thread| {
+        let mut stack = thread.stack.borrow_mut();
+        room_for_one(&stack)?;
         let serial = thread.next_serial();
-        thread.push(Entry::Hidden { serial })?;
+        stack.push(Entry::Hidden { serial });
         Ok(Ticket { serial, frame: None, level: 0 })
     })
 }

@@ -161,7 +161,7 @@ fn two_that_migrate_at_once_do_it_once_and_a_broken_migration_names_its_database
     std::fs::write(broken.join("down.sql"), "").unwrap();
     let source = FileBasedMigrations::from_path(folder.path()).unwrap();
     let error = databases.migrate("library", source).unwrap_err();
-    assert!(matches!(&error, Error::Migration { database, .. } if database == &"default"), "{error}");
+    assert!(matches!(&error, Error::Migration { database, .. } if *database == "default"), "{error}");
     assert!(error.to_string().contains("broken"), "{error}");
 }
 
