@@ -50,6 +50,8 @@ macro_rules! backend {
             mod peers;
             mod pools;
             mod propagations;
+            #[cfg(feature = "testing")]
+            mod rehearsed;
             mod retry;
             mod routes;
             mod spans;
@@ -59,6 +61,8 @@ macro_rules! backend {
     };
 }
 
+#[cfg(all(feature = "sqlite", feature = "testing"))]
+mod layouts;
 #[cfg(feature = "mysql")]
 mod mysql_only;
 #[cfg(feature = "postgres")]

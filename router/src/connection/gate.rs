@@ -196,14 +196,19 @@ impl Gate {
     }
 
     /// Counts a statement that is not proven a read, and refuses a write where there must be none. Where the server can't
-    /// keep a level from writing, what is not proven a read is refused as well.
+    /// keep the read-only level from writing, which `by_server` tells, what is not proven a read is refused as well.
     #[inline]
-    pub fn weigh(&self, database: &Alias, by_server: bool, proof: impl FnOnce() -> Proof) -> Result<()> {
-        if self.watched.load(Relaxed) { self.weigh_closer(database, by_server, proof()) } else { Ok(()) }
+    pub fn weigh(
+        &self,
+        database: &Alias,
+        by_server: impl Fn(u32) -> bool,
+        proof: impl FnOnce() -> Proof,
+    ) -> Result<()> {
+        if self.watched.load(Relaxed) { self.weigh_closer(database, &by_server, proof()) } else { Ok(()) }
     }
 
     #[cold]
-    fn weigh_closer(&self, database: &Alias, by_server: bool, proof: Proof) -> Result<()> {
+    fn weigh_closer(&self, database: &Alias, by_server: &dyn Fn(u32) -> bool, proof: Proof) -> Result<()> {
         if proof == Proof::Read {
             return Ok(());
         }
@@ -217,7 +222,7 @@ impl Gate {
         }
         // Who has said so first.
         let first = detail.limited.iter().find(|limited| limited.limits.read_only).expect("the last one is");
-        let server_knows = first.own && (by_server || first.level == 1);
+        let server_knows = first.own && by_server(first.level);
         if proof == Proof::None && server_knows {
             return Ok(());
         }

@@ -70,6 +70,8 @@ pub(crate) trait Driver: Send + Sync {
     /// The pool, to find its backend.
     fn pool(&self) -> Arc<dyn Any + Send + Sync>;
     fn names(&self) -> Names;
+    #[cfg(feature = "testing")]
+    fn settings(&self) -> &Settings;
     /// What the database can't enforce of these.
     fn lacks(&self, characteristics: &Characteristics) -> Option<&'static str>;
     fn state(&self) -> PoolState;
@@ -100,6 +102,11 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
 
     fn names(&self) -> Names {
         B::NAMES
+    }
+
+    #[cfg(feature = "testing")]
+    fn settings(&self) -> &Settings {
+        Pool::settings(self)
     }
 
     fn lacks(&self, characteristics: &Characteristics) -> Option<&'static str> {

@@ -206,6 +206,11 @@ impl Databases {
         }
     }
 
+    #[cfg(feature = "testing")]
+    pub(super) fn registry(&self) -> &Registry {
+        &self.0
+    }
+
     /// The index of a configured alias.
     pub(crate) fn find(&self, alias: &str) -> Option<usize> {
         self.0.databases.iter().position(|database| database.alias == alias)

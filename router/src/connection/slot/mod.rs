@@ -148,6 +148,12 @@ impl<B: Dialect> Slot<B> {
         self.pool.as_ref().expect("a slot in use has its pool")
     }
 
+    /// Whether the server keeps a read-only level from writing.
+    pub fn can_be_read_only(&self, level: u32) -> bool {
+        // In a test whose work is rolled back the outermost level is a savepoint too.
+        B::LEVELS_CAN_BE_READ_ONLY || level == 1 && !self.pool().settings().is_rolled_back()
+    }
+
     /// The transaction's shared state.
     pub fn gate(&self) -> &Arc<Gate> {
         &self.gate

@@ -6,8 +6,8 @@ use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
 
 use super::{Kind, Terms, Ticket, Verdict, begin, leave, nest, top};
-#[cfg(any(feature = "postgres", feature = "mysql"))]
 use crate::connection::characteristics::Limits;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 use crate::connection::control::Gid;
 use crate::connection::control::Start;
 use crate::connection::slot::AnySlot;
