@@ -101,6 +101,7 @@ impl<B: Dialect> Pool<B> {
     }
 
     /// Takes a connection. Waits the pool's timeout, or [`WAIT_WHILE_HOLDING`] where this thread holds one already.
+    #[inline]
     pub fn lease(&self, site: Site) -> Result<Lease<B>> {
         // An idle one is there most of the time, and then no clock needs to be read.
         let link = match self.r2d2.try_get() {
