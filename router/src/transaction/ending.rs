@@ -39,6 +39,7 @@ pub(crate) fn leave(ticket: Ticket, verdict: Verdict) -> Result<()> {
 }
 
 /// Ends a level that has others around it, or what was left open above it.
+#[inline(never)]
 fn leave_among_others(ticket: &Ticket, verdict: Verdict) -> Result<()> {
     let Ticket { serial, frame, .. } = *ticket;
     let leaked = take_leaked(serial);

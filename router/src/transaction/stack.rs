@@ -54,16 +54,18 @@ impl Thread {
     }
 
     /// A transaction to be filled, if there is room for one.
+    #[inline]
     fn blank(&self) -> Option<Box<Transaction>> {
         if !self.has_room() {
             return None;
         }
-        let mut blank = self.spare.take().unwrap_or_else(|| Box::new(Transaction::spare()));
+        let mut blank = self.spare.take().unwrap_or_else(Transaction::spare);
         blank.serial = self.next_serial();
         Some(blank)
     }
 
     /// Opens a filled transaction above those that are open.
+    #[inline]
     fn push(&self, transaction: Box<Transaction>) {
         let mut stack = self.stack.borrow_mut();
         for below in stack.iter().filter_map(Entry::transaction) {
@@ -208,8 +210,9 @@ impl Ticket {
 
 impl Transaction {
     /// A transaction without a registry, to be filled.
-    fn spare() -> Self {
-        Self {
+    #[cold]
+    fn spare() -> Box<Self> {
+        Box::new(Self {
             serial: 0,
             databases: None,
             gate: Arc::default(),
@@ -219,7 +222,7 @@ impl Transaction {
             spare_slot: None,
             terms: Terms::default(),
             id: OnceCell::new(),
-        }
+        })
     }
 
     pub(crate) fn databases(&self) -> &Databases {
@@ -308,6 +311,7 @@ impl Transaction {
 }
 
 /// Looks at the innermost open transaction, unless it is hidden. Nothing else of the library may be called from `look`.
+#[inline]
 pub(crate) fn top<R>(look: impl FnOnce(&mut Transaction) -> R) -> Option<R> {
     prune();
     with(|stack| stack.last_mut().and_then(Entry::transaction_mut).map(look))
@@ -428,6 +432,7 @@ fn enter(site: Site, work: impl FnOnce(&mut Transaction, u64) -> Result<Ticket>)
 }
 
 /// What [`super::leave`] works on while nothing is borrowed.
+#[inline]
 pub(super) fn with<R>(work: impl FnOnce(&mut Vec<Entry>) -> R) -> R {
     THREAD.with(|thread| work(&mut thread.stack.borrow_mut()))
 }
@@ -444,10 +449,15 @@ pub(super) fn abandon(gate: &Gate) {
 /// Takes away transactions whose owner, a handle, has ended on another thread.
 ///
 /// Not while a scope is open in one: what runs in that scope would then commit by itself.
+#[inline]
 fn prune() {
-    if !ABANDONED.load(Ordering::Acquire) {
-        return;
+    if ABANDONED.load(Ordering::Acquire) {
+        take_dead();
     }
+}
+
+#[cold]
+fn take_dead() {
     let dead = with(|stack| {
         let is_live = |entry: &Entry| {
             let transaction = entry.transaction();
