@@ -75,6 +75,7 @@ impl Databases {
     ///
     /// # Errors
     /// [`Error::Config`] when there is neither.
+    #[inline]
     pub fn current() -> Result<Databases> {
         current::current()
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::open_scope::Scope;
 use super::options::{Options, Propagation};
 use crate::alias::Alias;
 use crate::connection::characteristics::{Characteristics, Conflict};
@@ -11,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::model::{Model, ModelInfo};
 use crate::routing::{Access, Subject};
 use crate::site::Site;
-use crate::transaction::{self, Kind, Ticket};
+use crate::transaction::{self, Kind, Terms, Ticket};
 
 /// What a scope is opened for.
 #[derive(Debug, Clone)]
@@ -169,78 +170,65 @@ fn outermost() -> String {
 }
 
 /// Opens a scope. Sends nothing.
-pub(super) fn open(site: Site, targets: &[Target], options: &Options) -> Result<Opened> {
+pub(super) fn open<'a>(site: Site, targets: &'a [Target], options: &Options) -> Result<Scope<'a>> {
     let open = transaction::top(|transaction| (transaction.databases().clone(), transaction.access()));
-    match entering(options.propagation, open.is_some(), site)? {
-        Entering::Begin => begin(site, targets, options, open.map(|(databases, _)| databases)),
-        entering => join(site, targets, options, entering, open),
-    }
-}
-
-/// Opens a scope with a transaction of its own. `outer` is the registry of the one that is open already, if there is one.
-#[inline]
-fn begin(site: Site, targets: &[Target], options: &Options, outer: Option<Databases>) -> Result<Opened> {
-    let asked = &options.terms.characteristics;
-    let nested = outer.is_some();
-    let databases = match (&options.databases, outer) {
-        (Some(named), _) => named.clone(),
-        (None, Some(outer)) => outer,
-        (None, None) => Databases::current()?,
-    };
-    let indices = Indices::of(targets, &databases, access(asked), nested, site)?;
-    one_database(site, targets, &indices, &databases)?;
-    if nested {
-        not_locked_by_this_thread(&indices, &databases)?;
-    }
-    if !asked.is_plain() {
-        can_be_enforced(asked, site, &indices, &databases)?;
-    }
-    let start = Start { tripwire: true, lock_limit: nested, characteristics: *asked, xa: None };
-    let ticket = transaction::begin(&databases, indices.iter(), site, Kind::Scope, &start, &options.terms)?;
-    Ok(Opened { ticket: Some(ticket), in_transaction: true, begun: true, databases, indices })
-}
-
-/// Opens a scope in the open transaction, or in none at all.
-fn join(
-    site: Site,
-    targets: &[Target],
-    options: &Options,
-    entering: Entering,
-    open: Option<(Databases, Access)>,
-) -> Result<Opened> {
-    if options.terms.manual {
-        return Err(manual_inside(site, entering));
-    }
+    let nested = open.is_some();
+    let entering = entering(options.propagation, nested, site)?;
     let inside = matches!(entering, Entering::Level | Entering::Join);
-    let asked = options.terms.characteristics;
-    if !asked.is_plain() || inside {
-        fits(&asked, entering, site)?;
+    let asked = &options.terms.characteristics;
+    if entering != Entering::Begin {
+        if options.terms.manual {
+            return Err(manual_inside(site, entering));
+        }
+        if !asked.is_plain() || inside {
+            fits(asked, entering, site)?;
+        }
     }
     // What joins a transaction is on its connections.
-    let access = open.as_ref().filter(|_| inside).map_or(access(&asked), |(_, access)| *access);
-    let in_scope = open.is_some() && entering != Entering::Suspend;
+    let own = if asked.limits.read_only { Access::Read } else { Access::Write };
+    let access = open.as_ref().filter(|_| inside).map_or(own, |(_, access)| *access);
     let databases = match (open, &options.databases) {
         (Some((open, _)), Some(named)) if inside && !open.same_as(named) => return Err(other_registry(site)),
         (Some((open, _)), None) => open,
         (_, Some(named)) => named.clone(),
         (None, None) => Databases::current()?,
     };
+    let in_scope = nested && entering != Entering::Suspend;
     let indices = Indices::of(targets, &databases, access, in_scope, site)?;
     if inside {
         all_are_branches(site, targets, &indices, &databases)?;
     }
     let ticket = match entering {
+        Entering::Begin => Some(begin(site, targets, &indices, &databases, nested, &options.terms)?),
         Entering::Level => Some(transaction::nest(site, Kind::Scope, asked.limits)?),
         Entering::Join => Some(transaction::join(site, asked.limits)?),
         Entering::Suspend => Some(transaction::hide()?),
-        Entering::Autocommit | Entering::Begin => None,
+        Entering::Autocommit => None,
     };
-    Ok(Opened { ticket, in_transaction: inside, begun: false, databases, indices })
+    let begun = entering == Entering::Begin;
+    let opened = Opened { ticket, in_transaction: inside || begun, begun, databases, indices };
+    Ok(Scope { site, targets, opened })
 }
 
-/// What the databases are asked for by a scope that joins no transaction.
-fn access(asked: &Characteristics) -> Access {
-    if asked.limits.read_only { Access::Read } else { Access::Write }
+/// Opens a transaction of the scope's own.
+fn begin(
+    site: Site,
+    targets: &[Target],
+    indices: &Indices,
+    databases: &Databases,
+    nested: bool,
+    terms: &Terms,
+) -> Result<Ticket> {
+    one_database(site, targets, indices, databases)?;
+    if nested {
+        not_locked_by_this_thread(indices, databases)?;
+    }
+    let asked = terms.characteristics;
+    if !asked.is_plain() {
+        can_be_enforced(&asked, site, indices, databases)?;
+    }
+    let start = Start { tripwire: true, lock_limit: nested, characteristics: asked, xa: None };
+    transaction::begin(databases, indices.iter(), site, Kind::Scope, &start, terms)
 }
 
 /// Refuses what the open transaction can't give, and in autocommit what only a transaction can have.

@@ -13,15 +13,14 @@ use crate::transaction::{self, Verdict};
 
 /// An open scope over the models that it lists: what [`atomic_many`](crate::atomic_many) lends its closure.
 pub struct Scope<'a> {
-    site: Site,
-    targets: &'a [Target],
-    opened: Opened,
+    pub(super) site: Site,
+    pub(super) targets: &'a [Target],
+    pub(super) opened: Opened,
 }
 
 impl<'a> Scope<'a> {
-    #[inline]
     pub(super) fn open(site: Site, targets: &'a [Target], options: &Options) -> Result<Self> {
-        Ok(Self { site, targets, opened: open::open(site, targets, options)? })
+        open::open(site, targets, options)
     }
 
     /// Ends it. Once only: a scope that is dropped later has nothing left to end.

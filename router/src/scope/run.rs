@@ -78,7 +78,7 @@ pub fn run<H: Handles, R: Returned, const N: usize>(
     body: impl FnOnce(&mut H) -> R,
 ) -> R {
     run_scope(Site::Function(function), targets, &options, |scope| match H::open(scope, &indices) {
-        Ok(mut handles) => body(&mut handles),
+        Ok(ref mut handles) => body(handles),
         Err(error) => R::from_error(error),
     })
 }

@@ -39,6 +39,7 @@ pub(crate) fn leave(ticket: Ticket, verdict: Verdict) -> Result<()> {
 }
 
 /// Ends a level that has others around it, or what was left open above it.
+#[inline(never)]
 fn leave_among_others(ticket: &Ticket, verdict: Verdict) -> Result<()> {
     let Ticket { serial, frame, .. } = *ticket;
     let leaked = take_leaked(serial);
@@ -416,10 +417,10 @@ pub(super) fn commit_all(
     proof: Option<&Proof<'_>>,
 ) -> Result<(), NotCommitted> {
     for (at, branch) in branches.iter().enumerate().rev() {
-        let outcome = match (branch.slot.commit(), proof) {
-            (Outcome::Unknown, Some(proof)) => proof.ask(branch),
-            (outcome, _) => outcome,
-        };
+        let mut outcome = branch.slot.commit();
+        if let (Outcome::Unknown, Some(proof)) = (&outcome, proof) {
+            outcome = proof.ask(branch);
+        }
         let (error, outcome) = match outcome {
             Outcome::Committed => continue,
             Outcome::RolledBack(error) => (error, Some(When::RolledBack)),

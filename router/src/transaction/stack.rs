@@ -48,54 +48,35 @@ impl Thread {
         next
     }
 
-    // Not a part of the closure that looks up the thread's own: that would be one more call.
-    #[inline(never)]
-    fn begin(
-        &self,
-        databases: &Databases,
-        on: impl IntoIterator<Item = usize>,
-        site: Site,
-        kind: Kind,
-        start: &Start,
-        terms: &Terms,
-    ) -> Result<Ticket> {
+    /// Whether there is room for one more entry.
+    fn has_room(&self) -> bool {
+        self.stack.borrow().len() < LEVELS_LIMIT as usize
+    }
+
+    /// A transaction to be filled, if there is room for one.
+    #[inline]
+    fn blank(&self) -> Option<Box<Transaction>> {
+        if !self.has_room() {
+            return None;
+        }
+        let mut blank = self.spare.take().unwrap_or_else(Transaction::spare);
+        blank.serial = self.next_serial();
+        Some(blank)
+    }
+
+    /// Opens a filled transaction above those that are open.
+    #[inline]
+    fn push(&self, transaction: Box<Transaction>) {
         let mut stack = self.stack.borrow_mut();
-        room_for_one(&stack)?;
-        let mut transaction = self.spare.take().unwrap_or_else(|| Box::new(Transaction::spare()));
-        let number = self.next_serial();
-        transaction.serial = number;
-        transaction.terms = *terms;
-        let holders = 1 + usize::from(transaction.spare_slot.is_some());
-        if Arc::strong_count(&transaction.gate) == holders {
-            transaction.gate.reset(terms.manual);
-        } else {
-            // A handle has outlived its scope, and must still find that scope's gate.
-            transaction.gate = Arc::new(Gate::new(site, terms.manual));
-            transaction.spare_slot = None;
-        }
-        for database in on {
-            if transaction.branch(database).is_none() {
-                let spare = transaction.spare_slot.take();
-                let slot = databases.at(database).driver().slot(spare, &transaction.gate, start);
-                transaction.branches.push(Branch { database, slot });
-            }
-        }
         for below in stack.iter().filter_map(Entry::transaction) {
             below.gate.cover(true);
         }
-        transaction.databases = Some(databases.clone());
-        transaction.limit(site, 1, true, terms.characteristics.limits);
-        let ticket = transaction.push(number, site, 1, kind);
         stack.push(Entry::Open(transaction));
-        Ok(ticket)
     }
 }
 
-fn room_for_one(stack: &[Entry]) -> Result<()> {
-    if stack.len() < LEVELS_LIMIT as usize {
-        return Ok(());
-    }
-    Err(Error::LimitExceeded { what: "transactions open on one thread", limit: LEVELS_LIMIT })
+fn no_room() -> Error {
+    Error::LimitExceeded { what: "transactions open on one thread", limit: LEVELS_LIMIT }
 }
 
 /// What a scope has put on the thread's stack.
@@ -229,8 +210,9 @@ impl Ticket {
 
 impl Transaction {
     /// A transaction without a registry, to be filled.
-    fn spare() -> Self {
-        Self {
+    #[cold]
+    fn spare() -> Box<Self> {
+        Box::new(Self {
             serial: 0,
             databases: None,
             gate: Arc::default(),
@@ -240,7 +222,7 @@ impl Transaction {
             spare_slot: None,
             terms: Terms::default(),
             id: OnceCell::new(),
-        }
+        })
     }
 
     pub(crate) fn databases(&self) -> &Databases {
@@ -329,6 +311,7 @@ impl Transaction {
 }
 
 /// Looks at the innermost open transaction, unless it is hidden. Nothing else of the library may be called from `look`.
+#[inline]
 pub(crate) fn top<R>(look: impl FnOnce(&mut Transaction) -> R) -> Option<R> {
     prune();
     with(|stack| stack.last_mut().and_then(Entry::transaction_mut).map(look))
@@ -362,7 +345,29 @@ pub(crate) fn begin(
     terms: &Terms,
 ) -> Result<Ticket> {
     prune();
-    THREAD.with(|thread| thread.begin(databases, on, site, kind, start, terms))
+    // What is looked up on the thread is handed over in words: a large result would be moved once more.
+    let mut transaction = THREAD.with(Thread::blank).ok_or_else(no_room)?;
+    transaction.terms = *terms;
+    let holders = 1 + usize::from(transaction.spare_slot.is_some());
+    if Arc::strong_count(&transaction.gate) == holders {
+        transaction.gate.reset(terms.manual);
+    } else {
+        // A handle has outlived its scope, and must still find that scope's gate.
+        transaction.gate = Arc::new(Gate::new(site, terms.manual));
+        transaction.spare_slot = None;
+    }
+    for database in on {
+        if transaction.branch(database).is_none() {
+            let spare = transaction.spare_slot.take();
+            let slot = databases.at(database).driver().slot(spare, &transaction.gate, start);
+            transaction.branches.push(Branch { database, slot });
+        }
+    }
+    transaction.databases = Some(databases.clone());
+    transaction.limit(site, 1, true, terms.characteristics.limits);
+    let ticket = transaction.push(transaction.serial, site, 1, kind);
+    THREAD.with(|thread| thread.push(transaction));
+    Ok(ticket)
 }
 
 /// Keeps an ended transaction for its allocations.
@@ -388,10 +393,11 @@ pub(super) fn retire(mut transaction: Box<Transaction>) {
 /// Hides the open transactions, so that what follows runs as if there were none.
 pub(crate) fn hide() -> Result<Ticket> {
     THREAD.with(|thread| {
-        let mut stack = thread.stack.borrow_mut();
-        room_for_one(&stack)?;
+        if !thread.has_room() {
+            return Err(no_room());
+        }
         let serial = thread.next_serial();
-        stack.push(Entry::Hidden { serial });
+        thread.stack.borrow_mut().push(Entry::Hidden { serial });
         Ok(Ticket { serial, frame: None, level: 0 })
     })
 }
@@ -435,6 +441,7 @@ fn enter(site: Site, work: impl FnOnce(&mut Transaction, u64) -> Result<Ticket>)
 }
 
 /// What [`super::leave`] works on while nothing is borrowed.
+#[inline]
 pub(super) fn with<R>(work: impl FnOnce(&mut Vec<Entry>) -> R) -> R {
     THREAD.with(|thread| work(&mut thread.stack.borrow_mut()))
 }
@@ -451,10 +458,15 @@ pub(super) fn abandon(gate: &Gate) {
 /// Takes away transactions whose owner, a handle, has ended on another thread.
 ///
 /// Not while a scope is open in one: what runs in that scope would then commit by itself.
+#[inline]
 fn prune() {
-    if !ABANDONED.load(Ordering::Acquire) {
-        return;
+    if ABANDONED.load(Ordering::Acquire) {
+        take_dead();
     }
+}
+
+#[cold]
+fn take_dead() {
     let dead = with(|stack| {
         let is_live = |entry: &Entry| {
             let transaction = entry.transaction();

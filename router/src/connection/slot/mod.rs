@@ -132,6 +132,7 @@ impl<B: Dialect> Slot<B> {
     }
 
     /// Makes a detached slot fit for another transaction, of any pool of its backend.
+    #[inline]
     pub fn refill(&mut self, pool: Arc<Pool<B>>, start: &Start) {
         self.pool = Some(pool);
         self.start = start.clone();
