@@ -1,10 +1,13 @@
 //! Claims that only MySQL and MariaDB can meet.
 
-use diesel::connection::SimpleConnection;
+use std::time::Duration;
+
+use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
 use multidb::{Error, FailureClass, MysqlConn, atomic, connection};
 
 use crate::mysql::*;
+use crate::recorder::Recorder;
 
 #[test]
 fn a_locking_read_and_an_upsert_run_on_the_handle() {
@@ -231,4 +234,23 @@ fn a_procedure_that_leaves_a_transaction_open_does_not_reach_the_next_user() {
         insert.execute(&mut conn).unwrap();
     }
     assert_eq!(fixture.rows("default"), [(1, 0), (2, 0)]);
+}
+
+#[test]
+fn no_limit_of_a_scope_can_interrupt_its_commit() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let recorder = Recorder::default();
+    let run = atomic::<Item>().timeout(Duration::from_secs(100)).run(|conn: &mut MysqlConn| {
+        conn.set_instrumentation(recorder.clone());
+        put(1, 10)
+    });
+    run.unwrap();
+    let sent = recorder.take();
+    let commit = sent.iter().find(|sql| sql.ends_with("COMMIT")).expect("it has committed");
+    for limit in ["innodb_lock_wait_timeout = DEFAULT", "max_statement_time = DEFAULT", "max_execution_time = DEFAULT"]
+    {
+        assert!(commit.contains(limit), "{commit}");
+    }
+    assert_eq!(fixture.rows("default"), [(1, 10)]);
 }
