@@ -187,6 +187,10 @@ impl<B: Dialect> AnySlot for Slot<B> {
 
     fn limit_locks(&self, limited: bool) -> Result<()> {
         let Some([limit, free]) = B::LOCAL_LOCK_LIMIT else { return Ok(()) };
+        if self.start.lock_limit {
+            // It has one for as long as it is open, and must keep it.
+            return Ok(());
+        }
         let sql = if limited { limit } else { free };
         self.run(|link| link.raw().batch_execute(sql)).map_err(Error::from)
     }
