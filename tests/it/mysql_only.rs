@@ -254,3 +254,38 @@ fn no_limit_of_a_scope_can_interrupt_its_commit() {
     }
     assert_eq!(fixture.rows("default"), [(1, 10)]);
 }
+
+#[test]
+fn a_scope_whose_ddl_has_committed_is_not_run_again() {
+    let refusals = [
+        "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1205, MESSAGE_TEXT = 'Lock wait timeout exceeded'",
+        "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found when trying to get lock'",
+    ];
+    for (refusal, raw, swallows) in
+        refusals.into_iter().flat_map(|it| [(it, false, false), (it, true, false), (it, false, true)])
+    {
+        let Some(fixture) = fixture() else { return };
+        let databases = fixture.databases();
+        let _entered = databases.enter();
+        let mut attempts = 0;
+        let run = atomic::<Item>().retry(2).run(|conn: &mut MysqlConn| {
+            attempts += 1;
+            put(attempts, 0)?;
+            let ddl = format!("CREATE TABLE side_{attempts} (id INT)");
+            if raw {
+                conn.with_raw(|raw| raw.batch_execute(&ddl).map_err(Error::from))?;
+            } else {
+                conn.batch_execute(&ddl)?;
+            }
+            let refused = conn.batch_execute(refusal);
+            if swallows { Ok(()) } else { refused.map_err(Error::from) }
+        });
+        assert_eq!((attempts, fixture.rows("default")), (1, vec![(1, 0)]), "{refusal}");
+        match run {
+            Err(Error::ImplicitCommit { .. }) if swallows => {}
+            Err(Error::Query(_)) if !swallows => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(in_use(&databases, "default"), 0);
+    }
+}

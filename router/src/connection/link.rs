@@ -49,6 +49,8 @@ struct Lent {
     limits: bool,
     /// Diesel's connection itself, which has not come back.
     away: bool,
+    /// A text was sent that commits by itself.
+    committed: bool,
 }
 
 impl<B: Dialect> Link<B> {
@@ -168,6 +170,7 @@ impl<B: Dialect> Link<B> {
             self.repeated = None;
             self.broken = true;
         }
+        self.lent.committed |= guard::commits_by_itself(sql, B::SYNTAX);
         if !self.in_transaction() && guard::calls_procedure(sql, B::SYNTAX) {
             self.broken = true;
         }
@@ -207,6 +210,7 @@ impl<B: Dialect> Link<B> {
             None => self.raw.set_instrumentation(diesel::connection::get_default_instrumentation()),
         }
         let mut seen = watcher.seen();
+        self.lent.committed |= seen.committed;
         seen.left_open = self.depth() > depth;
         (result, seen)
     }
@@ -220,6 +224,11 @@ impl<B: Dialect> Link<B> {
         }
         self.alive();
         Ok(())
+    }
+
+    /// Whether a text was sent that commits by itself, since the connection was taken.
+    pub fn may_have_committed(&self) -> bool {
+        self.lent.committed
     }
 
     /// Whether Diesel knows of an open transaction.

@@ -293,7 +293,7 @@ fn end_transaction(mut transaction: Box<Transaction>, verdict: Verdict) -> Resul
     let written = proof.as_ref().map_or(Ok(()), |proof| proof.write(branches));
     let doomed = gate.doomed();
     gate.close();
-    let (result, outcome) = match (verdict, undone, doomed) {
+    let (mut result, outcome) = match (verdict, undone, doomed) {
         (Verdict::Keep, false, None) if terms.manual && gate.writes() > 0 => {
             (Err(pending(gate, transaction.outermost())), Some(When::RolledBack))
         }
@@ -304,8 +304,15 @@ fn end_transaction(mut transaction: Box<Transaction>, verdict: Verdict) -> Resul
     if outcome == Some(When::RolledBack) {
         roll_back_all(branches);
         telemetry::outcome("rolled_back");
+        // Found out only by rolling back: what ran before it may be permanent, and must not be done again.
+        let ended = gate.doomed().filter(|error| matches!(error, Error::ImplicitCommit { .. }));
+        let in_part = ended.is_some();
+        if let (Err(Error::Doomed { .. }), Some(error)) = (&result, ended) {
+            result = Err(error);
+        }
         if terms.repeats
             && !undone
+            && !in_part
             && let Some(error) = passing(&result, gate)
         {
             // The next attempt registers its hooks anew.
