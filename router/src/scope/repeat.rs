@@ -91,15 +91,18 @@ pub(super) fn run_repeatedly<R: Returned>(
                 }
             }
         }
-        let result = match catch_unwind(AssertUnwindSafe(|| body(&scope))) {
+        let error = match catch_unwind(AssertUnwindSafe(|| body(&scope))) {
             Ok(returned) => {
                 let stored = match &repetition.once {
                     Some(once) if returned.is_ok() => once.store(&scope, &returned),
                     _ => Ok(()),
                 };
                 let verdict = if returned.is_ok() && stored.is_ok() { Verdict::Keep } else { Verdict::Undo };
-                let closed = scope.close(verdict);
-                stored.and(closed).map(|()| returned)
+                match scope.close(verdict) {
+                    // Only the end of the transaction knows that nothing of it was committed.
+                    Err(error) if may_retry && error.is_retryable() => error,
+                    closed => return stored.and(closed).map_or_else(R::from_error, |()| returned),
+                }
             }
             Err(panic) => {
                 transaction::forbid_repetition();
@@ -107,14 +110,8 @@ pub(super) fn run_repeatedly<R: Returned>(
                 resume_unwind(panic)
             }
         };
-        match result {
-            Ok(returned) => return returned,
-            Err(error) if may_retry && error.is_retryable() => {
-                left -= 1;
-                wait(site, attempt, &error);
-            }
-            Err(error) => return R::from_error(error),
-        }
+        left -= 1;
+        wait(site, attempt, &error);
     }
 }
 

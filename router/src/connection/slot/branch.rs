@@ -117,6 +117,7 @@ impl<B: Dialect> Slot<B> {
             return Ok(());
         };
         let message = error.to_string();
+        let committed = lease.may_have_committed();
         // Without the tripwire this one succeeds, and leaves the connection fit for the pool. SQLite may have rolled back
         // by itself, and Diesel has found that out by now; a database in memory would be lost with its connection.
         let is_over =
@@ -126,7 +127,9 @@ impl<B: Dialect> Slot<B> {
         }
         drop(lease);
         // A deadlock takes the savepoint away as well; then the transaction was undone, which is what was wanted.
-        if B::is_implicit_commit(&message) && !self.gate.failure().is_some_and(|first| first.class().is_retryable()) {
+        let undone = !committed && self.gate.failure().is_some_and(|first| first.class().undoes_all());
+        if B::is_implicit_commit(&message) && !undone {
+            self.gate.ended(self.alias());
             return Err(Error::ImplicitCommit { database: self.alias().clone() });
         }
         Err(error.into())
@@ -195,6 +198,10 @@ impl<B: Dialect> AnySlot for Slot<B> {
 
     fn limit_locks(&self, limited: bool) -> Result<()> {
         let Some([limit, free]) = B::LOCAL_LOCK_LIMIT else { return Ok(()) };
+        if self.start.lock_limit {
+            // It has one for as long as it is open, and must keep it.
+            return Ok(());
+        }
         let sql = if limited { limit } else { free };
         self.run(|link| link.raw().batch_execute(sql)).map_err(Error::from)
     }
