@@ -13,6 +13,10 @@ pub fn spans_are_seen() -> bool {
 /// Records in the innermost span, which is that of the scope that ends, how it came out.
 pub fn outcome(outcome: &'static str) {
     if spans_are_seen() {
-        tracing::Span::current().record("outcome", outcome);
+        let span = tracing::Span::current();
+        // Where the library's own spans are filtered out, this one is the user's.
+        if span.metadata().is_some_and(|metadata| metadata.target() == TARGET) {
+            span.record("outcome", outcome);
+        }
     }
 }
