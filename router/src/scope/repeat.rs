@@ -48,6 +48,10 @@ pub(super) fn run_repeatedly<R: Returned>(
             "drop `mode = manual`, or move the parts into functions of their own",
         ));
     }
+    if repetition.once.is_some() && options.terms.characteristics.limits.read_only {
+        let problem = format!("`once` of {site} writes its key, which `read_only` refuses");
+        return R::from_error(Error::config(problem, "leave one of them out"));
+    }
     let _hint = options.hold_hint();
     let span = ScopeSpan::enter(site, targets, options);
     let begin = Instant::now();
@@ -81,7 +85,9 @@ pub(super) fn run_repeatedly<R: Returned>(
                     };
                 }
                 Err(error) => {
-                    let again = outermost && error.is_retryable() && in_time(limit.unwrap_or(CLAIM_LIMIT));
+                    // A call that had no connection has waited for one already.
+                    let passes = matches!(error, Error::Query(_)) && error.is_retryable();
+                    let again = outermost && passes && in_time(limit.unwrap_or(CLAIM_LIMIT));
                     let _ = scope.close(Verdict::Undo);
                     if !again {
                         return R::from_error(error);

@@ -288,7 +288,8 @@ impl Transaction {
         if limits == Limits::NONE {
             return;
         }
-        let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);
+        // A time that no clock can show is never over.
+        let deadline = limits.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let limits = self.gate.limits().0.with(limits);
         self.gate.limit(Limited { frame: self.frames.len(), level, own, site, limits, deadline });
     }
