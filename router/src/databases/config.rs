@@ -9,6 +9,7 @@ use toml::{Table, Value};
 
 use super::builder::DatabasesBuilder;
 use super::database::Kind;
+use super::keys;
 use super::url::{kind_of, mask};
 use crate::alias::Alias;
 use crate::connection::settings::{PoolSettings, SqliteSettings};
@@ -170,7 +171,8 @@ impl DatabaseConfig {
 
     pub(super) fn error(&self, key: Option<&str>, problem: impl Into<String>, remedy: impl Into<String>) -> Error {
         Error::Config {
-            alias: Some(self.alias.clone()),
+            // Where the two arguments of `.postgres(..)` were swapped, this is a URL.
+            alias: Some(mask(self.alias.as_str()).into()),
             key: key.map(str::to_owned),
             problem: problem.into(),
             remedy: remedy.into(),
@@ -185,7 +187,11 @@ impl DatabaseConfig {
             return Ok(Some(None));
         }
         let time = parse_time(text).ok_or_else(|| {
-            self.error(Some(key), format!("`{text}` is no time"), "write it as \"250ms\", \"30s\", \"10m\" or \"1h\"")
+            self.error(
+                Some(key),
+                format!("`{}` is no time", mask(text)),
+                "write it as \"250ms\", \"30s\", \"10m\" or \"1h\"",
+            )
         })?;
         Ok(Some(Some(time)))
     }
@@ -194,7 +200,8 @@ impl DatabaseConfig {
         let Some(text) = text else { return Ok(None) };
         let found = among.iter().find(|choice| choice.eq_ignore_ascii_case(text));
         found.copied().map(Some).ok_or_else(|| {
-            self.error(Some(key), format!("`{text}` is not accepted"), format!("write one of `{}`", among.join("`, `")))
+            let problem = format!("`{}` is not accepted", mask(text));
+            self.error(Some(key), problem, format!("write one of `{}`", among.join("`, `")))
         })
     }
 }
@@ -202,7 +209,7 @@ impl DatabaseConfig {
 impl fmt::Debug for DatabaseConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DatabaseConfig")
-            .field("alias", &self.alias)
+            .field("alias", &mask(self.alias.as_str()))
             .field("url", &mask(&self.url))
             .field("pool", &self.pool)
             .field("sqlite", &self.sqlite)
@@ -234,7 +241,7 @@ fn parse_time(text: &str) -> Option<Duration> {
 pub(super) fn from_file(path: &Path) -> Result<DatabasesBuilder> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Error::config(
-            format!("`{}` can't be read: {error}", path.display()),
+            format!("`{}` can't be read: {error}", mask(&path.to_string_lossy())),
             "create it with a table `[default]` that holds a `url`, or give the right path",
         )
     })?;
@@ -271,6 +278,7 @@ fn build(tables: Table) -> Result<DatabasesBuilder> {
     let mut builder = DatabasesBuilder::default();
     for (alias, value) in tables {
         let Value::Table(table) = value else {
+            let alias = mask(&alias);
             return Err(Error::Config {
                 alias: None,
                 key: Some(alias.clone()),
@@ -285,16 +293,18 @@ fn build(tables: Table) -> Result<DatabasesBuilder> {
 
 fn read(alias: String, table: Table) -> Result<DatabaseConfig> {
     let alias = Alias::from(alias);
+    keys::check(&alias, &table)?;
     match DatabaseConfig::deserialize(table) {
         Ok(mut config) => {
             config.alias = alias;
             Ok(config)
         }
-        Err(error) => Err(Error::Config {
+        // Not the error's text: it quotes values, and one may hold a password.
+        Err(_) => Err(Error::Config {
             alias: Some(alias),
             key: None,
-            problem: error.message().to_owned(),
-            remedy: "correct or remove the key".into(),
+            problem: "it can't be read".into(),
+            remedy: "correct its keys".into(),
         }),
     }
 }
