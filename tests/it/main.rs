@@ -52,6 +52,7 @@ macro_rules! backend {
             mod propagations;
             mod retry;
             mod routes;
+            mod secrets;
             mod spans;
             mod tables;
             mod wandering;

@@ -37,7 +37,7 @@ pub struct DatabaseConfig {
 }
 
 /// A pool, in r2d2's words. Times are texts such as `"250ms"`, `"30s"`, `"10m"`, `"1h"`, or `"never"`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoolConfig {
     /// The most connections; 10 unless set.
@@ -58,7 +58,7 @@ pub struct PoolConfig {
 }
 
 /// The session of a SQLite connection.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SqliteConfig {
     /// `delete`, `truncate`, `persist` or `wal`; the file stays as it is unless set.
@@ -94,12 +94,8 @@ impl DatabaseConfig {
     }
 
     pub(super) fn kind(&self) -> Result<Kind> {
-        let named = kind_of(&self.url).map_err(|scheme| {
-            self.error(
-                Some("url"),
-                format!("`{scheme}://` is no scheme that is known"),
-                "write `postgres://`, `mysql://` or the path of a SQLite file",
-            )
+        let named = kind_of(&self.url).map_err(|problem| {
+            self.error(Some("url"), problem, "write `postgres://`, `mysql://` or the path of a SQLite file")
         })?;
         match self.kind {
             Some(kind) if kind != named && !(kind == Kind::Postgres && self.url.contains('=')) => Err(self.error(
@@ -214,6 +210,30 @@ impl fmt::Debug for DatabaseConfig {
             .field("pool", &self.pool)
             .field("sqlite", &self.sqlite)
             .finish_non_exhaustive()
+    }
+}
+
+// A URL may stand at a wrong key, so no text is shown as it is.
+impl fmt::Debug for PoolConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolConfig")
+            .field("max_size", &self.max_size)
+            .field("min_idle", &self.min_idle)
+            .field("connection_timeout", &self.connection_timeout.as_deref().map(mask))
+            .field("idle_timeout", &self.idle_timeout.as_deref().map(mask))
+            .field("max_lifetime", &self.max_lifetime.as_deref().map(mask))
+            .finish()
+    }
+}
+
+impl fmt::Debug for SqliteConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteConfig")
+            .field("journal_mode", &self.journal_mode.as_deref().map(mask))
+            .field("busy_timeout", &self.busy_timeout.as_deref().map(mask))
+            .field("synchronous", &self.synchronous.as_deref().map(mask))
+            .field("foreign_keys", &self.foreign_keys)
+            .finish()
     }
 }
 
