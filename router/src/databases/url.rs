@@ -122,7 +122,7 @@ fn secrets(url: &str) -> Option<Vec<Range<usize>>> {
 /// and nobody knows where a password ends.
 fn words(text: &str) -> Option<Vec<Range<usize>>> {
     let mut found = Vec::new();
-    if !text.find('=').is_some_and(|equals| !text[..equals].contains([':', '?', '/'])) {
+    if text.find('=').is_none_or(|equals| text[..equals].contains([':', '?', '/'])) {
         return Some(found);
     }
     let (mut at, skip) = (0, |at: usize| at + (text[at..].len() - text[at..].trim_start().len()));
