@@ -21,6 +21,8 @@ pub mod schema;
 pub mod scope;
 mod site;
 mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transaction;
 mod transaction_id;
 

@@ -6,13 +6,20 @@ use tracing::Level;
 pub const TARGET: &str = "multidb";
 
 /// Whether anybody listens to the spans of scopes.
+#[inline]
 pub fn spans_are_seen() -> bool {
     tracing::level_enabled!(Level::INFO)
 }
 
 /// Records in the innermost span, which is that of the scope that ends, how it came out.
+#[inline]
 pub fn outcome(outcome: &'static str) {
     if spans_are_seen() {
-        tracing::Span::current().record("outcome", outcome);
+        record(outcome);
     }
+}
+
+#[cold]
+fn record(outcome: &'static str) {
+    tracing::Span::current().record("outcome", outcome);
 }

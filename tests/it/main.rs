@@ -51,6 +51,8 @@ macro_rules! backend {
             mod peers;
             mod pools;
             mod propagations;
+            #[cfg(feature = "testing")]
+            mod rehearsed;
             mod retry;
             mod routes;
             mod secrets;
@@ -61,6 +63,8 @@ macro_rules! backend {
     };
 }
 
+#[cfg(all(feature = "sqlite", feature = "testing"))]
+mod layouts;
 #[cfg(feature = "mysql")]
 mod mysql_only;
 #[cfg(feature = "postgres")]

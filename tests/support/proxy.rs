@@ -135,6 +135,10 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::SeqCst);
+        for server in self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // It may have ended by itself.
+            let _ = server.shutdown(Shutdown::Both);
+        }
         // Wakes the listener, so that it sees the change. If this fails it is gone already.
         let _ = TcpStream::connect(self.addr);
     }
@@ -329,6 +333,19 @@ mod tests {
         let echo = Echo::start();
         let proxy = Proxy::start(echo.addr);
         (echo, proxy)
+    }
+
+    #[test]
+    fn a_client_that_is_cut_off_leaves_its_session_alive_for_as_long_as_the_proxy() {
+        let (echo, proxy) = start();
+        proxy.lose_always(b"COMMIT", Loses::Client);
+        let mut client = Client::connect(&proxy);
+        client.exchange(b"BEGIN;");
+        client.send(b"COMMIT;");
+        assert!(client.hears_nothing() && proxy.hit());
+        assert!(echo.received.try_recv().is_err(), "the session has ended");
+        drop(proxy);
+        assert_eq!(echo.received(), b"BEGIN;");
     }
 
     #[test]

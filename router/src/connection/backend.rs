@@ -89,6 +89,11 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// Writes one control statement, without its semicolon.
     fn write(control: Control<'_>, sql: &mut String);
 
+    /// What [`write`](Self::write) would write, where that is a text that never changes: of a BEGIN or a COMMIT alone.
+    fn fixed(_control: Control<'_>) -> Option<&'static str> {
+        None
+    }
+
     /// Whether a BEGIN that failed alone has left the connection outside of any transaction.
     ///
     /// Not where it is sent in several statements, of which the first may have begun one.
@@ -141,4 +146,48 @@ where
     let mut collector = C::default();
     statement.collect_binds(&mut collector, lookup, backend)?;
     Ok(collector.moveable())
+}
+
+#[cfg(all(test, feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod tests {
+    use super::super::characteristics::{Isolation, Limits, Lock};
+    use super::*;
+
+    /// Checks the texts of one backend, and says how many of them are fixed.
+    fn fixed<B: Dialect>() -> usize {
+        let timeout = Some(std::time::Duration::from_secs(1));
+        let characteristics = [
+            Characteristics::PLAIN,
+            Characteristics { isolation: Some(Isolation::Serializable), ..Characteristics::PLAIN },
+            Characteristics { lock: Lock::Exclusive, ..Characteristics::PLAIN },
+            Characteristics { deferrable: true, ..Characteristics::PLAIN },
+            Characteristics { limits: Limits { read_only: true, timeout: None }, ..Characteristics::PLAIN },
+            Characteristics { limits: Limits { read_only: false, timeout }, ..Characteristics::PLAIN },
+        ];
+        let mut fixed = 0;
+        for (characteristics, flags) in
+            characteristics.into_iter().flat_map(|one| (0..4).map(move |flags| (one, flags)))
+        {
+            let (tripwire, lock_limit) = (flags & 1 == 1, flags & 2 == 2);
+            let start = &Start { xa: None, tripwire, lock_limit, characteristics };
+            for control in
+                [Control::Begin(start), Control::Commit(start), Control::Rollback(start), Control::Savepoint(2)]
+            {
+                let Some(text) = B::fixed(control) else { continue };
+                let mut written = String::new();
+                B::write(control, &mut written);
+                assert_eq!(text, written, "{control:?}");
+                fixed += 1;
+            }
+        }
+        fixed
+    }
+
+    #[test]
+    fn a_fixed_text_is_the_one_that_would_be_written() {
+        // 24 kinds of COMMIT, and the plain BEGINs: on SQLite `lock_limit` changes nothing.
+        assert_eq!(fixed::<crate::Postgres>(), 24 + 2);
+        assert_eq!(fixed::<crate::Sqlite>(), 24 + 4);
+        assert_eq!(fixed::<crate::Mysql>(), 0);
+    }
 }

@@ -95,6 +95,7 @@ impl Characteristics {
     pub const PLAIN: Self = Self { isolation: None, lock: Lock::Usual, deferrable: false, limits: Limits::NONE };
 
     /// Whether a plain transaction will do.
+    #[inline]
     pub fn is_plain(&self) -> bool {
         *self == Self::PLAIN
     }

@@ -11,7 +11,7 @@ use super::characteristics::{Characteristics, Limits};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Start {
     /// MySQL and MariaDB: the transaction is a branch of an XA transaction from its start.
-    pub xa: Option<Gid>,
+    pub xa: Option<Box<Gid>>,
     /// MySQL and MariaDB: set a savepoint that an implicit commit destroys, so that COMMIT notices.
     pub tripwire: bool,
     /// PostgreSQL: give lock waits a limit where they have none, since another transaction of this thread may hold the

@@ -106,6 +106,7 @@ impl Gate {
     }
 
     /// Makes the gate of an ended transaction, which no handle holds any more, fit for another one.
+    #[inline]
     pub fn reset(&self, manual: bool) {
         self.abandoned.store(false, Relaxed);
         self.covered.store(false, Relaxed);
@@ -124,6 +125,7 @@ impl Gate {
     }
 
     /// The transaction has `depth` levels now, and `site` is the innermost scope.
+    #[inline]
     pub fn set_depth(&self, depth: u32, site: Site) {
         self.depth.store(depth, Relaxed);
         self.detail().site = site;
@@ -156,6 +158,7 @@ impl Gate {
     }
 
     /// The innermost scope.
+    #[inline]
     pub fn site(&self) -> Site {
         self.detail().site
     }
@@ -193,14 +196,19 @@ impl Gate {
     }
 
     /// Counts a statement that is not proven a read, and refuses a write where there must be none. Where the server can't
-    /// keep a level from writing, what is not proven a read is refused as well.
+    /// keep the read-only level from writing, which `by_server` tells, what is not proven a read is refused as well.
     #[inline]
-    pub fn weigh(&self, database: &Alias, by_server: bool, proof: impl FnOnce() -> Proof) -> Result<()> {
-        if self.watched.load(Relaxed) { self.weigh_closer(database, by_server, proof()) } else { Ok(()) }
+    pub fn weigh(
+        &self,
+        database: &Alias,
+        by_server: impl Fn(u32) -> bool,
+        proof: impl FnOnce() -> Proof,
+    ) -> Result<()> {
+        if self.watched.load(Relaxed) { self.weigh_closer(database, &by_server, proof()) } else { Ok(()) }
     }
 
     #[cold]
-    fn weigh_closer(&self, database: &Alias, by_server: bool, proof: Proof) -> Result<()> {
+    fn weigh_closer(&self, database: &Alias, by_server: &dyn Fn(u32) -> bool, proof: Proof) -> Result<()> {
         if proof == Proof::Read {
             return Ok(());
         }
@@ -214,7 +222,7 @@ impl Gate {
         }
         // Who has said so first.
         let first = detail.limited.iter().find(|limited| limited.limits.read_only).expect("the last one is");
-        let server_knows = first.own && (by_server || first.level == 1);
+        let server_knows = first.own && by_server(first.level);
         if proof == Proof::None && server_knows {
             return Ok(());
         }
@@ -299,10 +307,13 @@ impl Gate {
     }
 
     /// The error of a doomed transaction, if it is one.
+    #[inline]
     pub fn doomed(&self) -> Option<Error> {
-        if !self.careful.load(Relaxed) {
-            return None;
-        }
+        if self.careful.load(Relaxed) { self.look_for_doom() } else { None }
+    }
+
+    #[cold]
+    fn look_for_doom(&self) -> Option<Error> {
         let mut detail = self.detail();
         detail.look_at_the_clock();
         detail.error()
@@ -347,6 +358,7 @@ impl Gate {
         Ok(())
     }
 
+    #[inline]
     fn detail(&self) -> MutexGuard<'_, Detail> {
         self.detail.lock().unwrap_or_else(PoisonError::into_inner)
     }

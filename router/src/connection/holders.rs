@@ -54,6 +54,7 @@ impl Seat {
     }
 
     /// The connection goes back.
+    #[inline]
     pub fn leave(&self) {
         if let Some((holder, _)) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
             holder.holding.fetch_sub(1, Ordering::Relaxed);

@@ -38,6 +38,7 @@ impl Levels {
     }
 
     /// Marks the missing levels as sent, and gives the control statements that open them.
+    #[inline]
     pub fn send<'a>(&mut self, depth: u32, start: &'a Start) -> impl Iterator<Item = Control<'a>> + use<'a> {
         let release = (self.closing > 0).then_some(Control::Release(self.open + 1));
         let missing = self.open + 1..=depth;

@@ -17,6 +17,8 @@ use super::control::Control;
 use super::guard::{self, Effect};
 use super::holders::Seat;
 use super::instrument::{Seen, SharedInstrumentation, Watcher};
+#[cfg(feature = "testing")]
+use super::rehearsal::Rehearsal;
 use super::settings::Settings;
 use crate::alias::Alias;
 use crate::error::Error;
@@ -36,10 +38,12 @@ pub struct Link<B: Dialect> {
     repeated: Option<Repeated>,
     /// Takes the limits of a scope away again.
     restore: Option<Box<str>>,
+    #[cfg(feature = "testing")]
+    pub(super) rehearsal: Option<Rehearsal>,
 }
 
 /// What was set on a connection for as long as somebody holds it.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is undone by itself")]
 struct Lent {
     /// Instrumentation or statement cache.
@@ -65,6 +69,8 @@ impl<B: Dialect> Link<B> {
             sql: String::new(),
             repeated,
             restore: B::restore(settings).map(String::into_boxed_str),
+            #[cfg(feature = "testing")]
+            rehearsal: settings.test.clone().map(Rehearsal::new),
         }
     }
 
@@ -80,6 +86,14 @@ impl<B: Dialect> Link<B> {
 
     /// Sends control statements in one batch, and keeps Diesel's depth right.
     pub fn control<'a>(&mut self, controls: impl IntoIterator<Item = Control<'a>>) -> QueryResult<()> {
+        #[cfg(feature = "testing")]
+        if self.rehearsal.is_some() {
+            return self.control_in_test(&mut controls.into_iter());
+        }
+        self.control_plainly(controls)
+    }
+
+    pub(super) fn control_plainly<'a>(&mut self, controls: impl IntoIterator<Item = Control<'a>>) -> QueryResult<()> {
         let mut sql = std::mem::take(&mut self.sql);
         sql.clear();
         let (mut begins, mut ends) = (false, false);
@@ -104,16 +118,36 @@ impl<B: Dialect> Link<B> {
                 sql.truncate(end);
             }
         }
-        let result = if begins {
-            AnsiTransactionManager::begin_transaction_sql(&mut self.raw, &sql)
-        } else {
-            self.raw.batch_execute(&sql)
-        };
-        if result.is_ok() && ends {
-            *self.status() = TransactionManagerStatus::Valid(ValidTransactionManagerStatus::default());
-        }
+        let result = self.send(&sql, begins, ends);
         self.sql = sql;
         result
+    }
+
+    /// Sends a BEGIN or a COMMIT, alone. Those of most scopes are texts that never change.
+    #[inline]
+    pub fn control_alone(&mut self, control: Control<'_>) -> QueryResult<()> {
+        match B::fixed(control) {
+            #[cfg(feature = "testing")]
+            _ if self.rehearsal.is_some() => self.control([control]),
+            Some(sql) => {
+                let begins = matches!(control, Control::Begin(_));
+                self.send(sql, begins, !begins)
+            }
+            None => self.control([control]),
+        }
+    }
+
+    /// Sends a text that begins the transaction, or ends it, or does neither.
+    #[inline]
+    fn send(&mut self, sql: &str, begins: bool, ends: bool) -> QueryResult<()> {
+        if begins {
+            return AnsiTransactionManager::begin_transaction_sql(&mut self.raw, sql);
+        }
+        self.raw.batch_execute(sql)?;
+        if ends {
+            *self.status() = TransactionManagerStatus::Valid(ValidTransactionManagerStatus::default());
+        }
+        Ok(())
     }
 
     /// Runs a statement that gives no rows.
@@ -124,6 +158,8 @@ impl<B: Dialect> Link<B> {
     where
         T: QueryFragment<B::Native> + QueryId,
     {
+        #[cfg(feature = "testing")]
+        self.fail_statement()?;
         if T::query_id().is_none() && !statement.is_safe_to_cache_prepared(&B::NATIVE)? {
             let raw_sql = || is_raw_sql(type_name::<T>());
             if self.repeated.is_some() || raw_sql() {
@@ -148,6 +184,8 @@ impl<B: Dialect> Link<B> {
     where
         T: QueryFragment<B::Native> + QueryId,
     {
+        #[cfg(feature = "testing")]
+        self.fail_statement()?;
         if T::query_id().is_none() && is_raw_query(type_name::<T>()) {
             let mut builder = <B::Native as diesel::backend::Backend>::QueryBuilder::default();
             query.to_sql(&mut builder, &B::NATIVE)?;
@@ -158,6 +196,8 @@ impl<B: Dialect> Link<B> {
 
     /// Runs a text of one or more statements.
     pub fn batch(&mut self, sql: &str) -> QueryResult<()> {
+        #[cfg(feature = "testing")]
+        self.fail_statement()?;
         self.guarded(sql, |raw| raw.batch_execute(sql))
     }
 
@@ -214,6 +254,10 @@ impl<B: Dialect> Link<B> {
     /// After the connection was lent outside of any scope: ends a transaction that was left open, and tells of it where
     /// the database does.
     pub fn end_leftover(&mut self) -> QueryResult<()> {
+        #[cfg(feature = "testing")]
+        if self.is_rolled_back() {
+            return Ok(());
+        }
         if B::finds_leftover(&mut self.raw) {
             let statement = "BEGIN without an end".into();
             return Err(Error::TransactionControl { database: self.database.clone(), statement }.into());
@@ -222,8 +266,18 @@ impl<B: Dialect> Link<B> {
         Ok(())
     }
 
+    /// Takes note that limits of a scope are set, which outlive its transaction.
+    #[cfg(feature = "testing")]
+    pub(super) fn note_limits(&mut self) {
+        self.lent.limits = true;
+    }
+
     /// Whether Diesel knows of an open transaction.
     pub fn in_transaction(&mut self) -> bool {
+        #[cfg(feature = "testing")]
+        if self.inside() == Some(false) {
+            return false;
+        }
         self.depth() > 0
     }
 
@@ -244,6 +298,11 @@ impl<B: Dialect> Link<B> {
 
     /// Asks whether the connection still reaches its server; if it doesn't, the pool discards it. After failures only.
     pub fn alive(&mut self) -> bool {
+        #[cfg(feature = "testing")]
+        if self.is_lost() {
+            self.broken = true;
+            return false;
+        }
         let alive = B::alive(&mut self.raw);
         self.broken |= !alive;
         alive
@@ -261,7 +320,16 @@ impl<B: Dialect> Link<B> {
 
     /// Whether the pool may hand the connection to somebody else.
     pub fn is_clean(&mut self) -> bool {
-        !self.broken && !self.lent.away && !self.holds_branch && matches!(self.status().transaction_depth(), Ok(None))
+        !self.broken && !self.lent.away && !self.holds_branch && self.is_outside()
+    }
+
+    /// Whether no transaction is open, as far as Diesel knows.
+    fn is_outside(&mut self) -> bool {
+        #[cfg(feature = "testing")]
+        if let Some(inside) = self.inside() {
+            return !inside && !self.is_lost() && self.depth() == 1;
+        }
+        matches!(self.status().transaction_depth(), Ok(None))
     }
 
     /// Lends the connection an instrumentation until it is returned.
@@ -284,7 +352,19 @@ impl<B: Dialect> Link<B> {
     }
 
     /// Undoes what a handle has set on the connection.
+    #[inline]
     pub fn reset(&mut self) {
+        #[cfg(feature = "testing")]
+        if self.rehearsal.is_some() {
+            self.broken |= self.is_lost() || self.end_autocommit().is_err();
+        }
+        if self.lent != Lent::default() {
+            self.take_back();
+        }
+    }
+
+    #[cold]
+    fn take_back(&mut self) {
         let lent = std::mem::take(&mut self.lent);
         self.broken |= lent.away;
         if lent.lock_limit

@@ -6,6 +6,8 @@ pub mod backend;
 pub mod characteristics;
 pub mod control;
 pub mod decision;
+#[cfg(feature = "testing")]
+pub mod fault;
 pub mod gate;
 pub mod guard;
 pub mod holders;
@@ -19,6 +21,8 @@ pub mod own;
 pub mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "testing")]
+pub mod rehearsal;
 pub mod settings;
 pub mod slot;
 #[cfg(feature = "sqlite")]

@@ -73,6 +73,11 @@ impl<B: Dialect> Pool<B> {
 
     /// Runs what is missing of these migrations, or of the library's own, on a connection beside the pool.
     pub fn migrate(&self, source: Option<&dyn Migrations>) -> Result<Ran> {
+        #[cfg(feature = "testing")]
+        if self.settings.is_rolled_back() {
+            let problem = "this test's work is rolled back, and they could not be; run them before it begins".into();
+            return Err(Error::Migration { database: self.settings.alias.clone(), problem });
+        }
         let mut raw = B::connect(&self.settings).map_err(|error| self.unreachable(&error.to_string()))?;
         B::migrate(&mut raw, source)
             .map_err(|error| Error::Migration { database: self.settings.alias.clone(), problem: error.to_string() })
@@ -97,22 +102,45 @@ impl<B: Dialect> Pool<B> {
     }
 
     /// Takes a connection. Waits the pool's timeout, or [`WAIT_WHILE_HOLDING`] where this thread holds one already.
+    #[inline]
     pub fn lease(&self, site: Site) -> Result<Lease<B>> {
+        #[cfg(feature = "testing")]
+        if self.settings.test.as_ref().is_some_and(|test| test.undeclared) {
+            return Err(Error::Config {
+                alias: Some(self.settings.alias.clone()),
+                key: None,
+                problem: format!("{site} uses it, and this test has not declared it"),
+                remedy: "declare it in `testing::rolled_back_on`, or mend the route".into(),
+            });
+        }
+        // An idle one is there most of the time, and then no clock needs to be read.
+        let link = match self.r2d2.try_get() {
+            Some(link) => link,
+            None => self.wait()?,
+        };
+        link.seat().take(site);
+        Ok(Lease(link))
+    }
+
+    /// Waits for a connection, or for a new one.
+    #[cold]
+    fn wait(&self) -> Result<PooledConnection<Manager<B>>> {
+        #[cfg(feature = "testing")]
+        if Holder::is_holding() && self.settings.is_rolled_back() && self.state().0 > 0 {
+            let database = self.settings.alias.clone();
+            return Err(Error::Busy { database, reason: super::rehearsal::ONLY_ONE });
+        }
         let full = self.settings.pool.connection_timeout;
         let wait = if Holder::is_holding() { full.min(WAIT_WHILE_HOLDING) } else { full };
-        match self.r2d2.get_timeout(wait) {
-            Ok(link) => {
-                link.seat().take(site);
-                Ok(Lease(link))
-            }
-            Err(error) => Err(self.exhausted_or_unreachable(&error, wait)),
-        }
+        self.r2d2.get_timeout(wait).map_err(|error| self.exhausted_or_unreachable(&error, wait))
     }
 
     /// Takes a connection for a handle outside of any scope.
     pub fn lease_once(&self, site: Site, instrumentation: Option<&SharedInstrumentation>) -> Result<Lease<B>> {
         let holding = Holder::is_holding();
         let mut lease = self.lease(site)?;
+        #[cfg(feature = "testing")]
+        lease.begin_autocommit()?;
         if holding && let Err(error) = lease.limit_locks() {
             // This thread's transaction may hold the lock that the statement waits for, and no server sees that.
             lease.alive();
@@ -197,7 +225,11 @@ impl<B: Dialect> ManageConnection for Manager<B> {
 
     fn connect(&self) -> Result<Box<Link<B>>, ConnectionError> {
         let raw = B::connect(&self.settings)?;
-        Ok(Box::new(Link::new(raw, &self.settings, self.holders.seat())))
+        #[cfg_attr(not(feature = "testing"), expect(unused_mut, reason = "a test begins a transaction on it"))]
+        let mut link = Box::new(Link::new(raw, &self.settings, self.holders.seat()));
+        #[cfg(feature = "testing")]
+        link.rehearse().map_err(ConnectionError::CouldntSetupConfiguration)?;
+        Ok(link)
     }
 
     fn is_valid(&self, _link: &mut Box<Link<B>>) -> Result<(), ConnectionError> {

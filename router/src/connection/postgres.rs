@@ -96,6 +96,15 @@ impl Dialect for Postgres {
         written.expect("a String takes everything");
     }
 
+    #[inline]
+    fn fixed(control: Control<'_>) -> Option<&'static str> {
+        match control {
+            Control::Begin(start) if start.characteristics.is_plain() && !start.lock_limit => Some("BEGIN"),
+            Control::Commit(_) => Some("COMMIT"),
+            _ => None,
+        }
+    }
+
     fn begins_at_once(start: &Start) -> bool {
         !start.lock_limit && start.characteristics.limits.timeout.is_none()
     }

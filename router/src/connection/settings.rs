@@ -25,6 +25,9 @@ pub struct Settings {
     pub sqlite: SqliteSettings,
     /// Whether statements that Diesel would parse anew each time are kept prepared from their second use on.
     pub prepare_repeated: bool,
+    /// How its connections serve a test, if they do.
+    #[cfg(feature = "testing")]
+    pub test: Option<super::rehearsal::Test>,
 }
 
 /// r2d2's settings.
@@ -73,6 +76,20 @@ impl Default for SqliteSettings {
     }
 }
 
+impl Settings {
+    /// Whether its connections serve a test whose work is rolled back.
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(clippy::unused_self, reason = "without the feature there are no such tests")
+    )]
+    pub fn is_rolled_back(&self) -> bool {
+        #[cfg(feature = "testing")]
+        return self.test.as_ref().is_some_and(|test| test.rolled_back);
+        #[cfg(not(feature = "testing"))]
+        false
+    }
+}
+
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
@@ -81,6 +98,6 @@ impl fmt::Debug for Settings {
             .field("pool", &self.pool)
             .field("sqlite", &self.sqlite)
             .field("prepare_repeated", &self.prepare_repeated)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

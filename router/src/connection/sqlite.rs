@@ -75,6 +75,15 @@ impl Dialect for Sqlite {
         written.expect("a String takes everything");
     }
 
+    #[inline]
+    fn fixed(control: Control<'_>) -> Option<&'static str> {
+        match control {
+            Control::Begin(start) if start.characteristics.is_plain() => Some("BEGIN IMMEDIATE"),
+            Control::Commit(_) => Some("COMMIT"),
+            _ => None,
+        }
+    }
+
     fn begins_at_once(_start: &Start) -> bool {
         true
     }

@@ -165,6 +165,8 @@ fn open(config: DatabaseConfig) -> Result<Database> {
         pool,
         sqlite: config.sqlite_settings()?,
         prepare_repeated: config.prepare_repeated.unwrap_or(true),
+        #[cfg(feature = "testing")]
+        test: None,
     };
     Ok(Database { alias: config.alias, kind, driver: kind.driver(settings)? })
 }

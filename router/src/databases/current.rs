@@ -31,6 +31,7 @@ pub(super) fn install(databases: &Databases) -> Result<()> {
     })
 }
 
+#[inline]
 pub(super) fn current() -> Result<Databases> {
     let entered = ENTERED.with_borrow(|entered| entered.last().map(|(_, databases)| databases.clone()));
     entered.or_else(|| INSTALLED.get().cloned()).ok_or_else(|| {

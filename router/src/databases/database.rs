@@ -1,5 +1,6 @@
 //! One database.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -65,10 +66,12 @@ fn open<B: Dialect>(settings: Settings) -> Arc<dyn Driver> {
 /// Makes slots for one pool, whatever its backend.
 pub(crate) trait Driver: Send + Sync {
     /// A slot of a transaction; takes no connection yet. `spare` is one that nobody uses, with the same gate.
-    fn slot(&self, spare: Option<Arc<dyn AnySlot>>, gate: &Arc<Gate>, start: Start) -> Arc<dyn AnySlot>;
+    fn slot(&self, spare: Option<Arc<dyn AnySlot>>, gate: &Arc<Gate>, start: &Start) -> Arc<dyn AnySlot>;
     /// The pool, to find its backend.
-    fn pool(&self) -> Arc<dyn std::any::Any + Send + Sync>;
+    fn pool(&self) -> Arc<dyn Any + Send + Sync>;
     fn names(&self) -> Names;
+    #[cfg(feature = "testing")]
+    fn settings(&self) -> &Settings;
     /// What the database can't enforce of these.
     fn lacks(&self, characteristics: &Characteristics) -> Option<&'static str>;
     fn state(&self) -> PoolState;
@@ -82,22 +85,28 @@ pub(crate) trait Driver: Send + Sync {
 }
 
 impl<B: Dialect> Driver for Arc<Pool<B>> {
-    fn slot(&self, spare: Option<Arc<dyn AnySlot>>, gate: &Arc<Gate>, start: Start) -> Arc<dyn AnySlot> {
-        let spare = spare.and_then(|slot| slot.into_any().downcast::<Slot<B>>().ok());
-        if let Some(mut slot) = spare
-            && Arc::get_mut(&mut slot).is_some_and(|slot| slot.refill(Self::clone(self), start.clone()))
+    fn slot(&self, spare: Option<Arc<dyn AnySlot>>, gate: &Arc<Gate>, start: &Start) -> Arc<dyn AnySlot> {
+        if let Some(mut spare) = spare
+            && let Some(slot) = Arc::get_mut(&mut spare)
+            && let Some(slot) = (slot as &mut dyn Any).downcast_mut::<Slot<B>>()
         {
-            return slot;
+            slot.refill(Self::clone(self), start);
+            return spare;
         }
-        Arc::new(Slot::new(Self::clone(self), Arc::clone(gate), start))
+        Arc::new(Slot::new(Self::clone(self), Arc::clone(gate), start.clone()))
     }
 
-    fn pool(&self) -> Arc<dyn std::any::Any + Send + Sync> {
+    fn pool(&self) -> Arc<dyn Any + Send + Sync> {
         Self::clone(self)
     }
 
     fn names(&self) -> Names {
         B::NAMES
+    }
+
+    #[cfg(feature = "testing")]
+    fn settings(&self) -> &Settings {
+        Pool::settings(self)
     }
 
     fn lacks(&self, characteristics: &Characteristics) -> Option<&'static str> {

@@ -7,6 +7,8 @@ mod database;
 mod keys;
 mod migrate;
 mod registry;
+#[cfg(feature = "testing")]
+mod rehearsed;
 mod url;
 
 pub use builder::DatabasesBuilder;
@@ -16,4 +18,6 @@ pub(crate) use database::Kind;
 pub use database::{Database, PoolState};
 pub use migrate::MigrationReport;
 pub use registry::Databases;
+#[cfg(feature = "testing")]
+pub(crate) use rehearsed::FaultsByAlias;
 pub(crate) use url::{mask, mask_in};

@@ -75,6 +75,7 @@ impl Databases {
     ///
     /// # Errors
     /// [`Error::Config`] when there is neither.
+    #[inline]
     pub fn current() -> Result<Databases> {
         current::current()
     }
@@ -172,6 +173,7 @@ impl Databases {
     ///
     /// # Errors
     /// [`Error::Migration`] with the database and what it said. What ran before it stays.
+    #[expect(clippy::needless_pass_by_value, reason = "as `diesel_migrations` takes it")]
     pub fn migrate(&self, app: &str, migrations: impl Migrations) -> Result<MigrationReport> {
         let mut report = MigrationReport::default();
         for database in self.iter() {
@@ -203,6 +205,11 @@ impl Databases {
         if let Some(listener) = &self.0.on_hook_failure {
             listener(error);
         }
+    }
+
+    #[cfg(feature = "testing")]
+    pub(super) fn registry(&self) -> &Registry {
+        &self.0
     }
 
     /// The index of a configured alias.

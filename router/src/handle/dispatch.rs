@@ -51,11 +51,12 @@ pub(super) mod sealed {
 }
 
 impl<B: Backend> sealed::Open for Conn<B> {
+    #[inline]
     fn open(origin: Origin<'_>, asked: &dyn Fn() -> String) -> Result<Self> {
         match origin {
-            Origin::Scope(slot, database) => match slot.into_any().downcast::<Slot<B>>() {
-                Ok(slot) => Ok(Self::in_scope(slot)),
-                Err(_) => Err(database.wrong_backend(B::NAMES.handle, asked())),
+            Origin::Scope(slot, database) => match Slot::of(slot) {
+                Some(slot) => Ok(Self::in_scope(slot)),
+                None => Err(database.wrong_backend(B::NAMES.handle, asked())),
             },
             Origin::Pool(databases, index, site) => {
                 let database = databases.at(index);

@@ -56,6 +56,12 @@ impl StaticRouter {
         self.with_model(M::info(), Route::prefer(alias))
     }
 
+    /// As [`model`](Self::model), for a model that is known at run time only.
+    #[cfg(feature = "testing")]
+    pub(crate) fn route(self, model: &'static ModelInfo, alias: impl Into<Alias>) -> Self {
+        self.with_model(model, Route::to(alias))
+    }
+
     fn with_app(mut self, app: Cow<'static, str>, route: Route) -> Self {
         self.apps.retain(|(known, _)| *known != app);
         self.apps.push((app, route));

@@ -58,7 +58,7 @@ impl fmt::Display for RouteExplanation {
             }
         }
         match (&self.end, self.steps.last()) {
-            (Ok(alias), Some(step)) if step.answer.starts_with("`") => write!(f, "\n  so database `{alias}`"),
+            (Ok(alias), Some(step)) if step.answer.starts_with('`') => write!(f, "\n  so database `{alias}`"),
             (Ok(alias), _) => write!(f, "\n  no router had an opinion, so database `{alias}`"),
             (Err(error), _) => write!(f, "\n  so an error: {error}"),
         }

@@ -242,7 +242,7 @@ impl Atomic {
     /// # Errors
     /// Those of `body`, and those of opening and committing the scope.
     pub fn run<H: Handle, T, E: From<Error>>(self, body: impl FnOnce(&mut H) -> Result<T, E>) -> Result<T, E> {
-        run_scope(self.site, &[self.target], self.options, |scope| body(&mut scope.handle::<H>(0)?))
+        run_scope(self.site, &[self.target], &self.options, |scope| body(&mut scope.handle::<H>(0)?))
     }
 }
 
@@ -296,7 +296,7 @@ impl<M: Models> AtomicMany<M> {
     /// # Errors
     /// Those of `body`, and those of opening and committing the scope.
     pub fn run<T, E: From<Error>>(self, body: impl FnOnce(&Scope<'_>) -> Result<T, E>) -> Result<T, E> {
-        run_scope(self.site, &Self::targets(), self.options, body)
+        run_scope(self.site, &Self::targets(), &self.options, body)
     }
 }
 

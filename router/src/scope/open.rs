@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::open_scope::Scope;
 use super::options::{Options, Propagation};
 use crate::alias::Alias;
 use crate::connection::characteristics::{Characteristics, Conflict};
@@ -11,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::model::{Model, ModelInfo};
 use crate::routing::{Access, Subject};
 use crate::site::Site;
-use crate::transaction::{self, Kind, Ticket};
+use crate::transaction::{self, Kind, Terms, Ticket};
 
 /// What a scope is opened for.
 #[derive(Debug, Clone)]
@@ -68,6 +69,7 @@ impl Target {
     }
 
     /// The index of the database in the registry.
+    #[inline]
     pub(super) fn resolve(&self, databases: &Databases, access: Access, in_scope: bool, site: Site) -> Result<usize> {
         let subject = match self {
             Self::Model(model) => Subject::Model(model),
@@ -113,6 +115,7 @@ pub(super) struct Indices {
 }
 
 impl Indices {
+    #[inline]
     fn of(targets: &[Target], databases: &Databases, access: Access, in_scope: bool, site: Site) -> Result<Self> {
         if targets.len() > TARGETS_LIMIT {
             let limit = u32::try_from(TARGETS_LIMIT).expect("a small number");
@@ -126,6 +129,7 @@ impl Indices {
         Ok(Self { indices, length: targets.len() })
     }
 
+    #[inline]
     pub(super) fn get(&self, at: usize) -> usize {
         self.indices[..self.length][at].into()
     }
@@ -166,25 +170,27 @@ fn outermost() -> String {
 }
 
 /// Opens a scope. Sends nothing.
-pub(super) fn open(site: Site, targets: &[Target], options: Options) -> Result<Opened> {
+pub(super) fn open<'a>(site: Site, targets: &'a [Target], options: &Options) -> Result<Scope<'a>> {
     let open = transaction::top(|transaction| (transaction.databases().clone(), transaction.access()));
     let nested = open.is_some();
     let entering = entering(options.propagation, nested, site)?;
     let inside = matches!(entering, Entering::Level | Entering::Join);
-    if options.terms.manual && entering != Entering::Begin {
-        return Err(manual_inside(site, entering));
+    let asked = &options.terms.characteristics;
+    if entering != Entering::Begin {
+        if options.terms.manual {
+            return Err(manual_inside(site, entering));
+        }
+        if !asked.is_plain() || inside {
+            fits(asked, entering, site)?;
+        }
     }
-    let asked = options.terms.characteristics;
-    if !asked.is_plain() || inside {
-        fits(&asked, entering, site)?;
-    }
-    let read_only = if asked.limits.read_only { Access::Read } else { Access::Write };
     // What joins a transaction is on its connections.
-    let access = open.as_ref().filter(|_| inside).map_or(read_only, |(_, access)| *access);
-    let databases = match (open, options.databases) {
-        (Some((open, _)), Some(named)) if inside && !open.same_as(&named) => return Err(other_registry(site)),
+    let own = if asked.limits.read_only { Access::Read } else { Access::Write };
+    let access = open.as_ref().filter(|_| inside).map_or(own, |(_, access)| *access);
+    let databases = match (open, &options.databases) {
+        (Some((open, _)), Some(named)) if inside && !open.same_as(named) => return Err(other_registry(site)),
         (Some((open, _)), None) => open,
-        (_, Some(named)) => named,
+        (_, Some(named)) => named.clone(),
         (None, None) => Databases::current()?,
     };
     let in_scope = nested && entering != Entering::Suspend;
@@ -193,27 +199,36 @@ pub(super) fn open(site: Site, targets: &[Target], options: Options) -> Result<O
         all_are_branches(site, targets, &indices, &databases)?;
     }
     let ticket = match entering {
+        Entering::Begin => Some(begin(site, targets, &indices, &databases, nested, &options.terms)?),
         Entering::Level => Some(transaction::nest(site, Kind::Scope, asked.limits)?),
         Entering::Join => Some(transaction::join(site, asked.limits)?),
         Entering::Suspend => Some(transaction::hide()?),
         Entering::Autocommit => None,
-        Entering::Begin => {
-            one_database(site, targets, &indices, &databases)?;
-            if nested {
-                not_locked_by_this_thread(&indices, &databases)?;
-            }
-            if !asked.is_plain() {
-                can_be_enforced(&asked, site, &indices, &databases)?;
-            }
-            let start = Start { tripwire: true, lock_limit: nested, characteristics: asked, xa: None };
-            let mut terms = options.terms;
-            // What has written nothing has nothing to prove.
-            terms.verifies &= !asked.limits.read_only;
-            Some(transaction::begin(databases.clone(), indices.iter(), site, Kind::Scope, &start, terms)?)
-        }
     };
     let begun = entering == Entering::Begin;
-    Ok(Opened { ticket, in_transaction: inside || begun, begun, databases, indices })
+    let opened = Opened { ticket, in_transaction: inside || begun, begun, databases, indices };
+    Ok(Scope { site, targets, opened })
+}
+
+/// Opens a transaction of the scope's own.
+fn begin(
+    site: Site,
+    targets: &[Target],
+    indices: &Indices,
+    databases: &Databases,
+    nested: bool,
+    terms: &Terms,
+) -> Result<Ticket> {
+    one_database(site, targets, indices, databases)?;
+    if nested {
+        not_locked_by_this_thread(indices, databases)?;
+    }
+    let asked = terms.characteristics;
+    if !asked.is_plain() {
+        can_be_enforced(&asked, site, indices, databases)?;
+    }
+    let start = Start { tripwire: true, lock_limit: nested, characteristics: asked, xa: None };
+    transaction::begin(databases, indices.iter(), site, Kind::Scope, &start, terms)
 }
 
 /// Refuses what the open transaction can't give, and in autocommit what only a transaction can have.

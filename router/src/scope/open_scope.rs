@@ -13,18 +13,23 @@ use crate::transaction::{self, Verdict};
 
 /// An open scope over the models that it lists: what [`atomic_many`](crate::atomic_many) lends its closure.
 pub struct Scope<'a> {
-    site: Site,
-    targets: &'a [Target],
-    opened: Opened,
+    pub(super) site: Site,
+    pub(super) targets: &'a [Target],
+    pub(super) opened: Opened,
 }
 
 impl<'a> Scope<'a> {
-    pub(super) fn open(site: Site, targets: &'a [Target], options: Options) -> Result<Self> {
-        open::open(site, targets, options).map(|opened| Self { site, targets, opened })
+    pub(super) fn open(site: Site, targets: &'a [Target], options: &Options) -> Result<Self> {
+        open::open(site, targets, options)
     }
 
-    pub(super) fn close(mut self, verdict: Verdict) -> Result<()> {
-        self.opened.ticket.take().map_or(Ok(()), |ticket| transaction::leave(ticket, verdict))
+    /// Ends it. Once only: a scope that is dropped later has nothing left to end.
+    #[inline]
+    pub(super) fn close(&mut self, verdict: Verdict) -> Result<()> {
+        match self.opened.ticket.take() {
+            Some(ticket) => transaction::leave(ticket, verdict),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn opened(&self) -> &Opened {
@@ -60,15 +65,18 @@ impl<'a> Scope<'a> {
     }
 
     /// A handle on the database of the target at `index`.
+    #[inline]
     pub(super) fn handle<H: Handle>(&self, index: usize) -> Result<H> {
         let database = self.opened.indices.get(index);
         let asked = || format!("{} for {}", self.site, self.targets[index]);
-        if !self.opened.in_transaction {
-            return H::open(Origin::Pool(&self.opened.databases, database, self.site), &asked);
-        }
-        let slot = self.opened.ticket.as_ref().and_then(|ticket| transaction::slot(ticket, database));
-        let slot = slot.ok_or_else(|| Error::no_scope(format!("a handle for {}", self.targets[index])))?;
-        H::open(Origin::Scope(slot, self.opened.databases.at(database)), &asked)
+        let origin = if self.opened.in_transaction {
+            let slot = self.opened.ticket.as_ref().and_then(|ticket| transaction::slot(ticket, database));
+            let slot = slot.ok_or_else(|| Error::no_scope(format!("a handle for {}", self.targets[index])))?;
+            Origin::Scope(slot, self.opened.databases.at(database))
+        } else {
+            Origin::Pool(&self.opened.databases, database, self.site)
+        };
+        H::open(origin, &asked)
     }
 }
 

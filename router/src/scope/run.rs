@@ -69,6 +69,7 @@ handles!(A 0 B 1 C 2 D 3 E 4 F 5 G 6);
 handles!(A 0 B 1 C 2 D 3 E 4 F 5 G 6 H 7);
 
 /// What the attribute expands to.
+#[expect(clippy::needless_pass_by_value, reason = "as the attribute writes it")]
 pub fn run<H: Handles, R: Returned, const N: usize>(
     function: &'static Function,
     targets: &[Target],
@@ -76,8 +77,8 @@ pub fn run<H: Handles, R: Returned, const N: usize>(
     indices: [usize; N],
     body: impl FnOnce(&mut H) -> R,
 ) -> R {
-    run_scope(Site::Function(function), targets, options, |scope| match H::open(scope, &indices) {
-        Ok(mut handles) => body(&mut handles),
+    run_scope(Site::Function(function), targets, &options, |scope| match H::open(scope, &indices) {
+        Ok(ref mut handles) => body(handles),
         Err(error) => R::from_error(error),
     })
 }
@@ -165,20 +166,27 @@ impl<T: Clone> Again for T {
 pub(super) fn run_scope<R: Returned>(
     site: Site,
     targets: &[Target],
-    options: Options,
+    options: &Options,
     body: impl FnOnce(&Scope<'_>) -> R,
 ) -> R {
     let _hint = options.hold_hint();
-    let span = ScopeSpan::enter(site, targets, &options);
-    let scope = match Scope::open(site, targets, options) {
-        Ok(scope) => scope,
+    let span = ScopeSpan::enter(site, targets, options);
+    // Used where it is made: a scope is large to move.
+    match Scope::open(site, targets, options) {
+        Ok(ref mut scope) => {
+            span.opened(scope.opened());
+            run_in(scope, body)
+        }
         Err(error) => {
             span.refused();
-            return R::from_error(error);
+            R::from_error(error)
         }
-    };
-    span.opened(scope.opened());
-    match catch_unwind(AssertUnwindSafe(|| body(&scope))) {
+    }
+}
+
+#[inline]
+fn run_in<R: Returned>(scope: &mut Scope<'_>, body: impl FnOnce(&Scope<'_>) -> R) -> R {
+    match catch_unwind(AssertUnwindSafe(|| body(scope))) {
         Ok(returned) => {
             let verdict = if returned.is_ok() { Verdict::Keep } else { Verdict::Undo };
             match scope.close(verdict) {

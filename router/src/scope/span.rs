@@ -14,12 +14,21 @@ use crate::telemetry::{self, TARGET};
 pub(super) struct ScopeSpan(Option<(EnteredSpan, Instant)>);
 
 impl ScopeSpan {
+    #[inline]
     pub(super) fn enter(site: Site, targets: &[Target], options: &Options) -> Self {
         Self(telemetry::spans_are_seen().then(|| (span(site, targets, options).entered(), Instant::now())))
     }
 
     /// The scope is open: on these databases.
+    #[inline]
     pub(super) fn opened(&self, opened: &Opened) {
+        if self.0.is_some() {
+            self.tell_databases(opened);
+        }
+    }
+
+    #[cold]
+    fn tell_databases(&self, opened: &Opened) {
         let Some((span, _)) = &self.0 else { return };
         let mut aliases: Vec<&str> = opened.indices.iter().map(|at| opened.databases.at(at).alias().as_str()).collect();
         aliases.dedup();
@@ -50,6 +59,7 @@ impl Drop for ScopeSpan {
     }
 }
 
+#[cold]
 fn span(site: Site, targets: &[Target], options: &Options) -> tracing::Span {
     let span = tracing::info_span!(
         target: TARGET,

@@ -32,10 +32,16 @@ pub(crate) enum Verdict {
 /// undone dooms the level below, or is discarded with its connection.
 #[expect(clippy::needless_pass_by_value, reason = "a level is ended once")]
 pub(crate) fn leave(ticket: Ticket, verdict: Verdict) -> Result<()> {
-    let Ticket { serial, frame, .. } = ticket;
-    if let Some(transaction) = take_plain(serial, frame) {
-        return end_transaction(transaction, verdict);
+    match take_plain(&ticket) {
+        Some(transaction) => end_transaction(transaction, verdict),
+        None => leave_among_others(&ticket, verdict),
     }
+}
+
+/// Ends a level that has others around it, or what was left open above it.
+#[inline(never)]
+fn leave_among_others(ticket: &Ticket, verdict: Verdict) -> Result<()> {
+    let Ticket { serial, frame, .. } = *ticket;
     let leaked = take_leaked(serial);
     leaked.iter().rev().filter_map(Entry::transaction).for_each(discard);
     if leaked.iter().any(|entry| entry.transaction().is_some()) {
@@ -64,10 +70,11 @@ pub(crate) fn leave(ticket: Ticket, verdict: Verdict) -> Result<()> {
 }
 
 /// The ticket's transaction, if it is the innermost entry and the ticket's frame its only one: most ends are like that.
-fn take_plain(serial: u64, frame: Option<u64>) -> Option<Box<Transaction>> {
+fn take_plain(ticket: &Ticket) -> Option<Box<Transaction>> {
     stack::with(|stack| match stack.last() {
         Some(Entry::Open(open))
-            if open.serial == serial && matches!(&open.frames[..], [only] if Some(only.number) == frame) =>
+            if open.serial == ticket.serial
+                && matches!(&open.frames[..], [only] if Some(only.number) == ticket.frame) =>
         {
             stack.pop().and_then(Entry::into_transaction)
         }
@@ -282,37 +289,59 @@ fn undo(gate: &Gate, branches: &[Branch], depth: u32, widen: Option<Limits>) -> 
     undone
 }
 
-fn end_transaction(mut transaction: Box<Transaction>, verdict: Verdict) -> Result<()> {
+fn end_transaction(transaction: Box<Transaction>, verdict: Verdict) -> Result<()> {
     let Transaction { gate, branches, frames, terms, .. } = &*transaction;
     let undone = frames.first().is_some_and(|frame| frame.undone);
-    let proof = (verdict == Verdict::Keep && !undone && terms.verifies).then(|| Proof {
-        id: transaction.id(),
-        databases: transaction.databases(),
-        gate,
-    });
-    let written = proof.as_ref().map_or(Ok(()), |proof| proof.write(branches));
+    let keeps = verdict == Verdict::Keep && !undone;
+    let proof =
+        (keeps && terms.verifies()).then(|| Proof { id: transaction.id(), databases: transaction.databases(), gate });
+    // A failure to write it dooms the transaction.
+    let unwritten = proof.as_ref().and_then(|proof| proof.write(branches).err());
     let doomed = gate.doomed();
     gate.close();
-    let (result, outcome) = match (verdict, undone, doomed) {
-        (Verdict::Keep, false, None) if terms.manual && gate.writes() > 0 => {
-            (Err(pending(gate, transaction.outermost())), Some(When::RolledBack))
-        }
-        (Verdict::Keep, false, None) => commit_all(branches, || transaction.id().clone(), proof.as_ref()),
-        (Verdict::Keep, false, Some(error)) => (written.and(Err(error)), Some(When::RolledBack)),
-        (Verdict::Keep, true, _) | (Verdict::Undo, ..) => (Ok(()), Some(When::RolledBack)),
+    let refused = match doomed {
+        _ if !keeps => Some(Ok(())),
+        Some(doomed) => Some(Err(unwritten.unwrap_or(doomed))),
+        None if terms.manual && gate.writes() > 0 => Some(Err(pending(gate, transaction.outermost()))),
+        None => None,
     };
+    if let Some(result) = refused {
+        return end_uncommitted(transaction, undone, result, Some(When::RolledBack));
+    }
+    match commit_all(branches, || transaction.id().clone(), proof.as_ref()) {
+        Ok(()) if transaction.hooks.is_empty() => {
+            stack::retire(transaction);
+            Ok(())
+        }
+        Ok(()) => run_hooks(transaction, Ok(()), Some(When::Committed)),
+        Err(NotCommitted { result, outcome }) => end_uncommitted(transaction, undone, result, outcome),
+    }
+}
+
+/// Rolls back, unless nobody knows what became of the transaction.
+fn end_uncommitted(
+    transaction: Box<Transaction>,
+    undone: bool,
+    result: Result<()>,
+    outcome: Option<When>,
+) -> Result<()> {
     if outcome == Some(When::RolledBack) {
-        roll_back_all(branches);
+        roll_back_all(&transaction.branches);
         telemetry::outcome("rolled_back");
-        if terms.repeats
+        if transaction.terms.repeats
             && !undone
-            && let Some(error) = passing(&result, gate)
+            && let Some(error) = passing(&result, &transaction.gate)
         {
             // The next attempt registers its hooks anew.
             stack::retire(transaction);
             return Err(error);
         }
     }
+    run_hooks(transaction, result, outcome)
+}
+
+/// Runs the hooks of a transaction that has ended.
+fn run_hooks(mut transaction: Box<Transaction>, result: Result<()>, outcome: Option<When>) -> Result<()> {
     // An unknown outcome runs no hook of either kind.
     let hooked = match outcome {
         Some(outcome) if !transaction.hooks.is_empty() => {
@@ -373,17 +402,25 @@ fn passing(result: &Result<()>, gate: &Gate) -> Option<Error> {
     first.map(|first| gate.blame(first))
 }
 
+/// How a transaction ended that was not committed.
+pub(super) struct NotCommitted {
+    /// What its scope returns.
+    pub(super) result: Result<()>,
+    /// `None` where nobody knows.
+    pub(super) outcome: Option<When>,
+}
+
 /// Commits every branch, the last listed first, as nested blocks do.
 pub(super) fn commit_all(
     branches: &[Branch],
     id: impl Fn() -> TransactionId,
     proof: Option<&Proof<'_>>,
-) -> (Result<()>, Option<When>) {
+) -> Result<(), NotCommitted> {
     for (at, branch) in branches.iter().enumerate().rev() {
-        let outcome = match (branch.slot.commit(), proof) {
-            (Outcome::Unknown, Some(proof)) => proof.ask(branch),
-            (outcome, _) => outcome,
-        };
+        let mut outcome = branch.slot.commit();
+        if let (Outcome::Unknown, Some(proof)) = (&outcome, proof) {
+            outcome = proof.ask(branch);
+        }
         let (error, outcome) = match outcome {
             Outcome::Committed => continue,
             Outcome::RolledBack(error) => (error, Some(When::RolledBack)),
@@ -402,19 +439,21 @@ pub(super) fn commit_all(
         let committed: Vec<Alias> =
             tried[1..].iter().rev().filter(|done| done.slot.begun()).map(|done| done.slot.alias().clone()).collect();
         if committed.is_empty() {
-            return (Err(error), outcome);
+            return Err(NotCommitted { result: Err(error), outcome });
         }
         telemetry::outcome("committed_in_part");
         tell("a transaction over several databases was committed in part", branch.slot.alias(), &error);
         let mut failed = vec![branch.slot.alias().clone()];
         failed.extend(left.iter().map(|branch| branch.slot.alias().clone()));
-        return (Err(Error::PartialCommit { committed, failed }), None);
+        return Err(NotCommitted { result: Err(Error::PartialCommit { committed, failed }), outcome: None });
     }
     telemetry::outcome("committed");
-    for branch in branches.iter().filter(|branch| branch.slot.begun()) {
-        tracing::debug!(target: TARGET, alias = %branch.slot.alias(), "committed");
+    if tracing::level_enabled!(tracing::Level::DEBUG) {
+        for branch in branches.iter().filter(|branch| branch.slot.begun()) {
+            tracing::debug!(target: TARGET, alias = %branch.slot.alias(), "committed");
+        }
     }
-    (Ok(()), Some(When::Committed))
+    Ok(())
 }
 
 pub(super) fn roll_back_all(branches: &[Branch]) {

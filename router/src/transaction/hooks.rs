@@ -42,6 +42,8 @@ pub(crate) struct Hook {
 pub(super) fn run(hooks: Vec<Hook>, outcome: When, databases: &Databases) -> Result<()> {
     let (hooks, others): (Vec<_>, Vec<_>) = hooks.into_iter().partition(|hook| hook.when == outcome);
     let mut failed: Option<Error> = None;
+    #[cfg(feature = "testing")]
+    let hooks = keep_captured(hooks, outcome);
     if !hooks.is_empty() {
         // A hook of an independent transaction must not join the one around it.
         let hidden = hide()?;
@@ -62,11 +64,60 @@ pub(super) fn run(hooks: Vec<Hook>, outcome: When, databases: &Databases) -> Res
 
 /// Runs a hook that was registered outside of any transaction.
 pub(crate) fn run_now(body: HookBody) {
+    #[cfg(feature = "testing")]
+    let Some(body) = capture(OUTSIDE, body) else { return };
     if let Some(error) = failure(body, OUTSIDE, When::Committed)
         && let Ok(databases) = Databases::current()
     {
         caught(|| databases.tell_of_hook_failure(&error));
     }
+}
+
+#[cfg(feature = "testing")]
+thread_local! {
+    /// The hooks that a test keeps from running, while it does.
+    static CAPTURED: std::cell::RefCell<Option<Vec<(Site, HookBody)>>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Keeps the hooks that would run meanwhile.
+#[cfg(feature = "testing")]
+pub(crate) fn capturing<T>(body: impl FnOnce() -> T) -> (T, Vec<(Site, HookBody)>) {
+    /// Puts back what was there before, also after a panic.
+    struct Outer(Option<Vec<(Site, HookBody)>>);
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            drop(CAPTURED.replace(self.0.take()));
+        }
+    }
+    let outer = Outer(CAPTURED.replace(Some(Vec::new())));
+    let value = body();
+    let captured = CAPTURED.take().unwrap_or_default();
+    drop(outer);
+    (value, captured)
+}
+
+/// Gives a hook back, unless a test keeps it.
+#[cfg(feature = "testing")]
+fn capture(site: Site, body: HookBody) -> Option<HookBody> {
+    CAPTURED.with_borrow_mut(|captured| match captured {
+        Some(captured) => {
+            captured.push((site, body));
+            None
+        }
+        None => Some(body),
+    })
+}
+
+/// The hooks that no test keeps.
+#[cfg(feature = "testing")]
+fn keep_captured(hooks: Vec<Hook>, outcome: When) -> Vec<Hook> {
+    if outcome != When::Committed {
+        return hooks;
+    }
+    let left = hooks.into_iter().filter_map(|Hook { level, when, robust, site, run }| {
+        capture(site, run).map(|run| Hook { level, when, robust, site, run })
+    });
+    left.collect()
 }
 
 /// Runs what belongs to a hook and is the user's too: a listener, or the end of what a hook has captured. A panic there must

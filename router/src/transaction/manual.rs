@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use once_cell::unsync::OnceCell;
 
-use super::ending::{Proof, commit_all, roll_back_all};
+use super::ending::{NotCommitted, Proof, commit_all, roll_back_all};
 use super::hooks::{self, Hook, When};
 use super::stack::{self, Branch, Kind, Transaction};
 use crate::connection::gate::Gate;
@@ -35,8 +35,10 @@ pub(crate) fn commit() -> Result<()> {
         put_back(segment);
         return Err(error);
     }
-    let (result, outcome) = commit_all(&segment.branches, || id().clone(), proof.as_ref());
-    finish(segment, result, outcome)
+    match commit_all(&segment.branches, || id().clone(), proof.as_ref()) {
+        Ok(()) => finish(segment, Ok(()), Some(When::Committed)),
+        Err(NotCommitted { result, outcome }) => finish(segment, result, outcome),
+    }
 }
 
 /// Undoes what was done since the last commit, and lifts a doom. The scope goes on.
@@ -65,7 +67,7 @@ fn take(asked: &'static str) -> Result<Segment> {
             databases: open.databases().clone(),
             id: std::mem::take(&mut open.id),
             returns_hook_errors: open.terms.returns_hook_errors,
-            verifies: open.terms.verifies,
+            verifies: open.terms.verifies(),
         })
     });
     taken.unwrap_or_else(|| Err(Error::no_scope(asked)))

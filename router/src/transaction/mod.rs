@@ -10,6 +10,8 @@ pub(crate) mod manual;
 mod stack;
 
 pub(crate) use ending::{Verdict, abandon, leave, no_scope_inside};
+#[cfg(feature = "testing")]
+pub(crate) use hooks::capturing;
 pub(crate) use hooks::{HookBody, When, run_now as run_hook};
 pub(crate) use stack::{Kind, Terms, Ticket, any, begin, forbid_repetition, hide, hide_always, join, nest, slot, top};
 

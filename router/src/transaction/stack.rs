@@ -48,14 +48,35 @@ impl Thread {
         next
     }
 
-    fn push(&self, entry: Entry) -> Result<()> {
-        let mut stack = self.stack.borrow_mut();
-        if stack.len() >= LEVELS_LIMIT as usize {
-            return Err(Error::LimitExceeded { what: "transactions open on one thread", limit: LEVELS_LIMIT });
-        }
-        stack.push(entry);
-        Ok(())
+    /// Whether there is room for one more entry.
+    fn has_room(&self) -> bool {
+        self.stack.borrow().len() < LEVELS_LIMIT as usize
     }
+
+    /// A transaction to be filled, if there is room for one.
+    #[inline]
+    fn blank(&self) -> Option<Box<Transaction>> {
+        if !self.has_room() {
+            return None;
+        }
+        let mut blank = self.spare.take().unwrap_or_else(Transaction::spare);
+        blank.serial = self.next_serial();
+        Some(blank)
+    }
+
+    /// Opens a filled transaction above those that are open.
+    #[inline]
+    fn push(&self, transaction: Box<Transaction>) {
+        let mut stack = self.stack.borrow_mut();
+        for below in stack.iter().filter_map(Entry::transaction) {
+            below.gate.cover(true);
+        }
+        stack.push(Entry::Open(transaction));
+    }
+}
+
+fn no_room() -> Error {
+    Error::LimitExceeded { what: "transactions open on one thread", limit: LEVELS_LIMIT }
 }
 
 /// What a scope has put on the thread's stack.
@@ -128,6 +149,13 @@ pub(crate) struct Terms {
     pub(crate) returns_hook_errors: bool,
 }
 
+impl Terms {
+    /// Whether its commit is to be provable. What has written nothing has nothing to prove.
+    pub(super) fn verifies(&self) -> bool {
+        self.verifies && !self.characteristics.limits.read_only
+    }
+}
+
 /// A database's part of a transaction.
 #[derive(Clone)]
 pub(crate) struct Branch {
@@ -182,8 +210,9 @@ impl Ticket {
 
 impl Transaction {
     /// A transaction without a registry, to be filled.
-    fn spare() -> Self {
-        Self {
+    #[cold]
+    fn spare() -> Box<Self> {
+        Box::new(Self {
             serial: 0,
             databases: None,
             gate: Arc::default(),
@@ -193,7 +222,7 @@ impl Transaction {
             spare_slot: None,
             terms: Terms::default(),
             id: OnceCell::new(),
-        }
+        })
     }
 
     pub(crate) fn databases(&self) -> &Databases {
@@ -254,6 +283,7 @@ impl Transaction {
     }
 
     /// Sets limits for the scope that is about to be opened, at `level`, which is its own or that which it joins.
+    #[inline]
     fn limit(&self, site: Site, level: u32, own: bool, limits: Limits) {
         if limits == Limits::NONE {
             return;
@@ -272,6 +302,7 @@ impl Transaction {
         Some((conflict, site.filter(|_| by_limits).unwrap_or_else(|| self.outermost())))
     }
 
+    #[inline]
     fn push(&mut self, number: u64, site: Site, level: u32, kind: Kind) -> Ticket {
         self.frames.push(Frame { number, site, level, kind, undone: false });
         self.gate.set_depth(level, site);
@@ -280,6 +311,7 @@ impl Transaction {
 }
 
 /// Looks at the innermost open transaction, unless it is hidden. Nothing else of the library may be called from `look`.
+#[inline]
 pub(crate) fn top<R>(look: impl FnOnce(&mut Transaction) -> R) -> Option<R> {
     prune();
     with(|stack| stack.last_mut().and_then(Entry::transaction_mut).map(look))
@@ -305,42 +337,37 @@ pub(crate) fn slot(ticket: &Ticket, database: usize) -> Option<Arc<dyn AnySlot>>
 
 /// Opens a transaction with one branch for each database; sends nothing.
 pub(crate) fn begin(
-    databases: Databases,
+    databases: &Databases,
     on: impl IntoIterator<Item = usize>,
     site: Site,
     kind: Kind,
     start: &Start,
-    terms: Terms,
+    terms: &Terms,
 ) -> Result<Ticket> {
     prune();
-    THREAD.with(|thread| {
-        let mut transaction = thread.spare.take().unwrap_or_else(|| Box::new(Transaction::spare()));
-        transaction.serial = thread.next_serial();
-        transaction.terms = terms;
-        let holders = 1 + usize::from(transaction.spare_slot.is_some());
-        if Arc::strong_count(&transaction.gate) == holders {
-            transaction.gate.reset(terms.manual);
-        } else {
-            // A handle has outlived its scope, and must still find that scope's gate.
-            transaction.gate = Arc::new(Gate::new(site, terms.manual));
-            transaction.spare_slot = None;
+    // What is looked up on the thread is handed over in words: a large result would be moved once more.
+    let mut transaction = THREAD.with(Thread::blank).ok_or_else(no_room)?;
+    transaction.terms = *terms;
+    let holders = 1 + usize::from(transaction.spare_slot.is_some());
+    if Arc::strong_count(&transaction.gate) == holders {
+        transaction.gate.reset(terms.manual);
+    } else {
+        // A handle has outlived its scope, and must still find that scope's gate.
+        transaction.gate = Arc::new(Gate::new(site, terms.manual));
+        transaction.spare_slot = None;
+    }
+    for database in on {
+        if transaction.branch(database).is_none() {
+            let spare = transaction.spare_slot.take();
+            let slot = databases.at(database).driver().slot(spare, &transaction.gate, start);
+            transaction.branches.push(Branch { database, slot });
         }
-        for database in on {
-            if transaction.branch(database).is_none() {
-                let spare = transaction.spare_slot.take();
-                let slot = databases.at(database).driver().slot(spare, &transaction.gate, start.clone());
-                transaction.branches.push(Branch { database, slot });
-            }
-        }
-        for below in thread.stack.borrow().iter().filter_map(Entry::transaction) {
-            below.gate.cover(true);
-        }
-        transaction.databases = Some(databases);
-        transaction.limit(site, 1, true, terms.characteristics.limits);
-        let ticket = transaction.push(thread.next_serial(), site, 1, kind);
-        thread.push(Entry::Open(transaction))?;
-        Ok(ticket)
-    })
+    }
+    transaction.databases = Some(databases.clone());
+    transaction.limit(site, 1, true, terms.characteristics.limits);
+    let ticket = transaction.push(transaction.serial, site, 1, kind);
+    THREAD.with(|thread| thread.push(transaction));
+    Ok(ticket)
 }
 
 /// Keeps an ended transaction for its allocations.
@@ -366,8 +393,11 @@ pub(super) fn retire(mut transaction: Box<Transaction>) {
 /// Hides the open transactions, so that what follows runs as if there were none.
 pub(crate) fn hide() -> Result<Ticket> {
     THREAD.with(|thread| {
+        if !thread.has_room() {
+            return Err(no_room());
+        }
         let serial = thread.next_serial();
-        thread.push(Entry::Hidden { serial })?;
+        thread.stack.borrow_mut().push(Entry::Hidden { serial });
         Ok(Ticket { serial, frame: None, level: 0 })
     })
 }
@@ -411,6 +441,7 @@ fn enter(site: Site, work: impl FnOnce(&mut Transaction, u64) -> Result<Ticket>)
 }
 
 /// What [`super::leave`] works on while nothing is borrowed.
+#[inline]
 pub(super) fn with<R>(work: impl FnOnce(&mut Vec<Entry>) -> R) -> R {
     THREAD.with(|thread| work(&mut thread.stack.borrow_mut()))
 }
@@ -427,10 +458,15 @@ pub(super) fn abandon(gate: &Gate) {
 /// Takes away transactions whose owner, a handle, has ended on another thread.
 ///
 /// Not while a scope is open in one: what runs in that scope would then commit by itself.
+#[inline]
 fn prune() {
-    if !ABANDONED.load(Ordering::Acquire) {
-        return;
+    if ABANDONED.load(Ordering::Acquire) {
+        take_dead();
     }
+}
+
+#[cold]
+fn take_dead() {
     let dead = with(|stack| {
         let is_live = |entry: &Entry| {
             let transaction = entry.transaction();

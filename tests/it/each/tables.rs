@@ -77,7 +77,16 @@ impl Router for Opinions {
     }
 
     fn allow_migrate(&self, database: &Alias, app: &str, _model: Option<&ModelInfo>) -> Option<bool> {
-        if app == "library" && database == &"other" { Some(true) } else { self.migrate }
+        if app == "library" && *database == "other" { Some(true) } else { self.migrate }
+    }
+}
+
+/// Allows no relation.
+struct Never;
+
+impl Router for Never {
+    fn allow_relation(&self, _a: &ModelInfo, _b: &ModelInfo) -> Option<bool> {
+        Some(false)
     }
 }
 
@@ -98,12 +107,6 @@ fn a_relation_over_two_databases_is_refused_unless_a_router_allows_it() {
     // On one database nobody need be asked; and an opinion counts there too.
     let _entered = fixture.databases().enter();
     check_relation::<Book, Item>().unwrap();
-    struct Never;
-    impl Router for Never {
-        fn allow_relation(&self, _a: &ModelInfo, _b: &ModelInfo) -> Option<bool> {
-            Some(false)
-        }
-    }
     assert!(matches!(with_routes(Never, check_relation::<Book, Item>), Err(Error::RelationRefused { .. })));
     let unchecked = fixture.builder(1).router(Never).models::<(Loose, Item)>().build();
     unchecked.unwrap();
@@ -158,7 +161,7 @@ fn two_that_migrate_at_once_do_it_once_and_a_broken_migration_names_its_database
     std::fs::write(broken.join("down.sql"), "").unwrap();
     let source = FileBasedMigrations::from_path(folder.path()).unwrap();
     let error = databases.migrate("library", source).unwrap_err();
-    assert!(matches!(&error, Error::Migration { database, .. } if database == &"default"), "{error}");
+    assert!(matches!(&error, Error::Migration { database, .. } if *database == "default"), "{error}");
     assert!(error.to_string().contains("broken"), "{error}");
 }
 

@@ -1,7 +1,5 @@
 //! A slot as a branch of its transaction: how its levels and the transaction itself end.
 
-use std::any::Any;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use diesel::connection::SimpleConnection;
@@ -71,6 +69,23 @@ impl<B: Dialect> Slot<B> {
             return Error::ImplicitCommit { database: self.alias().clone() };
         }
         error.into()
+    }
+
+    /// Why a transaction that seemed fit for it must not be committed.
+    #[inline]
+    fn objection(&self, link: &mut Link<B>) -> Option<Error> {
+        let doomed = self.gate.doomed();
+        if doomed.is_some() {
+            // Found out only by taking the lock: a statement panicked.
+            return doomed;
+        }
+        if !link.in_transaction() {
+            self.gate.ended(self.alias());
+        } else if link.aborted() {
+            let text = "the database had aborted the transaction before COMMIT";
+            self.gate.doom(1, Failure::new(FailureClass::Other, text));
+        }
+        self.gate.doomed()
     }
 
     /// COMMIT failed: finds out what that means.
@@ -145,34 +160,27 @@ impl<B: Dialect> AnySlot for Slot<B> {
             // The connection is discarded with the cursor that holds it, which rolls back.
             Err(error) => return Outcome::RolledBack(error),
         };
-        let mut lease = match std::mem::replace(&mut state.phase, Phase::Closed) {
+        let lease = match &mut state.phase {
             Phase::Open(lease) => lease,
-            Phase::Lazy | Phase::Finished => return Outcome::Committed,
+            Phase::Lazy | Phase::Finished => {
+                state.phase = Phase::Closed;
+                return Outcome::Committed;
+            }
             // Ended already, and not by a commit of this transaction.
             Phase::Closed => return Outcome::RolledBack(Error::Closed { database: self.alias().clone() }),
         };
-        if let Some(error) = self.gate.doomed() {
-            // Found out only by taking the lock: a statement panicked.
-            let _ = self.roll_back_open(lease, true);
+        if let Some(error) = self.objection(lease) {
+            let _ = state.take().map(|lease| self.roll_back_open(lease, true));
             return Outcome::RolledBack(error);
         }
-        if !lease.in_transaction() {
-            self.gate.ended(self.alias());
-            let _ = self.roll_back_open(lease, true);
-            return Outcome::RolledBack(self.gate.doomed().expect("doomed above"));
-        }
-        if lease.aborted() {
-            let text = "the database had aborted the transaction before COMMIT";
-            self.gate.doom(1, Failure::new(FailureClass::Other, text));
-            let _ = self.roll_back_open(lease, true);
-            return Outcome::RolledBack(self.gate.doomed().expect("doomed above"));
-        }
-        match lease.control([Control::Commit(&self.start)]) {
+        let result = lease.control_alone(Control::Commit(&self.start));
+        // Used in place until here, since a lease is large to move.
+        match result {
             Ok(()) => {
-                drop(lease);
+                state.phase = Phase::Closed;
                 Outcome::Committed
             }
-            Err(error) => self.commit_failed(lease, error),
+            Err(error) => self.commit_failed(state.take().expect("it was open"), error),
         }
     }
 
@@ -239,14 +247,13 @@ impl<B: Dialect> AnySlot for Slot<B> {
     }
 
     fn detach(&mut self) -> bool {
-        let free = self.state.try_lock().is_ok_and(|state| !matches!(state.phase, Phase::Open(_)));
-        if free {
-            self.pool = None;
+        // A cursor that keeps the lock, even a forgotten one, keeps the connection open too.
+        match self.state.get_mut() {
+            Ok(state) if !matches!(state.phase, Phase::Open(_)) => *state = State::fresh(),
+            _ => return false,
         }
-        free
-    }
-
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-        self
+        *self.open.get_mut() = 0;
+        self.pool = None;
+        true
     }
 }

@@ -34,7 +34,7 @@ pub enum Outcome {
 }
 
 /// A slot, whatever its backend.
-pub trait AnySlot: Send + Sync {
+pub trait AnySlot: Any + Send + Sync {
     /// The database.
     fn alias(&self) -> &Alias;
     /// How errors name its backend.
@@ -64,8 +64,6 @@ pub trait AnySlot: Send + Sync {
     /// Lets go of the pool, so that the slot can wait to be used again. `false` where it can't: a forgotten cursor keeps its
     /// lock for ever.
     fn detach(&mut self) -> bool;
-    /// The slot itself, to find its backend.
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
 /// One database's place in a transaction: its connection, taken at the first statement, and how far its levels are.
@@ -96,6 +94,10 @@ enum Phase<B: Dialect> {
 }
 
 impl<B: Dialect> State<B> {
+    fn fresh() -> Self {
+        Self { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None }
+    }
+
     /// The connection, of a state that [`Slot::ready`] has given.
     pub fn link(&mut self) -> &mut Link<B> {
         match &mut self.phase {
@@ -105,12 +107,20 @@ impl<B: Dialect> State<B> {
     }
 
     /// Sets on a fresh connection what a handle has asked for before there was one.
-    fn furnish(&self, lease: &mut Lease<B>) {
-        if let Some(instrumentation) = &self.instrumentation {
-            lease.instrument(instrumentation.clone());
+    fn furnish(&mut self) {
+        if let Some(instrumentation) = self.instrumentation.clone() {
+            self.link().instrument(instrumentation);
         }
         if let Some(size) = self.cache {
-            lease.cache_statements(size);
+            self.link().cache_statements(size);
+        }
+    }
+
+    /// Ends the use of the connection, which the caller gives back.
+    fn take(&mut self) -> Option<Lease<B>> {
+        match std::mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Open(lease) => Some(lease),
+            Phase::Lazy | Phase::Finished | Phase::Closed => None,
         }
     }
 }
@@ -118,23 +128,31 @@ impl<B: Dialect> State<B> {
 impl<B: Dialect> Slot<B> {
     /// A slot that has no connection yet.
     pub fn new(pool: Arc<Pool<B>>, gate: Arc<Gate>, start: Start) -> Self {
-        let state = State { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None };
-        Self { pool: Some(pool), gate, start, open: AtomicU32::new(0), state: Mutex::new(state) }
+        Self { pool: Some(pool), gate, start, open: AtomicU32::new(0), state: Mutex::new(State::fresh()) }
     }
 
-    /// Makes an ended slot that nobody else holds fit for another transaction, of any pool of its backend. `false` where it
-    /// can't be used again.
-    pub fn refill(&mut self, pool: Arc<Pool<B>>, start: Start) -> bool {
-        let Ok(state) = self.state.get_mut() else { return false };
-        *state = State { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None };
-        *self.open.get_mut() = 0;
+    /// Makes a detached slot fit for another transaction, of any pool of its backend.
+    #[inline]
+    pub fn refill(&mut self, pool: Arc<Pool<B>>, start: &Start) {
         self.pool = Some(pool);
-        self.start = start;
-        true
+        self.start = start.clone();
+    }
+
+    /// The slot itself, where it is one of this backend.
+    #[inline]
+    pub fn of(slot: Arc<dyn AnySlot>) -> Option<Arc<Self>> {
+        let slot: Arc<dyn Any + Send + Sync> = slot;
+        slot.downcast().ok()
     }
 
     fn pool(&self) -> &Pool<B> {
         self.pool.as_ref().expect("a slot in use has its pool")
+    }
+
+    /// Whether the server keeps a read-only level from writing.
+    pub fn can_be_read_only(&self, level: u32) -> bool {
+        // In a test whose work is rolled back the outermost level is a savepoint too.
+        B::LEVELS_CAN_BE_READ_ONLY || level == 1 && !self.pool().settings().is_rolled_back()
     }
 
     /// The transaction's shared state.
@@ -151,6 +169,8 @@ impl<B: Dialect> Slot<B> {
     }
 
     /// The lock of a slot whose connection is open at the transaction's depth.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "each statement passes here, and mostly finds nothing to do")]
     pub fn ready(&self) -> Result<MutexGuard<'_, State<B>>> {
         let depth = self.gate.admit(self.alias())?;
         let poisoned = self.state.is_poisoned();
@@ -159,21 +179,22 @@ impl<B: Dialect> Slot<B> {
             // Taking the lock has doomed the transaction only now.
             self.gate.admit(self.alias())?;
         }
-        match &state.phase {
-            Phase::Open(_) if state.levels.ready(depth) && !self.gate.is_covered() => return Ok(state),
-            Phase::Finished | Phase::Closed => return Err(Error::Closed { database: self.alias().clone() }),
-            Phase::Open(_) | Phase::Lazy => {}
+        if !matches!(state.phase, Phase::Open(_)) || !state.levels.ready(depth) || self.gate.is_covered() {
+            self.make_ready(&mut state, depth)?;
         }
-        if depth == 0 {
+        Ok(state)
+    }
+
+    /// Does what has to be done before a statement may run at `depth`.
+    #[inline(never)]
+    fn make_ready(&self, state: &mut State<B>, depth: u32) -> Result<()> {
+        if depth == 0 || matches!(state.phase, Phase::Finished | Phase::Closed) {
             return Err(Error::Closed { database: self.alias().clone() });
         }
         if !state.levels.ready(depth) {
-            self.materialise(&mut state, depth)?;
+            self.materialise(state, depth)?;
         }
-        if self.gate.is_covered() {
-            self.limit_waits(&mut state)?;
-        }
-        Ok(state)
+        if self.gate.is_covered() { self.limit_waits(state) } else { Ok(()) }
     }
 
     /// Limits lock waits of a transaction that has another one above it on its thread: one may wait for the other, and no
@@ -187,19 +208,29 @@ impl<B: Dialect> Slot<B> {
     }
 
     /// Records what a statement did to the transaction.
+    #[inline]
     pub fn settle(&self, link: &mut Link<B>, error: Option<&DieselError>) -> QueryResult<()> {
-        if let Some(error) = error {
-            self.record(link, error);
-        } else if !link.in_transaction() {
-            // Not to be undone any more: only a text that slipped through `with_raw` or the guard gets here.
-            self.gate.ended(self.alias());
-            link.break_off();
-            return Err(self.gate.doomed().map_or(DieselError::NotInTransaction, DieselError::from));
+        match error {
+            Some(error) => {
+                self.record(link, error);
+                Ok(())
+            }
+            None if link.in_transaction() => Ok(()),
+            None => Err(self.has_ended(link)),
         }
-        Ok(())
+    }
+
+    /// A statement has ended the transaction: a text that slipped through `with_raw` or the guard.
+    #[cold]
+    fn has_ended(&self, link: &mut Link<B>) -> DieselError {
+        // Not to be undone any more.
+        self.gate.ended(self.alias());
+        link.break_off();
+        self.gate.doomed().map_or(DieselError::NotInTransaction, DieselError::from)
     }
 
     /// Dooms the level in which the database refused a statement.
+    #[cold]
     pub fn record(&self, link: &mut Link<B>, error: &DieselError) {
         let failure = Failure::of(error);
         if failure.is_none() && !link.aborted() {
@@ -265,13 +296,14 @@ impl<B: Dialect> Slot<B> {
         loop {
             let fresh = matches!(state.phase, Phase::Lazy);
             if fresh {
-                let mut lease = self.pool().lease(self.gate.site())?;
-                state.furnish(&mut lease);
-                state.phase = Phase::Open(lease);
+                state.phase = Phase::Open(self.pool().lease(self.gate.site())?);
+                state.furnish();
             }
             let controls = state.levels.send(depth, &self.start);
             let Phase::Open(lease) = &mut state.phase else { unreachable!("opened above") };
-            let sent = if self.gate.is_watched() {
+            let sent = if depth == 1 {
+                lease.control_alone(Control::Begin(&self.start))
+            } else if self.gate.is_watched() {
                 let limits = self.gate.limited_levels(1);
                 lease.control(controls.flat_map(|control| [Some(control), narrowing(control, &limits)]).flatten())
             } else {
@@ -311,10 +343,15 @@ impl<B: Dialect> Slot<B> {
     }
 
     /// Locks without waiting: a conflict is an error.
+    #[inline]
     fn lock(&self) -> Result<MutexGuard<'_, State<B>>> {
-        match self.state.try_lock() {
-            Ok(state) => Ok(state),
-            Err(TryLockError::Poisoned(poisoned)) => {
+        self.state.try_lock().or_else(|conflict| self.not_locked(conflict))
+    }
+
+    #[cold]
+    fn not_locked<'a>(&self, conflict: TryLockError<MutexGuard<'a, State<B>>>) -> Result<MutexGuard<'a, State<B>>> {
+        match conflict {
+            TryLockError::Poisoned(poisoned) => {
                 // A statement panicked half-way, so nobody knows what the connection waits for.
                 self.gate.doom(1, Failure::new(FailureClass::Other, "a statement panicked"));
                 let mut state = poisoned.into_inner();
@@ -323,7 +360,7 @@ impl<B: Dialect> Slot<B> {
                 }
                 Ok(state)
             }
-            Err(TryLockError::WouldBlock) => {
+            TryLockError::WouldBlock => {
                 self.gate.no_stream(self.alias())?;
                 let reason = "another statement is running on this connection; give each thread a scope of its own, \
                               and don't use a handle inside `with_raw`";

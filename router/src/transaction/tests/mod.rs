@@ -6,8 +6,8 @@ use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
 
 use super::{Kind, Terms, Ticket, Verdict, begin, leave, nest, top};
-#[cfg(any(feature = "postgres", feature = "mysql"))]
 use crate::connection::characteristics::Limits;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 use crate::connection::control::Gid;
 use crate::connection::control::Start;
 use crate::connection::slot::AnySlot;
@@ -38,7 +38,7 @@ fn fresh_name() -> String {
 
 /// A transaction over both databases.
 fn both(databases: &Databases, start: &Start) -> Ticket {
-    begin(databases.clone(), [0, 1], SITE, Kind::Scope, start, Terms::default()).expect("a transaction")
+    begin(databases, [0, 1], SITE, Kind::Scope, start, &Terms::default()).expect("a transaction")
 }
 
 fn slot(at: usize) -> Arc<dyn AnySlot> {

@@ -32,8 +32,8 @@ fn database() -> Option<(Databases, String, String)> {
 }
 
 fn open(databases: &Databases, gid: &Gid) -> Ticket {
-    let start = Start { xa: Some(gid.clone()), ..Start::default() };
-    begin(databases.clone(), [0], SITE, Kind::Scope, &start, Terms::default()).expect("a transaction")
+    let start = Start { xa: Some(Box::new(gid.clone())), ..Start::default() };
+    begin(databases, [0], SITE, Kind::Scope, &start, &Terms::default()).expect("a transaction")
 }
 
 fn put(id: i64) -> QueryResult<usize> {

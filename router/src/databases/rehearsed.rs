@@ -1,0 +1,66 @@
+//! A registry whose databases serve one test.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::database::{Database, Driver};
+use super::registry::{Databases, Registry};
+use crate::alias::Alias;
+use crate::connection::fault::Faults;
+use crate::connection::rehearsal::Test;
+use crate::connection::settings::Settings;
+use crate::error::Result;
+
+/// Where failures of each database are planned.
+pub(crate) type FaultsByAlias = Vec<(Alias, Arc<Faults>)>;
+
+impl Databases {
+    /// The same databases, routers and models, with pools of their own for a test. `declared` are the aliases that the test
+    /// may use: all, if there is no list. Gives the place where failures of each database are planned, too.
+    pub(crate) fn for_test(&self, rolled_back: bool, declared: Option<&[&str]>) -> Result<(Databases, FaultsByAlias)> {
+        for alias in declared.unwrap_or_default() {
+            self.database(alias)?;
+        }
+        let mut faults = Vec::new();
+        // Two aliases of one URL share a connection, or they would not see each other's work.
+        let mut shared: HashMap<String, (Arc<dyn Driver>, Arc<Faults>)> = HashMap::new();
+        let mut databases = Vec::new();
+        for Database { alias, kind, driver } in self.iter() {
+            let settings = driver.settings();
+            let undeclared = declared.is_some_and(|declared| !declared.contains(&alias.as_str()));
+            let entry = match shared.get(&settings.url) {
+                Some(known) if !undeclared => known.clone(),
+                _ => {
+                    let test = Test { rolled_back, undeclared, faults: Arc::default() };
+                    let planned = Arc::clone(&test.faults);
+                    (kind.driver(settings_of(settings, test))?, planned)
+                }
+            };
+            if !undeclared {
+                shared.insert(settings.url.clone(), entry.clone());
+            }
+            let (driver, planned) = entry;
+            faults.push((alias.clone(), planned));
+            databases.push(Database { alias: alias.clone(), kind: *kind, driver });
+        }
+        let Registry { chain, models, on_hook_failure, .. } = self.registry();
+        let registry = Registry {
+            databases: databases.into(),
+            chain: chain.clone(),
+            models: models.clone(),
+            on_hook_failure: on_hook_failure.clone(),
+        };
+        Ok((Databases::new(registry), faults))
+    }
+}
+
+fn settings_of(settings: &Settings, test: Test) -> Settings {
+    let mut settings = settings.clone();
+    if test.rolled_back {
+        // The one connection holds the test's work: it must neither be doubled nor be replaced.
+        settings.pool.max_size = 1;
+        (settings.pool.min_idle, settings.pool.idle_timeout, settings.pool.max_lifetime) = (0, None, None);
+    }
+    settings.test = Some(test);
+    settings
+}
