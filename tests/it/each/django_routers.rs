@@ -65,7 +65,7 @@ impl Router for AuthRouter {
     }
 
     fn allow_migrate(&self, database: &Alias, app: &str, _model: Option<&ModelInfo>) -> Option<bool> {
-        (app == "auth").then(|| database == &"other")
+        (app == "auth").then(|| database == "other")
     }
 }
 
@@ -178,7 +178,7 @@ fn an_opinion_on_the_migrations_of_one_model_is_none_on_routes() {
     impl Router for AntiPet {
         fn allow_migrate(&self, database: &Alias, _app: &str, model: Option<&ModelInfo>) -> Option<bool> {
             let pet = model.is_some_and(|model| model.name() == "Pet");
-            Some((database == &"other") == pet)
+            Some((database == "other") == pet)
         }
     }
     let Some(fixture) = fixture() else { return };

@@ -133,8 +133,12 @@ fn tell_all(good: &str) {
     assert!(spans.len() > 5, "{spans:?}");
     let unopened = events.iter().filter(|(text, _)| text == "a connection could not be opened");
     assert!(unopened.count() >= bad_urls(good).len(), "{events:?}");
-    spans.iter().for_each(|span| told.debug("a span", span));
-    events.iter().for_each(|event| told.debug("an event", event));
+    for span in &spans {
+        told.debug("a span", span);
+    }
+    for event in &events {
+        told.debug("an event", event);
+    }
     println!("{} texts were looked at", told.0);
 }
 
