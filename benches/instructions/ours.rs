@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use multidb::prelude::*;
-use multidb::{DatabaseConfig, Error, SqliteConn};
+use multidb::{__private as private, Access, DatabaseConfig, Error, SqliteConn, StaticRouter};
 
 use super::{BenchRow, Case, JOURNAL_MODE, POOL_SIZE, ids, statements};
 
@@ -19,6 +19,9 @@ pub fn case(name: &str, url: &str) -> Result<Case, Box<dyn std::error::Error>> {
     let mut config = DatabaseConfig::new("bench", url);
     config.pool.max_size = Some(POOL_SIZE);
     config.sqlite.journal_mode = Some(JOURNAL_MODE.into());
+    if name == "route" {
+        return route(config);
+    }
     Databases::builder().database(config).router(BenchRouter).install()?;
     Ok(match name {
         "pg_statement" => Box::new(|n| Ok(pg_statements(n)?)),
@@ -41,6 +44,30 @@ fn each<T: 'static>(operation: fn(i64) -> Result<T, Error>) -> Case {
         }
         Ok(())
     })
+}
+
+/// Passes on everything that has no hint.
+struct ByTenant;
+
+impl Router for ByTenant {
+    fn select_db(&self, request: &RouteRequest<'_>) -> Route {
+        match request.hint::<u32>() {
+            Some(_) => Route::refuse("there are no tenants"),
+            None => Route::pass(),
+        }
+    }
+}
+
+/// The decision alone, by the last of three routers.
+fn route(config: DatabaseConfig) -> Result<Case, Box<dyn std::error::Error>> {
+    let table = StaticRouter::new().prefer_app("shop", "shop").prefer_app("ledger", "ledger");
+    let databases = Databases::builder().database(config).router(ByTenant).router(table).router(BenchRouter).build()?;
+    Ok(Box::new(move |n| {
+        for _ in 0..n {
+            black_box(private::route::<BenchRow>(&databases, Access::Write)?);
+        }
+        Ok(())
+    }))
 }
 
 #[transactional(BenchRow)]

@@ -87,7 +87,7 @@ pub mod prelude {
 pub mod __private {
     pub use crate::model::app_of;
     pub use crate::scope::{
-        Again, Handles, Once, Options, Returned, Stored, Target, once, run, run_again, run_once, run_once_again,
+        Again, Handles, Once, Options, Returned, Stored, Target, once, route, run, run_again, run_once, run_once_again,
     };
     pub use crate::site::Function;
 }

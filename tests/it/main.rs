@@ -35,6 +35,7 @@ macro_rules! backend {
             mod composition;
             mod django_errors;
             mod django_hooks;
+            mod django_routers;
             mod django_transactions;
             mod doom;
             mod handle;
@@ -54,6 +55,7 @@ macro_rules! backend {
             mod rehearsed;
             mod retry;
             mod routes;
+            mod secrets;
             mod spans;
             mod tables;
             mod wandering;

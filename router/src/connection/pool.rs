@@ -14,7 +14,6 @@ use super::instrument::SharedInstrumentation;
 use super::link::Link;
 use super::migrations::{Migrations, Ran};
 use super::settings::Settings;
-use crate::alias::Alias;
 use crate::error::{Error, Result};
 use crate::failure::classify;
 use crate::site::Site;
@@ -53,7 +52,7 @@ impl<B: Dialect> Pool<B> {
             // A ping at each checkout costs a round trip; a dead connection is found and replaced at BEGIN instead.
             .test_on_check_out(false)
             .thread_pool(Arc::clone(&THREADS))
-            .error_handler(Box::new(Report(settings.alias.clone())))
+            .error_handler(Box::new(Report(settings.clone())))
             .build_unchecked(Manager {
                 settings: settings.clone(),
                 holders: Arc::clone(&holders),
@@ -245,10 +244,12 @@ impl<B: Dialect> ManageConnection for Manager<B> {
 
 /// Tells of connections that could not be opened.
 #[derive(Debug)]
-struct Report(Alias);
+struct Report(Settings);
 
 impl r2d2::HandleError<ConnectionError> for Report {
     fn handle_error(&self, error: ConnectionError) {
-        tracing::warn!(target: crate::telemetry::TARGET, alias = %self.0, %error, "a connection could not be opened");
+        // A driver's error may quote the URL, or a part of it.
+        let (alias, error) = (&self.0.alias, crate::databases::mask_in(&error.to_string(), &self.0.url));
+        tracing::warn!(target: crate::telemetry::TARGET, %alias, %error, "a connection could not be opened");
     }
 }

@@ -9,6 +9,7 @@ use toml::{Table, Value};
 
 use super::builder::DatabasesBuilder;
 use super::database::Kind;
+use super::keys;
 use super::url::{kind_of, mask};
 use crate::alias::Alias;
 use crate::connection::settings::{PoolSettings, SqliteSettings};
@@ -36,7 +37,7 @@ pub struct DatabaseConfig {
 }
 
 /// A pool, in r2d2's words. Times are texts such as `"250ms"`, `"30s"`, `"10m"`, `"1h"`, or `"never"`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoolConfig {
     /// The most connections; 10 unless set.
@@ -57,7 +58,7 @@ pub struct PoolConfig {
 }
 
 /// The session of a SQLite connection.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SqliteConfig {
     /// `delete`, `truncate`, `persist` or `wal`; the file stays as it is unless set.
@@ -93,12 +94,8 @@ impl DatabaseConfig {
     }
 
     pub(super) fn kind(&self) -> Result<Kind> {
-        let named = kind_of(&self.url).map_err(|scheme| {
-            self.error(
-                Some("url"),
-                format!("`{scheme}://` is no scheme that is known"),
-                "write `postgres://`, `mysql://` or the path of a SQLite file",
-            )
+        let named = kind_of(&self.url).map_err(|problem| {
+            self.error(Some("url"), problem, "write `postgres://`, `mysql://` or the path of a SQLite file")
         })?;
         match self.kind {
             Some(kind) if kind != named && !(kind == Kind::Postgres && self.url.contains('=')) => Err(self.error(
@@ -170,7 +167,8 @@ impl DatabaseConfig {
 
     pub(super) fn error(&self, key: Option<&str>, problem: impl Into<String>, remedy: impl Into<String>) -> Error {
         Error::Config {
-            alias: Some(self.alias.clone()),
+            // Where the two arguments of `.postgres(..)` were swapped, this is a URL.
+            alias: Some(mask(self.alias.as_str()).into()),
             key: key.map(str::to_owned),
             problem: problem.into(),
             remedy: remedy.into(),
@@ -185,7 +183,11 @@ impl DatabaseConfig {
             return Ok(Some(None));
         }
         let time = parse_time(text).ok_or_else(|| {
-            self.error(Some(key), format!("`{text}` is no time"), "write it as \"250ms\", \"30s\", \"10m\" or \"1h\"")
+            self.error(
+                Some(key),
+                format!("`{}` is no time", mask(text)),
+                "write it as \"250ms\", \"30s\", \"10m\" or \"1h\"",
+            )
         })?;
         Ok(Some(Some(time)))
     }
@@ -194,7 +196,8 @@ impl DatabaseConfig {
         let Some(text) = text else { return Ok(None) };
         let found = among.iter().find(|choice| choice.eq_ignore_ascii_case(text));
         found.copied().map(Some).ok_or_else(|| {
-            self.error(Some(key), format!("`{text}` is not accepted"), format!("write one of `{}`", among.join("`, `")))
+            let problem = format!("`{}` is not accepted", mask(text));
+            self.error(Some(key), problem, format!("write one of `{}`", among.join("`, `")))
         })
     }
 }
@@ -202,11 +205,35 @@ impl DatabaseConfig {
 impl fmt::Debug for DatabaseConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DatabaseConfig")
-            .field("alias", &self.alias)
+            .field("alias", &mask(self.alias.as_str()))
             .field("url", &mask(&self.url))
             .field("pool", &self.pool)
             .field("sqlite", &self.sqlite)
             .finish_non_exhaustive()
+    }
+}
+
+// A URL may stand at a wrong key, so no text is shown as it is.
+impl fmt::Debug for PoolConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolConfig")
+            .field("max_size", &self.max_size)
+            .field("min_idle", &self.min_idle)
+            .field("connection_timeout", &self.connection_timeout.as_deref().map(mask))
+            .field("idle_timeout", &self.idle_timeout.as_deref().map(mask))
+            .field("max_lifetime", &self.max_lifetime.as_deref().map(mask))
+            .finish()
+    }
+}
+
+impl fmt::Debug for SqliteConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteConfig")
+            .field("journal_mode", &self.journal_mode.as_deref().map(mask))
+            .field("busy_timeout", &self.busy_timeout.as_deref().map(mask))
+            .field("synchronous", &self.synchronous.as_deref().map(mask))
+            .field("foreign_keys", &self.foreign_keys)
+            .finish()
     }
 }
 
@@ -234,7 +261,7 @@ fn parse_time(text: &str) -> Option<Duration> {
 pub(super) fn from_file(path: &Path) -> Result<DatabasesBuilder> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Error::config(
-            format!("`{}` can't be read: {error}", path.display()),
+            format!("`{}` can't be read: {error}", mask(&path.to_string_lossy())),
             "create it with a table `[default]` that holds a `url`, or give the right path",
         )
     })?;
@@ -271,6 +298,7 @@ fn build(tables: Table) -> Result<DatabasesBuilder> {
     let mut builder = DatabasesBuilder::default();
     for (alias, value) in tables {
         let Value::Table(table) = value else {
+            let alias = mask(&alias);
             return Err(Error::Config {
                 alias: None,
                 key: Some(alias.clone()),
@@ -285,16 +313,18 @@ fn build(tables: Table) -> Result<DatabasesBuilder> {
 
 fn read(alias: String, table: Table) -> Result<DatabaseConfig> {
     let alias = Alias::from(alias);
+    keys::check(&alias, &table)?;
     match DatabaseConfig::deserialize(table) {
         Ok(mut config) => {
             config.alias = alias;
             Ok(config)
         }
-        Err(error) => Err(Error::Config {
+        // Not the error's text: it quotes values, and one may hold a password.
+        Err(_) => Err(Error::Config {
             alias: Some(alias),
             key: None,
-            problem: error.message().to_owned(),
-            remedy: "correct or remove the key".into(),
+            problem: "it can't be read".into(),
+            remedy: "correct its keys".into(),
         }),
     }
 }

@@ -1,18 +1,27 @@
 //! Database URLs: which backend they name, and how they are printed.
 
+use std::ops::Range;
+
 use super::database::Kind;
 
-/// The backend that a URL or a path names. A text without a scheme is the path of a SQLite file.
+/// The backend that a URL or a path names, or what is wrong with it. A text without a scheme is the path of a SQLite file.
 pub(crate) fn kind_of(url: &str) -> Result<Kind, String> {
-    let Some((scheme, _)) = url.split_once(':') else {
+    let Some((scheme, rest)) = url.split_once(':') else {
         return Ok(Kind::Sqlite);
     };
-    match scheme {
-        "postgres" | "postgresql" => Ok(Kind::Postgres),
-        "mysql" | "mariadb" => Ok(Kind::Mysql),
-        "sqlite" | "file" | "" => Ok(Kind::Sqlite),
-        scheme if scheme.len() > 1 && url[scheme.len()..].starts_with("://") => Err(scheme.to_owned()),
-        _ => Ok(Kind::Sqlite),
+    let server = match scheme {
+        "postgres" | "postgresql" => Some(Kind::Postgres),
+        "mysql" | "mariadb" => Some(Kind::Mysql),
+        _ => None,
+    };
+    match (server, rest.starts_with("//")) {
+        (Some(kind), true) => Ok(kind),
+        // MySQL's driver finds no host in it, and connects to the server of this machine.
+        (Some(_), false) => Err(format!("`{scheme}:` is not followed by `//`")),
+        (None, true) if scheme.len() > 1 && !matches!(scheme, "sqlite" | "file") => {
+            Err(format!("`{scheme}://` is no scheme that is known"))
+        }
+        (None, _) => Ok(Kind::Sqlite),
     }
 }
 
@@ -34,37 +43,140 @@ pub(crate) fn is_private_memory(kind: Kind, url: &str) -> bool {
         && (url.is_empty() || url == ":memory:" || (url.contains(":memory:") && !url.contains("cache=shared")))
 }
 
-/// The URL with its password masked.
+/// The URL with its password masked. Rather too much is masked than too little.
 pub(crate) fn mask(url: &str) -> String {
-    let mut masked = url.to_owned();
-    for secret in secrets(url) {
-        masked = masked.replace(secret, "***");
+    let Some(secrets) = secrets(url) else {
+        return MASK.to_owned();
+    };
+    let mut masked = String::with_capacity(url.len());
+    let mut shown = 0;
+    for secret in secrets {
+        // One may lie within another.
+        if secret.start >= shown {
+            masked.push_str(&url[shown..secret.start]);
+            masked.push_str(MASK);
+        }
+        shown = shown.max(secret.end);
     }
-    masked
+    masked + &url[shown..]
 }
 
 /// A text that may quote the URL or its password, with both masked.
 pub(crate) fn mask_in(text: &str, url: &str) -> String {
+    let Some(secrets) = secrets(url) else {
+        return UNREADABLE.to_owned();
+    };
     let mut masked = text.replace(url, &mask(url));
-    for secret in secrets(url) {
-        masked = masked.replace(secret, "***");
+    for secret in secrets {
+        let secret = &url[secret];
+        // A driver takes such a password apart, and quotes a part of it as the host, say.
+        if secret.contains(['@', '/', '?', '#', '[', ']', ' ']) {
+            return UNREADABLE.to_owned();
+        }
+        for form in [secret.to_owned(), percent_decoded(secret), secret.replace('\\', "")] {
+            if !form.is_empty() {
+                masked = masked.replace(&form, MASK);
+            }
+        }
     }
     masked
 }
 
-/// The passwords in a URL: the one before the `@`, and those among the parameters.
-fn secrets(url: &str) -> impl Iterator<Item = &str> {
-    // Up to the last `@`, in case a password holds a `/` that nobody has escaped.
-    let address = url.split_once("://").map_or("", |(_, rest)| rest);
-    let address = address.split_once('?').map_or(address, |(address, _)| address);
-    let before_host = address.rsplit_once('@').map_or("", |(user, _)| user);
-    let password = before_host.split_once(':').map(|(_, password)| password);
-    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
-    let named = parameters.split('&').filter_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        (name.contains("password") || name.contains("passphrase")).then_some(value)
-    });
-    password.into_iter().chain(named).filter(|secret| !secret.is_empty())
+const MASK: &str = "***";
+const UNREADABLE: &str = "the driver's answer is not shown, since the password in the URL holds a character that must be \
+                          percent-encoded, such as `@` as `%40`";
+
+/// Where the passwords are in a URL: the one before the `@`, and those among the parameters. `None` where that can't be
+/// told.
+fn secrets(url: &str) -> Option<Vec<Range<usize>>> {
+    let mut secrets = words(url)?;
+    let begin = match url.find("://") {
+        Some(at) => at + 3,
+        None => ["postgres:", "postgresql:", "mysql:", "mariadb:"]
+            .iter()
+            .find_map(|scheme| url.strip_prefix(scheme))
+            .map_or(0, |rest| url.len() - rest.len()),
+    };
+    // Up to the last `@`, in case a password holds an `@`, a `/` or a `?` that nobody has escaped.
+    if let Some(end) = url.rfind('@')
+        && let Some(colon) = url.get(begin..end).and_then(|user| user.find(':'))
+    {
+        secrets.push(begin + colon + 1..end);
+    }
+    let mut at = url.find('?').map_or(url.len(), |at| at + 1);
+    for pair in url[at..].split(['&', ';']) {
+        if let Some((name, value)) = pair.split_once('=')
+            && is_secret(name)
+        {
+            let begin = at + name.len() + 1;
+            secrets.push(begin..begin + value.len());
+        }
+        at += pair.len() + 1;
+    }
+    secrets.retain(|secret| !secret.is_empty());
+    secrets.sort_by_key(|secret| secret.start);
+    Some(secrets)
+}
+
+/// The passwords in the words `name = value` that PostgreSQL takes in place of a URL. `None` where they are no such words,
+/// and nobody knows where a password ends.
+fn words(text: &str) -> Option<Vec<Range<usize>>> {
+    let mut found = Vec::new();
+    if text.find('=').is_none_or(|equals| text[..equals].contains([':', '?', '/'])) {
+        return Some(found);
+    }
+    let (mut at, skip) = (0, |at: usize| at + (text[at..].len() - text[at..].trim_start().len()));
+    loop {
+        at = skip(at);
+        if at == text.len() {
+            return Some(found);
+        }
+        let equals = at + text[at..].find('=')?;
+        let name = text[at..equals].trim_end();
+        if name.contains(char::is_whitespace) {
+            return None;
+        }
+        let begin = skip(equals + 1);
+        let quoted = text[begin..].starts_with('\'');
+        let begin = begin + usize::from(quoted);
+        let mut escaped = false;
+        let end = text[begin..].find(|c: char| {
+            let ends = !escaped && if quoted { c == '\'' } else { c.is_whitespace() };
+            escaped = c == '\\' && !escaped;
+            ends
+        });
+        let end = match end {
+            Some(end) => begin + end,
+            None if quoted => return None,
+            None => text.len(),
+        };
+        if is_secret(name) {
+            found.push(begin..end);
+        }
+        at = end + usize::from(quoted);
+    }
+}
+
+/// Whether the value of this parameter must not be shown.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name == "key" || ["pass", "pwd", "secret", "token"].iter().any(|part| name.contains(part))
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = match rest {
+            [b'%', high, low, ..] => char::from(*high).to_digit(16).zip(char::from(*low).to_digit(16)),
+            _ => None,
+        };
+        match escaped.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {
+            Some(byte) => (bytes.push(byte), rest = &rest[3..]).1,
+            None => (bytes.push(*first), rest = tail).1,
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
@@ -75,10 +187,40 @@ mod tests {
     fn passwords_are_masked_wherever_a_url_carries_them() {
         assert_eq!(mask("postgres://me:s3cret@host/db"), "postgres://me:***@host/db");
         assert_eq!(mask("postgres://host/db?user=me&password=s3cret"), "postgres://host/db?user=me&password=***");
+        assert_eq!(
+            mask("postgres://h/db?sslPassword=a;x=1&TOKEN=b&c"),
+            "postgres://h/db?sslPassword=***;x=1&TOKEN=***&c"
+        );
+        assert_eq!(mask("postgres://postgres:postgres@h/postgres"), "postgres://postgres:***@h/postgres");
         assert_eq!(mask("postgres://me@host/db"), "postgres://me@host/db");
         assert_eq!(mask("bank.db"), "bank.db");
         assert_eq!(mask("mysql://me:p:w/d@host/db"), "mysql://me:***@host/db");
         assert_eq!(mask_in("no: mysql://me:pw9@h/d; pw9", "mysql://me:pw9@h/d"), "no: mysql://me:***@h/d; ***");
+    }
+
+    #[test]
+    fn a_url_that_nobody_can_read_shows_no_password_either() {
+        assert_eq!(mask("postgres://me:p@s?w/d#@host/db"), "postgres://me:***@host/db");
+        assert_eq!(mask("postgres:me:s3cret@host/db"), "postgres:me:***@host/db");
+        assert_eq!(mask("postgres:/me:s3cret@host/db"), "postgres:/me:***@host/db");
+        assert_eq!(mask("me:s3cret@host/db"), "me:***@host/db");
+        for url in ["postgres://me:s3@cret@host/db", "postgres://me:s3/cret@host/db", "host=h password=s3 cret"] {
+            let told = mask_in("no host s3, no host cret", url);
+            assert!(!told.contains("s3") && !told.contains("cret") && told.contains("percent-encoded"), "{told}");
+        }
+        assert_eq!(mask_in("no `p@ss` or `p%40ss`", "mysql://me:p%40ss@h/d"), "no `***` or `***`");
+        assert_eq!(percent_decoded("a%zz%4"), "a%zz%4");
+    }
+
+    #[test]
+    fn postgres_words_in_place_of_a_url_are_masked_too() {
+        assert_eq!(mask("host=h password=s3cret user=me"), "host=h password=*** user=me");
+        assert_eq!(mask("password = 's 3\\'cret' host=h"), "password = '***' host=h");
+        assert_eq!(mask("host=h sslpassword=a\\ b"), "host=h sslpassword=***");
+        assert_eq!(mask("host=h password=s3 cret user=me"), "***");
+        assert_eq!(mask("host=h password='s3cret"), "***");
+        assert_eq!(mask("user=me password=a=b@c:d"), "user=me password=***");
+        assert_eq!(mask_in("no s'3", "host=h password=s\\'3"), "no ***");
     }
 
     #[test]
@@ -88,7 +230,10 @@ mod tests {
         for sqlite in ["bank.db", ":memory:", "file:x?mode=ro", "sqlite:///tmp/x.db", "C:\\data\\x.db", "a:b"] {
             assert_eq!(kind_of(sqlite), Ok(Kind::Sqlite), "{sqlite}");
         }
-        assert_eq!(kind_of("oracle://h/d"), Err("oracle".to_owned()));
+        for bad in ["oracle://h/d", "mysql:me:pw@h/d", "postgres:/h/d"] {
+            let problem = kind_of(bad).expect_err(bad);
+            assert!(problem.contains(bad.split_once(':').expect("a scheme").0) && !problem.contains("pw"), "{problem}");
+        }
     }
 
     #[test]

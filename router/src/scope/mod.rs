@@ -11,6 +11,7 @@ mod open_scope;
 mod options;
 mod relation;
 mod repeat;
+mod route;
 mod run;
 mod savepoint;
 mod span;
@@ -33,6 +34,8 @@ pub use once::Once;
 pub use open::Target;
 #[doc(hidden)]
 pub use options::Options;
+#[doc(hidden)]
+pub use route::route;
 #[doc(hidden)]
 pub use run::{Again, Handles, Returned, once, run, run_again, run_once, run_once_again};
 
