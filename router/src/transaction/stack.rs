@@ -38,7 +38,7 @@ struct Thread {
 const SERIALS: u64 = 1 << 20;
 
 impl Thread {
-    /// A number that no other entry or frame of the process has.
+    /// A number that the process has not given out before. An entry shares its own with its first frame alone.
     fn next_serial(&self) -> u64 {
         static BLOCKS: AtomicU64 = AtomicU64::new(0);
         let last = self.serial.get();

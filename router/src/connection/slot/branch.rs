@@ -164,27 +164,22 @@ impl<B: Dialect> AnySlot for Slot<B> {
             // The connection is discarded with the cursor that holds it, which rolls back.
             Err(error) => return Outcome::RolledBack(error),
         };
-        let lease = match &mut state.phase {
+        let mut lease = match std::mem::replace(&mut state.phase, Phase::Closed) {
             Phase::Open(lease) => lease,
-            Phase::Lazy | Phase::Finished => {
-                state.phase = Phase::Closed;
-                return Outcome::Committed;
-            }
+            Phase::Lazy | Phase::Finished => return Outcome::Committed,
             // Ended already, and not by a commit of this transaction.
             Phase::Closed => return Outcome::RolledBack(Error::Closed { database: self.alias().clone() }),
         };
-        if let Some(error) = self.objection(lease) {
-            let _ = state.take().map(|lease| self.roll_back_open(lease, true));
+        if let Some(error) = self.objection(&mut lease) {
+            let _ = self.roll_back_open(lease, true);
             return Outcome::RolledBack(error);
         }
-        let result = lease.control_alone(Control::Commit(&self.start));
-        // Used in place until here, since a lease is large to move.
-        match result {
+        match lease.control_alone(Control::Commit(&self.start)) {
             Ok(()) => {
-                state.phase = Phase::Closed;
+                drop(lease);
                 Outcome::Committed
             }
-            Err(error) => self.commit_failed(state.take().expect("it was open"), error),
+            Err(error) => self.commit_failed(lease, error),
         }
     }
 
