@@ -247,7 +247,7 @@ fn a_result_that_can_not_be_read_back_is_refused_before_it_is_committed() {
         assert!(matches!(call(nothing), Err(Error::OnceMismatch { .. })));
         assert!(ids(&fixture).is_empty());
     }
-    assert_eq!((call(0.5), call(1.5)).0.unwrap(), 0.5);
+    assert!(call(0.5).is_ok() && call(1.5).is_ok());
     assert_eq!(ids(&fixture), [1]);
 }
 

@@ -209,7 +209,10 @@ fn inside_a_transaction_the_outermost_scope_decides() {
                 match inner {
                     // Passed on, and swallowed.
                     1 => stumble(conn),
-                    2 => Ok(drop(stumble(conn))),
+                    2 => {
+                        drop(stumble(conn));
+                        Ok(())
+                    }
                     _ => Ok(()),
                 }
             })
