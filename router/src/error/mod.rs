@@ -59,6 +59,22 @@ pub enum Error {
         reason: String,
     },
 
+    /// Within one transaction a router has sent the same model, with the same hints, to another database than before.
+    #[error(
+        "the route of {subject} changed from `{was}` to `{now}` within the transaction of {outer}; let the router give one \
+         answer for as long as a transaction runs, tell databases apart by hints, or use `requires_new`"
+    )]
+    RouteChanged {
+        /// The model or application.
+        subject: String,
+        /// The database before.
+        was: Alias,
+        /// The database now.
+        now: Alias,
+        /// The scope that opened the transaction.
+        outer: String,
+    },
+
     /// The configuration is wrong.
     #[error("configuration{}: {problem}; {remedy}", At(.alias, .key))]
     Config {
@@ -422,6 +438,9 @@ impl Error {
                 | Self::UnknownDatabase { .. }
                 | Self::WrongBackend { .. }
                 | Self::RouteRefused { .. }
+                | Self::RouteChanged { .. }
+                | Self::RelationRefused { .. }
+                | Self::Unsupported { .. }
                 | Self::NotAtomic { .. }
         )
     }

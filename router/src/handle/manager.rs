@@ -13,7 +13,7 @@ use crate::connection::control::Start;
 use crate::connection::slot::{AnySlot, Slot};
 use crate::error::Error;
 use crate::site::{Function, Site};
-use crate::transaction::{Kind, Terms, Verdict, abandon, begin, leave, nest, no_scope_inside, top};
+use crate::transaction::{Kind, Terms, Verdict, abandon, any, begin, leave, nest, no_scope_inside, top};
 
 /// The transaction manager of a handle. It owns nothing: the thread's transaction is the owner of the levels.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +91,7 @@ fn begin_own<B: Backend>(conn: &mut Conn<B>) -> QueryResult<()> {
     };
     // No tripwire: Diesel's migrations run DDL in such a transaction, on MySQL too. Inside another transaction of this
     // thread it may wait for a lock of that one.
-    let start = Start { lock_limit: top(|_| ()).is_some(), ..Start::default() };
+    let start = Start { lock_limit: any(|_| true), ..Start::default() };
     let ticket = begin(&home.databases, [home.index], SITE, Kind::Handle, &start, &Terms::default())?;
     let slot = top(|transaction| transaction.branch(home.index).map(|branch| Arc::clone(&branch.slot)));
     let slot = slot.flatten().and_then(Slot::of);

@@ -31,6 +31,8 @@ pub fn hold_hint(value: Rc<dyn Any>) -> HeldHint {
 thread_local! {
     /// How many blocks are open on this thread: most calls have none, and need not look further.
     static OPEN: Cell<u32> = const { Cell::new(0) };
+    /// How many blocks there were.
+    static BLOCKS: Cell<u64> = const { Cell::new(0) };
     static HINTS: RefCell<Stack<dyn Any>> = const { RefCell::new(Stack(None)) };
     static ROUTES: RefCell<Stack<dyn Router>> = const { RefCell::new(Stack(None)) };
 }
@@ -67,6 +69,11 @@ impl Hints {
     }
 }
 
+/// Which hints hold now: 0 where there are none. Within one thread equal numbers mean the same hints.
+pub fn hints_number() -> u64 {
+    if OPEN.get() == 0 { 0 } else { HINTS.with_borrow(|hints| hints.0.as_ref().map_or(0, |node| node.serial)) }
+}
+
 /// The routers that are asked before all others, the innermost first.
 pub(super) fn overrides() -> Stack<dyn Router> {
     if OPEN.get() == 0 { Stack(None) } else { ROUTES.with_borrow(Stack::clone) }
@@ -76,6 +83,8 @@ pub(super) fn overrides() -> Stack<dyn Router> {
 pub struct Stack<T: ?Sized>(Option<Rc<Node<T>>>);
 
 struct Node<T: ?Sized> {
+    /// Which block it is: no two of a thread have one number.
+    serial: u64,
     value: Rc<T>,
     outer: Stack<T>,
 }
@@ -106,7 +115,9 @@ pub struct Pushed<T: ?Sized + 'static> {
 impl<T: ?Sized + 'static> Pushed<T> {
     fn new(stack: &'static std::thread::LocalKey<RefCell<Stack<T>>>, value: Rc<T>) -> Self {
         let outer = stack.with_borrow(Stack::clone);
-        let node = Node { value, outer: outer.clone() };
+        let serial = BLOCKS.get() + 1;
+        BLOCKS.set(serial);
+        let node = Node { serial, value, outer: outer.clone() };
         stack.with_borrow_mut(|stack| *stack = Stack(Some(Rc::new(node))));
         OPEN.set(OPEN.get() + 1);
         Self { stack, outer }

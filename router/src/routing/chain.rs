@@ -17,6 +17,16 @@ pub(crate) enum Subject {
     App { app: &'static str, module: Option<&'static str> },
 }
 
+impl Subject {
+    /// Whether it is the same. A model's description is one for the whole program, so its address is enough almost always.
+    pub(crate) fn is(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Model(a), Self::Model(b)) => std::ptr::eq(a, b) || a == b,
+            (a, b) => a == b,
+        }
+    }
+}
+
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

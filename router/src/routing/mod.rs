@@ -7,7 +7,7 @@ mod explain;
 mod request;
 mod route;
 
-pub(crate) use block::{HeldHint, hold_hint};
+pub(crate) use block::{HeldHint, hints_number, hold_hint};
 pub use block::{with_hint, with_routes};
 pub use by_table::StaticRouter;
 pub(crate) use chain::{Chain, Subject};

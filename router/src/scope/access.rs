@@ -42,6 +42,7 @@ fn open<H: Handle>(target: &Target, site: Site) -> Result<H> {
         }
         Some((databases, access)) => {
             let index = target.resolve(&databases, access, true, site)?;
+            target.pin(index)?;
             let slot = transaction::top(|open| open.branch(index).map(|branch| Arc::clone(&branch.slot)));
             let slot = slot.flatten().ok_or_else(|| not_a_branch(target, &databases, index))?;
             H::open(Origin::Scope(slot, databases.at(index)), &asked)

@@ -71,15 +71,33 @@ impl Target {
     /// The index of the database in the registry.
     #[inline]
     pub(super) fn resolve(&self, databases: &Databases, access: Access, in_scope: bool, site: Site) -> Result<usize> {
-        let subject = match self {
-            Self::Model(model) => Subject::Model(model),
-            Self::App { app, module } => Subject::App { app, module: *module },
+        match self {
+            Self::Model(model) => databases.route(Subject::Model(model), access, in_scope),
+            Self::App { app, module } => databases.route(Subject::App { app, module: *module }, access, in_scope),
             Self::Alias(alias) => {
                 let unknown = || databases.unknown(alias.clone(), format!("named by {site}"));
-                return databases.find(alias.as_str()).ok_or_else(unknown);
+                databases.find(alias.as_str()).ok_or_else(unknown)
             }
-        };
-        databases.route(subject, access, in_scope)
+        }
+    }
+
+    /// What the routers are asked for; `None` for a database by its name.
+    #[inline]
+    fn subject(&self) -> Option<Subject> {
+        match self {
+            Self::Model(model) => Some(Subject::Model(model)),
+            Self::App { app, module } => Some(Subject::App { app, module: *module }),
+            Self::Alias(_) => None,
+        }
+    }
+
+    /// Within the open transaction the route stays what it was, or is noted if it is the first.
+    #[inline]
+    pub(super) fn pin(&self, index: usize) -> Result<()> {
+        match self.subject() {
+            Some(subject) => transaction::pin(subject, index),
+            None => Ok(()),
+        }
     }
 }
 
@@ -196,10 +214,11 @@ pub(super) fn open<'a>(site: Site, targets: &'a [Target], options: &Options) -> 
     let in_scope = nested && entering != Entering::Suspend;
     let indices = Indices::of(targets, &databases, access, in_scope, site)?;
     if inside {
+        pin(targets, &indices)?;
         all_are_branches(site, targets, &indices, &databases)?;
     }
     let ticket = match entering {
-        Entering::Begin => Some(begin(site, targets, &indices, &databases, nested, &options.terms)?),
+        Entering::Begin => Some(begin(site, targets, &indices, &databases, &options.terms)?),
         Entering::Level => Some(transaction::nest(site, Kind::Scope, asked.limits)?),
         Entering::Join => Some(transaction::join(site, asked.limits)?),
         Entering::Suspend => Some(transaction::hide()?),
@@ -211,24 +230,27 @@ pub(super) fn open<'a>(site: Site, targets: &'a [Target], options: &Options) -> 
 }
 
 /// Opens a transaction of the scope's own.
-fn begin(
-    site: Site,
-    targets: &[Target],
-    indices: &Indices,
-    databases: &Databases,
-    nested: bool,
-    terms: &Terms,
-) -> Result<Ticket> {
+fn begin(site: Site, targets: &[Target], indices: &Indices, databases: &Databases, terms: &Terms) -> Result<Ticket> {
     one_database(site, targets, indices, databases)?;
-    if nested {
+    // Also one that is hidden: it may hold the lock that this one waits for.
+    let shares_thread = transaction::any(|_| true);
+    if shares_thread {
         not_locked_by_this_thread(indices, databases)?;
     }
     let asked = terms.characteristics;
     if !asked.is_plain() {
         can_be_enforced(&asked, site, indices, databases)?;
     }
-    let start = Start { tripwire: true, lock_limit: nested, characteristics: asked, xa: None };
-    transaction::begin(databases, indices.iter(), site, Kind::Scope, &start, terms)
+    let start = Start { tripwire: true, lock_limit: shares_thread, characteristics: asked, xa: None };
+    let ticket = transaction::begin(databases, indices.iter(), site, Kind::Scope, &start, terms)?;
+    // The first routes of a transaction are right, whatever they are.
+    pin(targets, indices)?;
+    Ok(ticket)
+}
+
+#[inline]
+fn pin(targets: &[Target], indices: &Indices) -> Result<()> {
+    targets.iter().zip(indices.iter()).try_for_each(|(target, index)| target.pin(index))
 }
 
 /// Refuses what the open transaction can't give, and in autocommit what only a transaction can have.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use once_cell::unsync::OnceCell;
 
 use super::hooks::{HOOKS_LIMIT, Hook, HookBody, When};
-use super::{FRAMES_EXPECTED, LEVELS_LIMIT};
+use super::{FRAMES_EXPECTED, LEVELS_LIMIT, PINS_LIMIT};
 use crate::connection::characteristics::{Characteristics, Conflict, Declared, Limits};
 use crate::connection::control::Start;
 use crate::connection::gate::{Gate, Limited};
@@ -16,7 +16,7 @@ use crate::connection::slot::AnySlot;
 use crate::databases::Databases;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
-use crate::routing::Access;
+use crate::routing::{Access, Subject, hints_number};
 use crate::site::Site;
 use crate::transaction_id::TransactionId;
 
@@ -129,8 +129,18 @@ pub(crate) struct Transaction {
     pub(super) hooks: Vec<Hook>,
     /// The slot of the transaction that had this place before, if no handle keeps it.
     spare_slot: Option<Arc<dyn AnySlot>>,
+    /// The routes that were given in it.
+    pins: Vec<Pin>,
     pub(super) terms: Terms,
     pub(super) id: OnceCell<TransactionId>,
+}
+
+/// A route that holds for as long as the transaction.
+struct Pin {
+    subject: Subject,
+    /// The hints that it was given with.
+    hints: u64,
+    database: usize,
 }
 
 /// What was agreed when a transaction was opened.
@@ -220,6 +230,7 @@ impl Transaction {
             frames: Vec::with_capacity(FRAMES_EXPECTED),
             hooks: Vec::new(),
             spare_slot: None,
+            pins: Vec::with_capacity(FRAMES_EXPECTED),
             terms: Terms::default(),
             id: OnceCell::new(),
         })
@@ -255,6 +266,14 @@ impl Transaction {
     /// Its name, made when it is first asked for.
     pub(crate) fn id(&self) -> &TransactionId {
         self.id.get_or_init(TransactionId::new)
+    }
+
+    /// The error of a route that is another one now.
+    #[cold]
+    fn changed(&self, pin: &Pin, now: usize) -> Error {
+        let alias = |index| self.databases().at(index).alias().clone();
+        let (was, now) = (alias(pin.database), alias(now));
+        Error::RouteChanged { subject: pin.subject.to_string(), was, now, outer: self.outermost().to_string() }
     }
 
     /// Keeps a hook for the end of the transaction, or of the level that is undone before.
@@ -316,6 +335,27 @@ impl Transaction {
 pub(crate) fn top<R>(look: impl FnOnce(&mut Transaction) -> R) -> Option<R> {
     prune();
     with(|stack| stack.last_mut().and_then(Entry::transaction_mut).map(look))
+}
+
+/// Notes a route in the innermost transaction, or compares it with the one that was noted.
+#[inline]
+pub(crate) fn pin(subject: Subject, database: usize) -> Result<()> {
+    let hints = hints_number();
+    let changed = top(|open| {
+        let known = open.pins.iter().find(|pin| pin.hints == hints && pin.subject.is(subject));
+        match known {
+            Some(pin) if pin.database == database => None,
+            Some(pin) => Some(open.changed(pin, database)),
+            None => {
+                // Beyond the limit a route is not compared: it was right when it was given.
+                if open.pins.len() < PINS_LIMIT {
+                    open.pins.push(Pin { subject, hints, database });
+                }
+                None
+            }
+        }
+    });
+    changed.flatten().map_or(Ok(()), Err)
 }
 
 /// The innermost transaction is not run again, whatever its scope says: a panic goes to the caller.
@@ -381,6 +421,7 @@ pub(super) fn retire(mut transaction: Box<Transaction>) {
     transaction.branches.clear();
     transaction.frames.clear();
     transaction.hooks.clear();
+    transaction.pins.clear();
     transaction.databases = None;
     transaction.id = OnceCell::new();
     THREAD.with(|thread| {

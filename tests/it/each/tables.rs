@@ -255,3 +255,62 @@ fn what_is_detached_sees_no_scope_and_the_scope_goes_on_after_it() {
     assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![], vec![(2, 20), (3, 30)]));
     assert_eq!((in_use(&databases, "default"), in_use(&databases, "other")), (0, 0));
 }
+
+/// Gives `default` and `other` in turn.
+struct Fickle(std::sync::atomic::AtomicU32);
+
+impl Router for Fickle {
+    fn select_db(&self, request: &RouteRequest<'_>) -> Route {
+        if let Some(Shard(other)) = request.hint() {
+            return Route::to(if *other { "other" } else { "default" });
+        }
+        let turn = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Route::to(if turn.is_multiple_of(2) { "default" } else { "other" })
+    }
+}
+
+#[test]
+fn a_route_that_changes_within_a_transaction_is_an_error_unless_its_hints_do() {
+    let Some(fixture) = fixture() else { return };
+    let databases = built(&fixture, Fickle(std::sync::atomic::AtomicU32::new(0)));
+    let _entered = databases.enter();
+    let run = atomic::<Item>().run(|_: &mut H| {
+        let error = put(1, 10).unwrap_err();
+        assert!(matches!(&error, Error::RouteChanged { was, now, .. } if *was == "default" && *now == "other"), "{error}");
+        assert!(error.to_string().contains("model `Item`") && error.is_config(), "{error}");
+        // The next answer is the first one again, and nothing was lost.
+        put(2, 20)?;
+        assert!(matches!(connection::<Item, H>(), Err(Error::RouteChanged { .. })));
+        // Other hints are another question; equal ones in another block are too.
+        with_hint(Shard(false), || put(3, 30))?;
+        let other = with_hint(Shard(true), || put(4, 40));
+        assert!(matches!(other, Err(Error::NotAtomic { .. })), "{other:?}");
+        Ok::<_, Error>(())
+    });
+    run.unwrap();
+    assert_eq!(fixture.rows("default"), [(2, 20), (3, 30)]);
+}
+
+#[test]
+fn an_independent_transaction_in_detached_work_never_waits_for_ever_for_its_own_thread() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    put(1, 10).unwrap();
+    if super::KIND == crate::fixture::Kind::Mysql {
+        // It has a limit of its own, of 50 s.
+        return;
+    }
+    let run = atomic::<Item>().run(|conn: &mut H| {
+        diesel::update(items::table.find(1)).set(items::value.eq(11)).execute(conn)?;
+        let blocked = detached(|| {
+            atomic::<Item>().run(|conn: &mut H| {
+                diesel::update(items::table.find(1)).set(items::value.eq(12)).execute(conn).map_err(Error::from)
+            })
+        });
+        assert!(blocked.is_err(), "{blocked:?}");
+        Ok::<_, Mishap>(())
+    });
+    run.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 11)]);
+}
