@@ -1,5 +1,6 @@
 //! The one error type of the library.
 
+mod predicates;
 mod text;
 
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use diesel::result::Error as DieselError;
 
 use crate::alias::Alias;
-use crate::failure::{Failure, FailureClass, classify};
+use crate::failure::Failure;
 use crate::transaction_id::TransactionId;
 use text::{Aliases, At, Refused, Refuser, remedy};
 
@@ -401,80 +402,6 @@ pub enum Error {
     /// The database refused a statement, or Diesel could not build or read one.
     #[error(transparent)]
     Query(DieselError),
-}
-
-impl Error {
-    /// Whether the same call may succeed when it is simply made again.
-    ///
-    /// Never true for an unknown outcome.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            // Nothing was sent.
-            Self::PoolExhausted { .. } | Self::Pool { .. } => true,
-            Self::Doomed { first, .. } => first.class().is_retryable(),
-            Self::Query(error) => classify(error).is_some_and(FailureClass::is_retryable),
-            _ => false,
-        }
-    }
-
-    /// Whether the work may be committed although this is an error.
-    pub fn is_in_doubt(&self) -> bool {
-        matches!(self, Self::OutcomeUnknown { .. })
-    }
-
-    /// Whether the work is committed although this is an error: a hook failed afterwards.
-    ///
-    /// It speaks of the transaction whose hook failed. A manual scope may have committed it with `scope::commit` and then have
-    /// gone on.
-    pub fn is_committed(&self) -> bool {
-        matches!(self, Self::HookFailed { committed: true, .. })
-    }
-
-    /// Whether the error is one of configuration or routing, which no repetition mends.
-    pub fn is_config(&self) -> bool {
-        matches!(
-            self,
-            Self::Config { .. }
-                | Self::UnknownDatabase { .. }
-                | Self::WrongBackend { .. }
-                | Self::RouteRefused { .. }
-                | Self::RouteChanged { .. }
-                | Self::RelationRefused { .. }
-                | Self::Unsupported { .. }
-                | Self::NotAtomic { .. }
-        )
-    }
-
-    pub(crate) fn config(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::Config { alias: None, key: None, problem: problem.into(), remedy: remedy.into() }
-    }
-
-    pub(crate) fn no_scope(asked: impl Into<String>) -> Self {
-        Self::NoScope { asked: asked.into() }
-    }
-}
-
-/// Gives back an error of ours that a handle carried through Diesel.
-impl From<DieselError> for Error {
-    fn from(error: DieselError) -> Self {
-        match error {
-            DieselError::QueryBuilderError(carried) => match carried.downcast::<Error>() {
-                Ok(ours) => *ours,
-                Err(theirs) => Self::Query(DieselError::QueryBuilderError(theirs)),
-            },
-            other => Self::Query(other),
-        }
-    }
-}
-
-/// Lets `?` work in functions that return Diesel's error; [`Error::from`] gives the error back unchanged.
-impl From<Error> for DieselError {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Query(query) => query,
-            ours => DieselError::QueryBuilderError(Box::new(ours)),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,21 +7,20 @@
 mod ending;
 mod hooks;
 pub(crate) mod manual;
+mod pins;
 mod stack;
+mod terms;
 
 pub(crate) use ending::{Verdict, abandon, leave, no_scope_inside};
 #[cfg(feature = "testing")]
 pub(crate) use hooks::capturing;
 pub(crate) use hooks::{HookBody, When, run_now as run_hook};
-pub(crate) use stack::{
-    Kind, Terms, Ticket, any, begin, forbid_repetition, hide, hide_always, join, nest, pin, slot, top,
-};
+pub(crate) use pins::pin;
+pub(crate) use stack::{Kind, Ticket, any, begin, forbid_repetition, hide, hide_always, join, nest, slot, top};
+pub(crate) use terms::Terms;
 
 /// The most levels of one transaction, and the most transactions of one thread.
 pub(crate) const LEVELS_LIMIT: u32 = 1_000;
-
-/// The most routes that one transaction compares.
-const PINS_LIMIT: usize = 1_000;
 
 /// How many scopes most transactions have open at most: saves allocations, and limits nothing.
 const FRAMES_EXPECTED: usize = 4;

@@ -8,7 +8,9 @@ use std::time::Instant;
 use once_cell::unsync::OnceCell;
 
 use super::hooks::{HOOKS_LIMIT, Hook, HookBody, When};
-use super::{FRAMES_EXPECTED, LEVELS_LIMIT, PINS_LIMIT};
+use super::pins::Pin;
+use super::terms::Terms;
+use super::{FRAMES_EXPECTED, LEVELS_LIMIT};
 use crate::connection::characteristics::{Characteristics, Conflict, Declared, Limits};
 use crate::connection::control::Start;
 use crate::connection::gate::{Gate, Limited};
@@ -16,7 +18,7 @@ use crate::connection::slot::AnySlot;
 use crate::databases::Databases;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
-use crate::routing::{Access, Subject, hints_number};
+use crate::routing::Access;
 use crate::site::Site;
 use crate::transaction_id::TransactionId;
 
@@ -130,40 +132,9 @@ pub(crate) struct Transaction {
     /// The slot of the transaction that had this place before, if no handle keeps it.
     spare_slot: Option<Arc<dyn AnySlot>>,
     /// The routes that were given in it.
-    pins: Vec<Pin>,
+    pub(super) pins: Vec<Pin>,
     pub(super) terms: Terms,
     pub(super) id: OnceCell<TransactionId>,
-}
-
-/// A route that holds for as long as the transaction.
-struct Pin {
-    subject: Subject,
-    /// The hints that it was given with.
-    hints: u64,
-    database: usize,
-}
-
-/// What was agreed when a transaction was opened.
-#[derive(Debug, Clone, Copy, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
-pub(crate) struct Terms {
-    /// What its scope has asked of the databases.
-    pub(crate) characteristics: Characteristics,
-    /// Its scope is run again where that may help: then its end is told as an error, and no hook runs.
-    pub(crate) repeats: bool,
-    /// A row of the library's own commits with the transaction, so that a lost reply can be resolved.
-    pub(crate) verifies: bool,
-    /// Its scope commits and rolls back by itself.
-    pub(crate) manual: bool,
-    /// A hook that fails after the commit makes the scope return an error.
-    pub(crate) returns_hook_errors: bool,
-}
-
-impl Terms {
-    /// Whether its commit is to be provable. What has written nothing has nothing to prove.
-    pub(super) fn verifies(&self) -> bool {
-        self.verifies && !self.characteristics.limits.read_only
-    }
 }
 
 /// A database's part of a transaction.
@@ -268,14 +239,6 @@ impl Transaction {
         self.id.get_or_init(TransactionId::new)
     }
 
-    /// The error of a route that is another one now.
-    #[cold]
-    fn changed(&self, pin: &Pin, now: usize) -> Error {
-        let alias = |index| self.databases().at(index).alias().clone();
-        let (was, now) = (alias(pin.database), alias(now));
-        Error::RouteChanged { subject: pin.subject.to_string(), was, now, outer: self.outermost().to_string() }
-    }
-
     /// Keeps a hook for the end of the transaction, or of the level that is undone before.
     pub(crate) fn hook(&mut self, when: When, robust: bool, run: HookBody) {
         let (level, site) = (self.gate.depth(), self.gate.site());
@@ -335,27 +298,6 @@ impl Transaction {
 pub(crate) fn top<R>(look: impl FnOnce(&mut Transaction) -> R) -> Option<R> {
     prune();
     with(|stack| stack.last_mut().and_then(Entry::transaction_mut).map(look))
-}
-
-/// Notes a route in the innermost transaction, or compares it with the one that was noted.
-#[inline]
-pub(crate) fn pin(subject: Subject, database: usize) -> Result<()> {
-    let hints = hints_number();
-    let changed = top(|open| {
-        let known = open.pins.iter().find(|pin| pin.hints == hints && pin.subject.is(subject));
-        match known {
-            Some(pin) if pin.database == database => None,
-            Some(pin) => Some(open.changed(pin, database)),
-            None => {
-                // Beyond the limit a route is not compared: it was right when it was given.
-                if open.pins.len() < PINS_LIMIT {
-                    open.pins.push(Pin { subject, hints, database });
-                }
-                None
-            }
-        }
-    });
-    changed.flatten().map_or(Ok(()), Err)
 }
 
 /// The innermost transaction is not run again, whatever its scope says: a panic goes to the caller.
