@@ -19,8 +19,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR", default_value = "bank-data")]
     pub dir: PathBuf,
 
-    /// The database of the accounts, such as postgres://user:password@host/bank or mysql://..; bank.db in the folder if
-    /// left out
+    /// The database of the accounts: a PostgreSQL, MySQL or MariaDB server, or a file; bank.db in the folder if left out
     #[arg(long, value_name = "URL")]
     pub url_bank: Option<String>,
 
