@@ -46,6 +46,11 @@ impl FailureClass {
             Self::ConnectionLost | Self::Timeout | Self::Constraint | Self::Other => false,
         }
     }
+
+    /// Whether MySQL and MariaDB answer it by undoing the whole transaction, savepoints included.
+    pub(crate) fn undoes_all(self) -> bool {
+        matches!(self, Self::Serialization | Self::Deadlock)
+    }
 }
 
 /// The first failure of a transaction: what a doomed transaction gives as its cause.

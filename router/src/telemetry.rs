@@ -21,5 +21,9 @@ pub fn outcome(outcome: &'static str) {
 
 #[cold]
 fn record(outcome: &'static str) {
-    tracing::Span::current().record("outcome", outcome);
+    let span = tracing::Span::current();
+    // Where the library's own spans are filtered out, this one is the user's.
+    if span.metadata().is_some_and(|metadata| metadata.target() == TARGET) {
+        span.record("outcome", outcome);
+    }
 }

@@ -87,6 +87,7 @@ macro_rules! server {
             mod django_lost;
             mod faults;
             mod lost;
+            mod twins;
             mod verified;
             mod witness;
         }

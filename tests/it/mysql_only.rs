@@ -1,10 +1,13 @@
 //! Claims that only MySQL and MariaDB can meet.
 
-use diesel::connection::SimpleConnection;
+use std::time::Duration;
+
+use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
 use multidb::{Error, FailureClass, MysqlConn, atomic, connection};
 
 use crate::mysql::*;
+use crate::recorder::Recorder;
 
 #[test]
 fn a_locking_read_and_an_upsert_run_on_the_handle() {
@@ -231,4 +234,58 @@ fn a_procedure_that_leaves_a_transaction_open_does_not_reach_the_next_user() {
         insert.execute(&mut conn).unwrap();
     }
     assert_eq!(fixture.rows("default"), [(1, 0), (2, 0)]);
+}
+
+#[test]
+fn no_limit_of_a_scope_can_interrupt_its_commit() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let recorder = Recorder::default();
+    let run = atomic::<Item>().timeout(Duration::from_secs(100)).run(|conn: &mut MysqlConn| {
+        conn.set_instrumentation(recorder.clone());
+        put(1, 10)
+    });
+    run.unwrap();
+    let sent = recorder.take();
+    let commit = sent.iter().find(|sql| sql.ends_with("COMMIT")).expect("it has committed");
+    for limit in ["innodb_lock_wait_timeout = DEFAULT", "max_statement_time = DEFAULT", "max_execution_time = DEFAULT"]
+    {
+        assert!(commit.contains(limit), "{commit}");
+    }
+    assert_eq!(fixture.rows("default"), [(1, 10)]);
+}
+
+#[test]
+fn a_scope_whose_ddl_has_committed_is_not_run_again() {
+    let refusals = [
+        "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1205, MESSAGE_TEXT = 'Lock wait timeout exceeded'",
+        "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found when trying to get lock'",
+    ];
+    for (refusal, raw, swallows) in
+        refusals.into_iter().flat_map(|it| [(it, false, false), (it, true, false), (it, false, true)])
+    {
+        let Some(fixture) = fixture() else { return };
+        let databases = fixture.databases();
+        let _entered = databases.enter();
+        let mut attempts = 0;
+        let run = atomic::<Item>().retry(2).run(|conn: &mut MysqlConn| {
+            attempts += 1;
+            put(attempts, 0)?;
+            let ddl = format!("CREATE TABLE side_{attempts} (id INT)");
+            if raw {
+                conn.with_raw(|raw| raw.batch_execute(&ddl).map_err(Error::from))?;
+            } else {
+                conn.batch_execute(&ddl)?;
+            }
+            let refused = conn.batch_execute(refusal);
+            if swallows { Ok(()) } else { refused.map_err(Error::from) }
+        });
+        assert_eq!((attempts, fixture.rows("default")), (1, vec![(1, 0)]), "{refusal}");
+        match run {
+            Err(Error::ImplicitCommit { .. }) if swallows => {}
+            Err(Error::Query(_)) if !swallows => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(in_use(&databases, "default"), 0);
+    }
 }

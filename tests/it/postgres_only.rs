@@ -3,7 +3,7 @@
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgRowByRowLoadingMode;
 use diesel::prelude::*;
-use multidb::{DatabaseConfig, Databases, Error, FailureClass, PgConn, atomic, connection};
+use multidb::{DatabaseConfig, Databases, Error, FailureClass, PgConn, Propagation, atomic, connection, schema};
 
 use crate::postgres::*;
 
@@ -410,4 +410,28 @@ fn a_transaction_does_not_wait_for_ever_for_a_lock_of_one_that_was_begun_above_i
     assert!(run.is_err(), "the outer transaction is doomed");
     assert_eq!(fixture.rows("default"), [(1, 11)]);
     assert_eq!(in_use(&databases, "default"), 0);
+}
+
+#[test]
+fn a_key_leaves_an_independent_transaction_its_lock_limit() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    schema::install(&databases).unwrap();
+    let _entered = databases.enter();
+    let limit = |conn: &mut PgConn| -> Result<String, Error> {
+        let setting = diesel::dsl::sql::<diesel::sql_types::Text>("SELECT current_setting('lock_timeout')");
+        Ok(setting.get_result(conn)?)
+    };
+    let run = atomic::<Item>().run(|_: &mut PgConn| {
+        put(1, 10)?;
+        let apart = || atomic::<Item>().propagation(Propagation::RequiresNew);
+        // Without one it would wait for a lock of the transaction around it for ever.
+        let expected = apart().run(limit)?;
+        assert_ne!(expected, "0");
+        assert_eq!(apart().once("a").run(limit)?, expected);
+        Ok::<_, Error>(())
+    });
+    run.unwrap();
+    // Alone it waits as long as it is told to.
+    assert_eq!(atomic::<Item>().once("b").run(limit).unwrap(), "0");
 }

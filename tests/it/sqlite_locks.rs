@@ -2,10 +2,13 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Mutex;
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use multidb::{Databases, Error, FailureClass, SqliteConn, atomic, connection, scope};
+use multidb::{
+    Databases, Error, FailureClass, Route, RouteRequest, Router, SqliteConn, atomic, connection, schema, scope,
+};
 
 use crate::sqlite::*;
 
@@ -121,4 +124,37 @@ fn a_manual_scope_goes_on_after_a_commit_that_found_the_file_locked() {
     run.unwrap();
     // What a commit has failed for is not committed by the next one.
     assert_clean(&fixture, &databases, &[1, 3], "after the scope");
+}
+
+#[test]
+fn a_claim_that_finds_the_file_locked_begins_anew() {
+    /// Frees the file when a scope is opened for the second time.
+    struct Frees(Mutex<(u32, diesel::SqliteConnection)>);
+
+    impl Router for Frees {
+        fn select_db(&self, _: &RouteRequest<'_>) -> Route {
+            let (opened, other) = &mut *self.0.lock().unwrap();
+            *opened += 1;
+            if *opened == 2 {
+                other.batch_execute("COMMIT").unwrap();
+            }
+            Route::pass()
+        }
+    }
+
+    let Some(fixture) = fixture() else { return };
+    let databases = impatient(&fixture);
+    schema::install(&databases).unwrap();
+    let mut other = fixture.observer("default");
+    other.batch_execute("BEGIN IMMEDIATE").unwrap();
+    let databases = databases.with_router(Frees(Mutex::new((0, other))));
+    let _entered = databases.enter();
+    let mut runs = 0;
+    let run = atomic::<Item>().once("a").run(|conn: &mut SqliteConn| {
+        runs += 1;
+        insert(conn, 1)?;
+        Ok::<_, Error>(7)
+    });
+    assert_eq!((run.unwrap(), runs), (7, 1));
+    assert_clean(&fixture, &databases, &[1], "once");
 }

@@ -53,6 +53,9 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// The same for the open transaction alone.
     const LOCAL_LOCK_LIMIT: Option<[&str; 2]> = None;
 
+    /// Whether any statement that fails may have rolled the whole transaction back.
+    const FAILURES_MAY_UNDO_ALL: bool = false;
+
     /// What its texts may look like.
     const SYNTAX: Syntax;
 

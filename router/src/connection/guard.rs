@@ -67,6 +67,41 @@ pub fn calls_procedure(sql: &str, syntax: Syntax) -> bool {
     syntax == Syntax::Mysql && statements.any(|words| words.first().is_some_and(|word| word == "CALL"))
 }
 
+/// The first words of statements that MySQL and MariaDB commit before, or that may do anything.
+const COMMIT_BY_THEMSELVES: [&str; 22] = [
+    "ALTER",
+    "ANALYZE",
+    "CACHE",
+    "CALL",
+    "CHANGE",
+    "CHECK",
+    "CREATE",
+    "DROP",
+    "EXECUTE",
+    "FLUSH",
+    "GRANT",
+    "INSTALL",
+    "LOAD",
+    "LOCK",
+    "OPTIMIZE",
+    "RENAME",
+    "REPAIR",
+    "RESET",
+    "REVOKE",
+    "TRUNCATE",
+    "UNINSTALL",
+    "UNLOCK",
+];
+
+/// Whether a statement of `sql` may commit by itself, as DDL does on MySQL and MariaDB.
+pub fn commits_by_itself(sql: &str, syntax: Syntax) -> bool {
+    let commits = |words: Vec<String>| {
+        let word = |at: usize| words.get(at).map_or("", String::as_str);
+        COMMIT_BY_THEMSELVES.contains(&word(0)) && word(1) != "TEMPORARY"
+    };
+    syntax == Syntax::Mysql && (Scanner { rest: sql, syntax }).any(commits)
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Control {
     Begin,
@@ -263,6 +298,17 @@ mod tests {
 
     fn is_unbalanced(sql: &str, syntax: Syntax) -> bool {
         matches!(effect(sql, syntax), Some(Effect::Unbalanced(_)))
+    }
+
+    #[test]
+    fn a_ddl_commits_by_itself_on_mysql_unless_it_is_temporary() {
+        for sql in ["CREATE TABLE a (b INT)", "/* */ truncate a", "SELECT 1; drop table a", "CALL p()"] {
+            assert!(commits_by_itself(sql, Syntax::Mysql), "{sql}");
+            assert!(!commits_by_itself(sql, Syntax::Postgres), "{sql}");
+        }
+        for sql in ["CREATE TEMPORARY TABLE a (b INT)", "SELECT 'DROP'", "UPDATE a SET b = 1"] {
+            assert!(!commits_by_itself(sql, Syntax::Mysql), "{sql}");
+        }
     }
 
     #[test]

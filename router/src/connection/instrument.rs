@@ -32,6 +32,8 @@ pub struct Seen {
     pub failure: Option<Failure>,
     /// Whether a statement began or ended a transaction without Diesel's knowing.
     pub control: bool,
+    /// Whether a text was sent that commits by itself.
+    pub committed: bool,
     /// Whether a transaction that the borrower began is still open.
     pub left_open: bool,
 }
@@ -48,6 +50,7 @@ struct Watched {
     /// Whether the next statement is one of Diesel's own transaction manager.
     managed: bool,
     control: bool,
+    committed: bool,
 }
 
 impl Watcher {
@@ -57,7 +60,8 @@ impl Watcher {
             Some(forward) => Some(Box::new(forward) as Box<dyn Instrumentation>),
             None => diesel::connection::get_default_instrumentation(),
         };
-        let watched = Watched { forward, syntax, failures: vec![None], managed: false, control: false };
+        let watched =
+            Watched { forward, syntax, failures: vec![None], managed: false, control: false, committed: false };
         Self(Arc::new(Mutex::new(watched)))
     }
 
@@ -65,7 +69,7 @@ impl Watcher {
     pub fn seen(&self) -> Seen {
         let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let failure = watched.failures.iter_mut().find_map(Option::take);
-        Seen { failure, control: watched.control, left_open: false }
+        Seen { failure, control: watched.control, committed: watched.committed, left_open: false }
     }
 }
 
@@ -80,7 +84,9 @@ impl Watched {
         let by_diesel = std::mem::replace(&mut self.managed, begins_or_ends);
         match event {
             InstrumentationEvent::StartQuery { query, .. } if !by_diesel && !self.control => {
-                self.control = guard::crosses_boundary(&query.to_string(), self.syntax);
+                let sql = query.to_string();
+                self.control = guard::crosses_boundary(&sql, self.syntax);
+                self.committed |= guard::commits_by_itself(&sql, self.syntax);
             }
             InstrumentationEvent::FinishQuery { error: Some(error), .. } => {
                 if let Some(first @ None) = self.failures.last_mut() {

@@ -53,6 +53,8 @@ struct Lent {
     limits: bool,
     /// Diesel's connection itself, which has not come back.
     away: bool,
+    /// A text was sent that commits by itself.
+    committed: bool,
 }
 
 impl<B: Dialect> Link<B> {
@@ -208,6 +210,7 @@ impl<B: Dialect> Link<B> {
             self.repeated = None;
             self.broken = true;
         }
+        self.lent.committed |= guard::commits_by_itself(sql, B::SYNTAX);
         if !self.in_transaction() && guard::calls_procedure(sql, B::SYNTAX) {
             self.broken = true;
         }
@@ -247,6 +250,7 @@ impl<B: Dialect> Link<B> {
             None => self.raw.set_instrumentation(diesel::connection::get_default_instrumentation()),
         }
         let mut seen = watcher.seen();
+        self.lent.committed |= seen.committed;
         seen.left_open = self.depth() > depth;
         (result, seen)
     }
@@ -270,6 +274,11 @@ impl<B: Dialect> Link<B> {
     #[cfg(feature = "testing")]
     pub(super) fn note_limits(&mut self) {
         self.lent.limits = true;
+    }
+
+    /// Whether a text was sent that commits by itself, since the connection was taken.
+    pub fn may_have_committed(&self) -> bool {
+        self.lent.committed
     }
 
     /// Whether Diesel knows of an open transaction.

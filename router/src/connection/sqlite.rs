@@ -32,6 +32,8 @@ impl Dialect for Sqlite {
     const NAMES: Names = Names { backend: "SQLite", handle: "SqliteConn" };
     const SYNTAX: Syntax = Syntax::Sqlite;
     const DEFERS_RELEASE: bool = true;
+    // `INSERT OR ROLLBACK`, a full disk, and others.
+    const FAILURES_MAY_UNDO_ALL: bool = true;
 
     const WORDS: Words = Words {
         now: "CAST(strftime('%s', 'now') AS INTEGER)",

@@ -1,5 +1,9 @@
 //! The handle that fits every backend.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use diesel::connection::{Connection, TransactionManager};
+
 #[cfg(feature = "mysql")]
 use super::MysqlConn;
 #[cfg(feature = "postgres")]
@@ -9,7 +13,6 @@ use super::SqliteConn;
 use super::dispatch::{Handle, Origin, sealed};
 use crate::alias::Alias;
 use crate::databases::Kind;
-use crate::error::Result;
 
 /// A handle on whichever backend the database has: for functions whose model lives on PostgreSQL in production and on SQLite
 /// in a test.
@@ -48,12 +51,42 @@ impl AnyConn {
             Self::Sqlite(conn) => conn.alias(),
         }
     }
+
+    /// Diesel's [`transaction`](Connection::transaction), which on the other handles too rolls back where `callback` panics,
+    /// and whose failed rollback hides no error of `callback`. It is a method of the handle itself, since that of
+    /// `MultiConnection` would leave the transaction open after a panic.
+    ///
+    /// # Errors
+    /// Those of `callback`, and those of beginning and committing.
+    pub fn transaction<T, E, F>(&mut self, callback: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Self) -> Result<T, E>,
+        E: From<diesel::result::Error>,
+    {
+        Manager::begin_transaction(self)?;
+        match catch_unwind(AssertUnwindSafe(|| callback(self))) {
+            Ok(Ok(value)) => {
+                Manager::commit_transaction(self)?;
+                Ok(value)
+            }
+            Ok(Err(error)) => {
+                let _ = Manager::rollback_transaction(self);
+                Err(error)
+            }
+            Err(panic) => {
+                let _ = Manager::rollback_transaction(self);
+                resume_unwind(panic)
+            }
+        }
+    }
 }
+
+type Manager = <AnyConn as Connection>::TransactionManager;
 
 impl Handle for AnyConn {}
 
 impl sealed::Open for AnyConn {
-    fn open(origin: Origin<'_>, asked: &dyn Fn() -> String) -> Result<Self> {
+    fn open(origin: Origin<'_>, asked: &dyn Fn() -> String) -> crate::error::Result<Self> {
         match origin.kind() {
             #[cfg(feature = "postgres")]
             Kind::Postgres => PgConn::open(origin, asked).map(Self::Postgres),

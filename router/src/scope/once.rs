@@ -206,6 +206,9 @@ impl<R> Once<R> {
             let problem = format!("has a result of {} bytes, and {RESULT_LIMIT} is the most", text.len());
             return Err(self.mismatch(problem));
         }
+        // Once it is committed no repeat could be answered: JSON has no NaN, for one.
+        (self.read)(&text)
+            .map_err(|error| self.mismatch(format!("has a result that can't be read back from JSON: {error}")))?;
         match scope.first_slot()?.execute_own(UPDATE, &[&text, &self.key])? {
             1 => Ok(()),
             _ => Err(self.mismatch("was taken away while the scope ran")),

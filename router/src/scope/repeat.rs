@@ -48,6 +48,10 @@ pub(super) fn run_repeatedly<R: Returned>(
             "drop `mode = manual`, or move the parts into functions of their own",
         ));
     }
+    if repetition.once.is_some() && options.terms.characteristics.limits.read_only {
+        let problem = format!("`once` of {site} writes its key, which `read_only` refuses");
+        return R::from_error(Error::config(problem, "leave one of them out"));
+    }
     let _hint = options.hold_hint();
     let span = ScopeSpan::enter(site, targets, options);
     let begin = Instant::now();
@@ -81,7 +85,9 @@ pub(super) fn run_repeatedly<R: Returned>(
                     };
                 }
                 Err(error) => {
-                    let again = outermost && error.is_retryable() && in_time(limit.unwrap_or(CLAIM_LIMIT));
+                    // A call that had no connection has waited for one already.
+                    let passes = matches!(error, Error::Query(_)) && error.is_retryable();
+                    let again = outermost && passes && in_time(limit.unwrap_or(CLAIM_LIMIT));
                     let _ = scope.close(Verdict::Undo);
                     if !again {
                         return R::from_error(error);
@@ -91,15 +97,18 @@ pub(super) fn run_repeatedly<R: Returned>(
                 }
             }
         }
-        let result = match catch_unwind(AssertUnwindSafe(|| body(&scope))) {
+        let error = match catch_unwind(AssertUnwindSafe(|| body(&scope))) {
             Ok(returned) => {
                 let stored = match &repetition.once {
                     Some(once) if returned.is_ok() => once.store(&scope, &returned),
                     _ => Ok(()),
                 };
                 let verdict = if returned.is_ok() && stored.is_ok() { Verdict::Keep } else { Verdict::Undo };
-                let closed = scope.close(verdict);
-                stored.and(closed).map(|()| returned)
+                match scope.close(verdict) {
+                    // Only the end of the transaction knows that nothing of it was committed.
+                    Err(error) if may_retry && error.is_retryable() => error,
+                    closed => return stored.and(closed).map_or_else(R::from_error, |()| returned),
+                }
             }
             Err(panic) => {
                 transaction::forbid_repetition();
@@ -107,14 +116,8 @@ pub(super) fn run_repeatedly<R: Returned>(
                 resume_unwind(panic)
             }
         };
-        match result {
-            Ok(returned) => return returned,
-            Err(error) if may_retry && error.is_retryable() => {
-                left -= 1;
-                wait(site, attempt, &error);
-            }
-            Err(error) => return R::from_error(error),
-        }
+        left -= 1;
+        wait(site, attempt, &error);
     }
 }
 

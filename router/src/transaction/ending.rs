@@ -322,14 +322,21 @@ fn end_transaction(transaction: Box<Transaction>, verdict: Verdict) -> Result<()
 fn end_uncommitted(
     transaction: Box<Transaction>,
     undone: bool,
-    result: Result<()>,
+    mut result: Result<()>,
     outcome: Option<When>,
 ) -> Result<()> {
     if outcome == Some(When::RolledBack) {
         roll_back_all(&transaction.branches);
         telemetry::outcome("rolled_back");
+        // Found out only by rolling back: what ran before it may be permanent, and must not be done again.
+        let ended = transaction.gate.doomed().filter(|error| matches!(error, Error::ImplicitCommit { .. }));
+        let in_part = ended.is_some();
+        if let (Err(Error::Doomed { .. }), Some(error)) = (&result, ended) {
+            result = Err(error);
+        }
         if transaction.terms.repeats
             && !undone
+            && !in_part
             && let Some(error) = passing(&result, &transaction.gate)
         {
             // The next attempt registers its hooks anew.

@@ -38,7 +38,7 @@ struct Thread {
 const SERIALS: u64 = 1 << 20;
 
 impl Thread {
-    /// A number that no other entry or frame of the process has.
+    /// A number that the process has not given out before. An entry shares its own with its first frame alone.
     fn next_serial(&self) -> u64 {
         static BLOCKS: AtomicU64 = AtomicU64::new(0);
         let last = self.serial.get();
@@ -288,7 +288,8 @@ impl Transaction {
         if limits == Limits::NONE {
             return;
         }
-        let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);
+        // A time that no clock can show is never over.
+        let deadline = limits.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let limits = self.gate.limits().0.with(limits);
         self.gate.limit(Limited { frame: self.frames.len(), level, own, site, limits, deadline });
     }

@@ -121,3 +121,27 @@ fn it_is_the_handle_of_any_model_of_a_scope() {
 struct Together;
 
 impl multidb::Router for Together {}
+
+#[test]
+fn a_panic_in_its_transaction_rolls_back_and_leaves_nothing_open() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    let panics = |conn: &mut AnyConn| {
+        let run = || -> Result<(), Error> { conn.transaction(|_| put(1, 10).map(|()| panic!("on purpose"))) };
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
+    };
+    let mut outside = connection::<Item, AnyConn>().unwrap();
+    panics(&mut outside);
+    // The handle lives on, and what is called now commits by itself.
+    put(2, 20).unwrap();
+    assert_eq!(fixture.rows("default"), [(2, 20)]);
+    let run = atomic::<Item>().run(|conn: &mut AnyConn| {
+        panics(conn);
+        put(3, 30)
+    });
+    run.unwrap();
+    drop(outside);
+    assert_eq!(fixture.rows("default"), [(2, 20), (3, 30)]);
+    assert_eq!(in_use(&databases, "default"), 0);
+}

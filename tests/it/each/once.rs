@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Barrier, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
@@ -231,6 +231,91 @@ fn a_forgotten_key_is_free_again() {
     assert_eq!(scope::forget_once(&databases, std::time::Duration::from_secs(50)).unwrap(), 1);
     assert_eq!(put_once("a", 2).unwrap(), 2);
     assert_eq!(ids(&fixture), [1, 2]);
+}
+
+#[test]
+fn a_result_that_can_not_be_read_back_is_refused_before_it_is_committed() {
+    let Some((fixture, databases)) = with_tables() else { return };
+    let _entered = databases.enter();
+    let call = |result: f64| {
+        atomic::<Item>().once("a").run(|_: &mut H| {
+            put(1, 0)?;
+            Ok::<_, Error>(result)
+        })
+    };
+    for nothing in [f64::NAN, f64::INFINITY] {
+        assert!(matches!(call(nothing), Err(Error::OnceMismatch { .. })));
+        assert!(ids(&fixture).is_empty());
+    }
+    assert_eq!((call(0.5), call(1.5)).0.unwrap(), 0.5);
+    assert_eq!(ids(&fixture), [1]);
+}
+
+#[test]
+fn a_repeat_gives_the_same_number_to_the_last_bit() {
+    let Some((_fixture, databases)) = with_tables() else { return };
+    let _entered = databases.enter();
+    let call = |results: Vec<f64>| atomic::<Item>().once("a").run(|_: &mut H| Ok::<_, Error>(results));
+    // Those that a reader in a hurry gets wrong.
+    let numbers = vec![2.071_505_803_121_737e-62, 0.1 + 0.2, f64::MIN_POSITIVE, f64::MAX];
+    call(numbers.clone()).unwrap();
+    assert_eq!(call(Vec::new()).unwrap(), numbers);
+}
+
+#[test]
+fn a_scope_that_writes_nothing_can_have_no_key() {
+    let Some((_fixture, databases)) = with_tables() else { return };
+    let _entered = databases.enter();
+    let refused = |propagation| {
+        let scope = atomic::<Item>().read_only().propagation(propagation).once("a");
+        let run = scope.run(|_: &mut H| -> Result<(), Error> { panic!("must not run") });
+        assert!(run.as_ref().is_err_and(Error::is_config), "{run:?}");
+        Ok::<_, Error>(())
+    };
+    for propagation in [Propagation::Nested, Propagation::Join] {
+        refused(propagation).unwrap();
+        atomic::<Item>().run(|_: &mut H| refused(propagation)).unwrap();
+    }
+}
+
+#[test]
+fn a_call_without_a_connection_waits_once() {
+    /// Counts how often a scope is opened.
+    struct Counts(Arc<AtomicU32>);
+
+    impl multidb::Router for Counts {
+        fn select_db(&self, _: &multidb::RouteRequest<'_>) -> multidb::Route {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            multidb::Route::pass()
+        }
+    }
+
+    let Some((fixture, _)) = with_tables() else { return };
+    let opened = Arc::new(AtomicU32::new(0));
+    let mut config = multidb::DatabaseConfig::new("default", fixture.urls[0].clone());
+    (config.pool.max_size, config.pool.connection_timeout) = (Some(1), Some("50ms".into()));
+    let databases = Databases::builder().database(config).router(Counts(Arc::clone(&opened))).build().unwrap();
+    let (held, done) = (Barrier::new(2), Barrier::new(2));
+    let run = std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let _entered = databases.enter();
+            let holds = |_: &mut H| {
+                put(1, 0)?;
+                held.wait();
+                done.wait();
+                Ok::<_, Error>(())
+            };
+            atomic::<Item>().run(holds).unwrap();
+        });
+        held.wait();
+        let _entered = databases.enter();
+        opened.store(0, Ordering::SeqCst);
+        let run = put_once("a", 2);
+        done.wait();
+        run
+    });
+    assert!(matches!(run, Err(Mishap::Database(Error::PoolExhausted { .. }))), "{run:?}");
+    assert_eq!(opened.load(Ordering::SeqCst), 1);
 }
 
 fn call(databases: &Databases, runs: &AtomicU32, id: i64) -> i64 {

@@ -458,3 +458,14 @@ fn pending_work_of_a_read_only_manual_scope_is_none() {
     });
     assert_eq!(run.unwrap(), 0);
 }
+
+#[test]
+fn a_timeout_that_no_clock_can_show_is_never_over() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    let endless = || atomic::<Item>().timeout(Duration::MAX);
+    endless().run(|_: &mut H| put(1, 10)).unwrap();
+    atomic::<Item>().run(|_: &mut H| endless().run(|_: &mut H| put(2, 20))).unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 20)]);
+}

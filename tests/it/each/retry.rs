@@ -6,7 +6,7 @@ use std::sync::Barrier;
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use multidb::{Error, FailureClass, Propagation, atomic, scope};
+use multidb::{Error, FailureClass, Propagation, atomic, schema, scope};
 
 use super::*;
 use crate::fixture::Kind;
@@ -22,15 +22,18 @@ fn with_stumbling(fixture: &Fixture) {
 }
 
 fn stumble(conn: &mut H) -> Result<(), Mishap> {
-    conn.batch_execute(match KIND {
+    Ok(conn.batch_execute(stumbling())?)
+}
+
+fn stumbling() -> &'static str {
+    match KIND {
         Kind::Postgres => "DO $$ BEGIN RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001'; END $$",
         Kind::Mysql => {
             "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213,
              MESSAGE_TEXT = 'Deadlock found when trying to get lock; try restarting transaction'"
         }
         Kind::Sqlite => "UPDATE items SET value = -1 WHERE id = -1",
-    })?;
-    Ok(())
+    }
 }
 
 fn rows(fixture: &Fixture) -> Vec<i64> {
@@ -301,4 +304,32 @@ fn a_file_that_is_locked_at_begin_is_tried_again() {
 fn the_class_decides_and_not_the_error_type() {
     assert!(FailureClass::Deadlock.is_retryable() && FailureClass::NotConnected.is_retryable());
     assert!(!FailureClass::ConnectionLost.is_retryable() && !FailureClass::Timeout.is_retryable());
+}
+
+#[test]
+fn what_may_be_committed_in_part_is_not_run_again() {
+    for once in [false, true] {
+        let Some(fixture) = fixture() else { return };
+        with_stumbling(&fixture);
+        let databases = fixture.databases();
+        schema::install(&databases).unwrap();
+        let _entered = databases.enter();
+        let mut attempts = 0;
+        let body = |conn: &mut H| {
+            attempts += 1;
+            put(attempts, 0)?;
+            conn.with_raw(|raw| {
+                // A passing failure that the body swallows, and then a COMMIT behind the scope's back.
+                drop(raw.batch_execute(stumbling()));
+                raw.batch_execute("COMMIT")?;
+                Ok::<_, Mishap>(())
+            })
+        };
+        let scope = atomic::<Item>().retry(2);
+        let run = if once { scope.once("a").run(body) } else { scope.run(body) };
+        assert!(matches!(run, Err(Mishap::Database(Error::ImplicitCommit { .. }))), "{run:?}");
+        assert_eq!(attempts, 1);
+        assert!(rows(&fixture).len() <= 1);
+        assert_eq!(in_use(&databases, "default"), 0);
+    }
 }

@@ -3,6 +3,7 @@
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use multidb::{Error, Isolation, Propagation, atomic, atomic_on, scope};
+use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
 use crate::journal::{Fields, Journal};
@@ -129,4 +130,18 @@ fn begin_commit_rollback_and_doom_are_events() {
         atomic::<Item>().run(|_: &mut H| Ok::<_, Error>(())).unwrap();
         assert_eq!(told(), [""; 0]);
     });
+}
+
+#[test]
+fn where_the_spans_of_the_library_are_filtered_out_those_of_the_user_stay_as_they_are() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let journal = Journal::default();
+    let others = tracing_subscriber::filter::filter_fn(|metadata| metadata.target() != "multidb");
+    let subscriber = tracing_subscriber::registry().with(others).with(journal.clone());
+    tracing::subscriber::with_default(subscriber, || {
+        let span = tracing::info_span!("request", function = "handler", outcome = "ours");
+        span.in_scope(|| put(1, 10)).unwrap();
+    });
+    assert_eq!(outcomes(&journal), ["handler ours"]);
 }

@@ -130,3 +130,36 @@ fn without_its_table_a_verified_commit_keeps_nothing_and_says_what_to_do() {
     fixture.observer("default").batch_execute("SELECT 1").unwrap();
     assert_eq!(in_use(&databases, "default"), 0);
 }
+
+#[test]
+fn a_key_makes_a_lost_commit_safe_to_repeat_whoever_repeats_it() {
+    for (verified, request) in [(false, false), (false, true), (true, false), (true, true)] {
+        let Some(fixture) = fixture() else { return };
+        let (proxy, databases) = behind_proxy(&fixture, 2);
+        schema::install(&databases).unwrap();
+        let _entered = databases.enter();
+        let runs = Cell::new(0);
+        let call = || {
+            let scope = atomic::<Item>().label("call").retry(2).once("a");
+            let scope = if verified { scope.verify_commit() } else { scope };
+            scope.run(|_: &mut H| {
+                runs.set(runs.get() + 1);
+                put(runs.get(), 0)?;
+                Ok::<_, Error>(runs.get())
+            })
+        };
+        proxy.lose_once(COMMIT, if request { Loses::Request } else { Loses::ReplyAfter(0) });
+        let first = call();
+        assert!(proxy.hit());
+        if verified {
+            assert_eq!(first.unwrap(), if request { 2 } else { 1 });
+        } else {
+            assert!(matches!(first, Err(Error::OutcomeUnknown { .. })), "{first:?}");
+            assert_eq!(runs.get(), 1);
+        }
+        let expected = if request { 2 } else { 1 };
+        assert_eq!(call().unwrap(), expected);
+        assert_eq!((runs.get(), fixture.rows("default")), (expected, vec![(expected, 0)]));
+        assert_eq!(in_use(&databases, "default"), 0);
+    }
+}

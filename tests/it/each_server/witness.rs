@@ -49,8 +49,8 @@ impl Witness {
         })
     }
 
-    /// Whether one of the library's sessions waits for a lock.
-    fn one_waits(&mut self) -> bool {
+    /// How many of the library's sessions wait for a lock.
+    fn waiting(&mut self) -> i64 {
         let waiting = match KIND {
             Kind::Mysql => {
                 // Who asks again within a tenth of a second gets the same answer again.
@@ -64,12 +64,17 @@ impl Witness {
                  WHERE application_name = current_setting('application_name') AND NOT granted"
             }
         };
-        self.numbers(waiting)[0] > 0
+        self.numbers(waiting)[0]
     }
 
     /// Waits until a session waits for a lock.
     pub(crate) fn until_one_waits(&mut self) {
-        self.until("no session waits for a lock", Self::one_waits);
+        self.until_waiting(1);
+    }
+
+    /// Waits until so many sessions wait for a lock.
+    pub(crate) fn until_waiting(&mut self, expected: i64) {
+        self.until("too few sessions wait for a lock", |witness| witness.waiting() >= expected);
     }
 
     /// Ends every session of the library.

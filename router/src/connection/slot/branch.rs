@@ -117,6 +117,7 @@ impl<B: Dialect> Slot<B> {
             return Ok(());
         };
         let message = error.to_string();
+        let committed = lease.may_have_committed();
         // Without the tripwire this one succeeds, and leaves the connection fit for the pool. SQLite may have rolled back
         // by itself, and Diesel has found that out by now; a database in memory would be lost with its connection.
         let is_over =
@@ -126,7 +127,10 @@ impl<B: Dialect> Slot<B> {
         }
         drop(lease);
         // A deadlock takes the savepoint away as well; then the transaction was undone, which is what was wanted.
-        if B::is_implicit_commit(&message) && !self.gate.failure().is_some_and(|first| first.class().is_retryable()) {
+        let undone = !committed
+            && self.gate.failure().is_some_and(|first| B::FAILURES_MAY_UNDO_ALL || first.class().undoes_all());
+        if B::is_implicit_commit(&message) && !undone {
+            self.gate.ended(self.alias());
             return Err(Error::ImplicitCommit { database: self.alias().clone() });
         }
         Err(error.into())
@@ -160,27 +164,22 @@ impl<B: Dialect> AnySlot for Slot<B> {
             // The connection is discarded with the cursor that holds it, which rolls back.
             Err(error) => return Outcome::RolledBack(error),
         };
-        let lease = match &mut state.phase {
+        let mut lease = match std::mem::replace(&mut state.phase, Phase::Closed) {
             Phase::Open(lease) => lease,
-            Phase::Lazy | Phase::Finished => {
-                state.phase = Phase::Closed;
-                return Outcome::Committed;
-            }
+            Phase::Lazy | Phase::Finished => return Outcome::Committed,
             // Ended already, and not by a commit of this transaction.
             Phase::Closed => return Outcome::RolledBack(Error::Closed { database: self.alias().clone() }),
         };
-        if let Some(error) = self.objection(lease) {
-            let _ = state.take().map(|lease| self.roll_back_open(lease, true));
+        if let Some(error) = self.objection(&mut lease) {
+            let _ = self.roll_back_open(lease, true);
             return Outcome::RolledBack(error);
         }
-        let result = lease.control_alone(Control::Commit(&self.start));
-        // Used in place until here, since a lease is large to move.
-        match result {
+        match lease.control_alone(Control::Commit(&self.start)) {
             Ok(()) => {
-                state.phase = Phase::Closed;
+                drop(lease);
                 Outcome::Committed
             }
-            Err(error) => self.commit_failed(state.take().expect("it was open"), error),
+            Err(error) => self.commit_failed(lease, error),
         }
     }
 
@@ -195,6 +194,10 @@ impl<B: Dialect> AnySlot for Slot<B> {
 
     fn limit_locks(&self, limited: bool) -> Result<()> {
         let Some([limit, free]) = B::LOCAL_LOCK_LIMIT else { return Ok(()) };
+        if self.start.lock_limit {
+            // It has one for as long as it is open, and must keep it.
+            return Ok(());
+        }
         let sql = if limited { limit } else { free };
         self.run(|link| link.raw().batch_execute(sql)).map_err(Error::from)
     }

@@ -115,14 +115,6 @@ impl<B: Dialect> State<B> {
             self.link().cache_statements(size);
         }
     }
-
-    /// Ends the use of the connection, which the caller gives back.
-    fn take(&mut self) -> Option<Lease<B>> {
-        match std::mem::replace(&mut self.phase, Phase::Closed) {
-            Phase::Open(lease) => Some(lease),
-            Phase::Lazy | Phase::Finished | Phase::Closed => None,
-        }
-    }
 }
 
 impl<B: Dialect> Slot<B> {
@@ -301,6 +293,7 @@ impl<B: Dialect> Slot<B> {
             }
             let controls = state.levels.send(depth, &self.start);
             let Phase::Open(lease) = &mut state.phase else { unreachable!("opened above") };
+            // Limits go with the BEGIN itself, or with a savepoint.
             let sent = if depth == 1 {
                 lease.control_alone(Control::Begin(&self.start))
             } else if self.gate.is_watched() {
