@@ -39,7 +39,7 @@ pub(crate) fn scope(
         (Some(_), Some(_)) => quote!(run_once_again),
     };
     let retries = args.retry.iter();
-    let key = args.once.iter().map(|key| once(&site, key, &output, repeated));
+    let key = args.once.iter().map(|key| once(key, &output, repeated));
     quote! {
         #(#attrs)*
         #vis #sig {
@@ -129,11 +129,12 @@ fn options(args: &Args) -> TokenStream {
 
 /// The key, taken while the arguments are still there. An error in it is shown where it stands; one in the output is
 /// that of `run_once`, in the same place, and the compiler shows it once.
-fn once(site: &TokenStream, key: &Expr, output: &Type, repeated: Option<&Repeated>) -> TokenStream {
+fn once(key: &Expr, output: &Type, repeated: Option<&Repeated>) -> TokenStream {
     let span = Span::call_site().located_at(key.span());
     let path = quote_spanned!(span=> ::multidb::__private::once);
     let lent = quote_spanned!(span=> &(#key));
-    let once = quote!(#path::<#output>(#site, #lent));
+    // The closure's type has the function's path in its name.
+    let once = quote!(#path::<#output>(&|| (), #lent));
     match repeated.map(|repeated| &repeated.key_bindings) {
         Some(bindings) if !bindings.is_empty() => quote!({ #bindings #once }),
         _ => once,

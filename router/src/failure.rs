@@ -47,9 +47,10 @@ impl FailureClass {
         }
     }
 
-    /// Whether MySQL and MariaDB answer it by undoing the whole transaction, savepoints included.
+    /// Whether the transaction may be run again, and the database may have undone all of it by itself, savepoints included.
+    /// A lock timeout undoes its statement alone.
     pub(crate) fn undoes_all(self) -> bool {
-        matches!(self, Self::Serialization | Self::Deadlock)
+        self.is_retryable() && self != Self::LockTimeout
     }
 }
 

@@ -17,11 +17,6 @@ impl Function {
     pub const fn new(name: &'static str, module: &'static str, file: &'static str, line: u32) -> Self {
         Self { name, module, file, line }
     }
-
-    /// Its module and its name.
-    pub(crate) fn path(&self) -> String {
-        format!("{}::{}", self.module, self.name)
-    }
 }
 
 /// The place of a scope: what errors name. Small, since it is copied into each frame.

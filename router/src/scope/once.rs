@@ -22,8 +22,9 @@ pub const ONCE_RETENTION: Duration = Duration::from_hours(30 * 24);
 
 /// What `once` takes: a key, or a key and the body of the request, whose hash is compared where the key is used again.
 ///
-/// A key is text or a number. Give each operation keys of its own: a key belongs to the function that used it first, and
-/// lives in the database of the scope's first model.
+/// A key is text or a number. It belongs to the function that used it first: its whole path, and the types of a method or of a
+/// generic function. A function that is renamed gives its keys up: they answer with an error. A key lives in the database of
+/// the scope's first model.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no key for `once`",
     label = "not a key",

@@ -135,12 +135,15 @@ pub fn run_once_again<H: Handles, R: Returned + Stored, const N: usize>(
     })
 }
 
-/// The key of an annotated function: taken before the body takes the arguments.
+/// The key of an annotated function: taken before the body takes the arguments. `place` is a closure in the function: the
+/// name of its type is the function's whole path, with the types of a method and of a generic function, each of which has
+/// keys of its own.
 ///
 /// # Errors
 /// Those of [`Once::new`].
-pub fn once<R: Returned + Stored>(function: &'static Function, key: &(impl OnceKey + ?Sized)) -> Result<Once<R>> {
-    Once::new(key, function.path())
+pub fn once<R: Returned + Stored>(place: &impl Fn(), key: &(impl OnceKey + ?Sized)) -> Result<Once<R>> {
+    let path = std::any::type_name_of_val(place);
+    Once::new(key, path.trim_end_matches("::{{closure}}").to_owned())
 }
 
 /// A by-value argument of a function with `retry`: each run gets a clone.

@@ -38,7 +38,7 @@ fn a_scope_replaces_every_idle_connection_that_has_died() {
     let Some(fixture) = fixture() else { return };
     let databases = fixture.databases();
     fill(&databases, 4);
-    assert_eq!(fixture.witness().kill_all(), 4);
+    fixture.witness().kill_all(4);
     let _entered = databases.enter();
     put(1, 10).unwrap();
     put(2, 20).unwrap();
@@ -52,7 +52,7 @@ fn a_dead_connection_in_autocommit_fails_once_and_is_not_handed_out_again() {
     let databases = fixture.builder(1).build().unwrap();
     let _entered = databases.enter();
     fill(&databases, 1);
-    assert_eq!(fixture.witness().kill_all(), 1);
+    fixture.witness().kill_all(1);
     let mut conn = connection::<Item, H>().unwrap();
     // Neither prepared before, nor the same statement twice.
     let failed = items::table.find(7).get_result::<Item>(&mut conn);
@@ -69,7 +69,7 @@ fn a_connection_that_dies_in_the_middle_dooms_the_scope_and_is_not_replaced() {
     for swallowed in [true, false] {
         let run = atomic::<Item>().run(|_: &mut H| {
             put(1, 10)?;
-            assert_eq!(fixture.witness().kill_all(), 1);
+            fixture.witness().kill_all(1);
             let lost = put(2, 20);
             assert!(lost.is_err());
             assert!(scope::is_doomed());
@@ -90,7 +90,7 @@ fn a_connection_that_dies_before_commit_is_never_ok() {
     let _entered = databases.enter();
     let run = atomic::<Item>().run(|_: &mut H| {
         put(1, 10)?;
-        assert_eq!(fixture.witness().kill_all(), 1);
+        fixture.witness().kill_all(1);
         Ok::<_, Error>(())
     });
     let error = run.unwrap_err();
@@ -109,7 +109,7 @@ fn a_rollback_that_fails_does_not_hide_the_users_error() {
         put(1, 10)?;
         let nested = atomic::<Item>().run(|_: &mut H| {
             put(2, 20)?;
-            assert_eq!(fixture.witness().kill_all(), 1);
+            fixture.witness().kill_all(1);
             Err::<(), _>(Mishap::OnPurpose)
         });
         assert!(matches!(nested, Err(Mishap::OnPurpose)), "{nested:?}");

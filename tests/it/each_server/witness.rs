@@ -77,8 +77,9 @@ impl Witness {
         self.until("too few sessions wait for a lock", |witness| witness.waiting() >= expected);
     }
 
-    /// Ends every session of the library.
-    pub(crate) fn kill_all(&mut self) -> usize {
+    /// Ends every session of the library: so many there are, once those that were closed before are gone.
+    pub(crate) fn kill_all(&mut self, expected: usize) {
+        self.until("there are other sessions to be killed", |witness| witness.sessions().len() == expected);
         let sessions = self.sessions();
         for id in &sessions {
             let kill = match KIND {
@@ -89,7 +90,6 @@ impl Witness {
         }
         // Until the server has taken them off its list.
         self.until("a killed session is still there", |witness| witness.sessions().is_empty());
-        sessions.len()
     }
 
     fn until(&mut self, otherwise: &str, mut done: impl FnMut(&mut Self) -> bool) {

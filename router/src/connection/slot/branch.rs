@@ -127,10 +127,13 @@ impl<B: Dialect> Slot<B> {
         }
         drop(lease);
         // A deadlock takes the savepoint away as well; then the transaction was undone, which is what was wanted.
-        let undone = !committed
-            && self.gate.failure().is_some_and(|first| B::FAILURES_MAY_UNDO_ALL || first.class().undoes_all());
+        let first = self.gate.failure().map(|first| first.class());
+        let undone = !committed && first.is_some_and(|class| B::FAILURES_MAY_UNDO_ALL || class.undoes_all());
         if B::is_implicit_commit(&message) && !undone {
-            self.gate.ended(self.alias());
+            if first.is_some_and(FailureClass::is_retryable) {
+                // Otherwise it would be run again.
+                self.gate.ended(self.alias());
+            }
             return Err(Error::ImplicitCommit { database: self.alias().clone() });
         }
         Err(error.into())
