@@ -1,4 +1,4 @@
-//! Whether the two files agree.
+//! Whether the two databases agree.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use diesel::prelude::*;
 use multidb::prelude::*;
 
 use crate::error::BankError;
-use crate::store::{Account, Entry, accounts, entries};
+use crate::store::{Account, Entry, accounts, entries, lock_bank};
 
 /// How many differences are described; the others are counted.
 const DESCRIBED: usize = 5;
@@ -29,10 +29,11 @@ impl Report {
 
 /// Compares balances with entries.
 ///
-/// It writes nothing, but its scope holds the write lock of bank.db. A transfer holds the same lock over both of its
-/// commits, so no other run can be between the two while both files are read.
+/// It holds the lock of the bank: in a file SQLite's write lock, though it writes nothing. A transfer holds the same lock
+/// over both of its commits, so no other run can be between the two while both databases are read.
 #[transactional(Account)]
-pub fn check(#[conn] conn: &mut SqliteConn, opening: i64) -> Result<Report, BankError> {
+pub fn check(#[conn] conn: &mut AnyConn, opening: i64) -> Result<Report, BankError> {
+    lock_bank()?;
     let balances: BTreeMap<i64, i64> =
         accounts::table.select((accounts::id, accounts::balance)).load(conn)?.into_iter().collect();
     let mut ledger = read_ledger()?;
@@ -64,9 +65,9 @@ struct Ledger {
     differences: Differences,
 }
 
-/// On a connection of its own, since the scope of [`check`] is one of the other file.
+/// On a connection of its own, since the scope of [`check`] is one of the other database.
 #[transactional(Entry, propagation = requires_new)]
-fn read_ledger(#[conn] conn: &mut SqliteConn) -> Result<Ledger, BankError> {
+fn read_ledger(#[conn] conn: &mut AnyConn) -> Result<Ledger, BankError> {
     let mut ledger = Ledger::default();
     let columns = (entries::transfer, entries::account, entries::cents);
     let rows = entries::table

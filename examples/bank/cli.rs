@@ -11,13 +11,21 @@ pub const DEFAULT_ACCOUNTS: i64 = 100;
 /// What each account of a new bank holds, in cents, unless told otherwise.
 pub const DEFAULT_OPENING: i64 = 100_000;
 
-/// Runs the transfers of a CSV file on two SQLite files, bank.db and ledger.db
+/// Runs the transfers of a CSV file on two databases: SQLite files, bank.db and ledger.db, or what the URLs say
 #[derive(Debug, Parser)]
 #[command(name = "bank", after_help = "Exit status: 0 done, 1 the check failed, 2 bad usage or stopped by an error")]
 pub struct Arguments {
     /// The folder of the two files; created if it is missing
     #[arg(long, value_name = "DIR", default_value = "bank-data")]
     pub dir: PathBuf,
+
+    /// The database of the accounts: a PostgreSQL, MySQL or MariaDB server, or a file; bank.db in the folder if left out
+    #[arg(long, value_name = "URL")]
+    pub url_bank: Option<String>,
+
+    /// The database of the ledger; ledger.db in the folder if left out
+    #[arg(long, value_name = "URL")]
+    pub url_ledger: Option<String>,
 
     /// How many accounts there are: 100 in a new bank; more than there are adds accounts, fewer takes none away
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = value_parser!(i64).range(1..=MAX_ACCOUNTS))]

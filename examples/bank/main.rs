@@ -1,15 +1,24 @@
-//! A bank with two databases: balances in bank.db, what was done in ledger.db.
+//! A bank with two databases: balances in bank.db, what was done in ledger.db. Or on servers, where a URL says so.
 //!
 //! ```sh
 //! cargo run --example bank -- [--dir DIR] [--accounts N] [--opening CENTS] [FILE.csv]
+//! cargo run --example bank --features postgres,mysql -- --url-bank postgres://.. --url-ledger mysql://..
 //! ```
 //!
 //! Each line `from,to,cents` of the CSV file is one call of the annotated `transfer`, which calls `debit`, `credit` and
-//! `record`. None of them is given a connection: the router says which model lives in which file. A line that can't be
+//! `record`. None of them is given a connection: the router says which model lives in which database. A line that can't be
 //! done is rejected with its number and a reason, and the next one runs. At the end every balance is compared with what
 //! the ledger says. A second run on the same folder goes on where the first one ended.
 //!
-//! # The gap between the two files
+//! # Any backend
+//!
+//! The handle of each function is `AnyConn`, so the same functions run on a SQLite file, on PostgreSQL and on MariaDB, and
+//! either database may be any of them. What that takes: the tables are written in the words of each backend, and made
+//! outside of scopes on servers, since a DDL on MariaDB commits (`tables.rs`); and as `AnyConn` has only what all backends
+//! have, which a locking read is not, other runs are kept out by a row that is written (`lock_bank`). A URL may hold a
+//! password, and other users of the machine can read a command line: `PGPASSWORD` and `PGPASSFILE` keep it out of there.
+//!
+//! # The gap between the two databases
 //!
 //! `multidb` can't commit two databases as one yet. So `record` says `propagation = requires_new` and commits by itself,
 //! just before `transfer` commits the balances. **A kill between the two commits leaves an entry without its balance
@@ -32,6 +41,7 @@ mod reason;
 mod setup;
 mod store;
 mod summary;
+mod tables;
 mod transfer;
 
 use std::fmt::Display;
@@ -48,6 +58,7 @@ use crate::input::Input;
 use crate::order::Order;
 use crate::progress::Progress;
 use crate::setup::Bank;
+use crate::store::Backends;
 use crate::summary::Summary;
 
 const CHECK_FAILED: u8 = 1;
@@ -67,10 +78,10 @@ fn main() -> ExitCode {
 /// Whether the check found the two files to agree.
 fn run(arguments: &Arguments) -> Result<bool, BankError> {
     let input = Input::open(arguments.file.as_deref())?;
-    store::open(&arguments.dir)?;
+    let backends = store::open(arguments)?;
     let bank = retry(|| setup::set_up_bank(arguments.accounts, arguments.opening))?;
     retry(setup::set_up_ledger)?;
-    say(introduction(arguments, &bank))?;
+    say(introduction(arguments, &backends, &bank))?;
 
     let mut summary = Summary::default();
     let progress = Progress::new(input.bytes);
@@ -89,16 +100,21 @@ fn run(arguments: &Arguments) -> Result<bool, BankError> {
     Ok(report.is_ok())
 }
 
-fn introduction(arguments: &Arguments, bank: &Bank) -> String {
+fn introduction(arguments: &Arguments, backends: &Backends, bank: &Bank) -> String {
     let Bank { opening, accounts, added } = bank;
     let dir = arguments.dir.display();
+    let (place, databases) = match (&arguments.url_bank, &arguments.url_ledger) {
+        (None, None) => (format!("in {dir}"), "files"),
+        _ => (format!("on {}, ledger on {}", backends.bank, backends.ledger), "databases"),
+    };
     let kept = match arguments.accounts {
         Some(asked) if asked < *accounts => "; none is taken away",
         _ => "",
     };
     format!(
-        "bank in {dir}: {accounts} accounts, {added} of them new, each opened with {opening} cents{kept}\nnote: the two \
-         files can't be committed as one yet; a kill between the two commits leaves an entry without its balance change"
+        "bank {place}: {accounts} accounts, {added} of them new, each opened with {opening} cents{kept}\nnote: the two \
+         {databases} can't be committed as one yet; a kill between the two commits leaves an entry without its balance \
+         change"
     )
 }
 

@@ -1,4 +1,4 @@
-//! Tables, settings and accounts: made in the first run, found in the next one.
+//! Settings and accounts: made in the first run, found in the next one.
 
 use diesel::dsl::max;
 use diesel::prelude::*;
@@ -6,24 +6,11 @@ use multidb::prelude::*;
 
 use crate::cli::{DEFAULT_ACCOUNTS, DEFAULT_OPENING};
 use crate::error::BankError;
-use crate::store::{Account, Entry, Setting, accounts, settings};
-
-// STRICT: SQLite would otherwise store a sum that does not fit as a float, and say nothing.
-const BANK_TABLES: &str = "
-    CREATE TABLE IF NOT EXISTS accounts (
-        id INTEGER PRIMARY KEY, owner TEXT NOT NULL, balance INTEGER NOT NULL
-    ) STRICT;
-    CREATE TABLE IF NOT EXISTS settings (
-        name TEXT PRIMARY KEY, value INTEGER NOT NULL
-    ) STRICT;";
-const LEDGER_TABLES: &str = "
-    CREATE TABLE IF NOT EXISTS entries (
-        id INTEGER PRIMARY KEY, transfer INTEGER NOT NULL, account INTEGER NOT NULL, cents INTEGER NOT NULL,
-        UNIQUE (transfer, account)
-    ) STRICT;";
+use crate::store::{Account, Entry, Setting, accounts, lock_bank, settings};
+use crate::tables::{BANK_TABLES, LEDGER_TABLES};
 
 const OPENING: &str = "opening";
-/// How many accounts one statement adds: SQLite limits the values of a statement.
+/// How many accounts one statement adds: databases limit the values of a statement.
 const ACCOUNTS_AT_ONCE: i64 = 1_000;
 
 /// The bank as this run finds it or makes it.
@@ -34,27 +21,38 @@ pub struct Bank {
     pub added: i64,
 }
 
-/// All or nothing: a bank that is found has its tables, its settings and its accounts.
+pub fn set_up_bank(accounts: Option<i64>, opening: Option<i64>) -> Result<Bank, BankError> {
+    BANK_TABLES.create_on_server(&mut connection::<Account, AnyConn>()?)?;
+    fill_bank(accounts, opening)
+}
+
+/// All or nothing: a bank that is found has its settings and its accounts, and in a file its tables.
 #[transactional(Account, Setting)]
-pub fn set_up_bank(
-    #[conn(Account)] conn: &mut SqliteConn,
+fn fill_bank(
+    #[conn(Account)] conn: &mut AnyConn,
     accounts: Option<i64>,
     opening: Option<i64>,
 ) -> Result<Bank, BankError> {
-    conn.batch_execute(BANK_TABLES)?;
+    BANK_TABLES.create_in_file(conn)?;
+    lock_bank()?;
     let opening = agree_on_opening(opening)?;
     let (accounts, added) = add_accounts(accounts, opening)?;
     Ok(Bank { opening, accounts, added })
 }
 
+pub fn set_up_ledger() -> Result<(), BankError> {
+    LEDGER_TABLES.create_on_server(&mut connection::<Entry, AnyConn>()?)?;
+    set_up_ledger_file()
+}
+
 #[transactional(Entry)]
-pub fn set_up_ledger(#[conn] conn: &mut SqliteConn) -> Result<(), BankError> {
-    Ok(conn.batch_execute(LEDGER_TABLES)?)
+fn set_up_ledger_file(#[conn] conn: &mut AnyConn) -> Result<(), BankError> {
+    LEDGER_TABLES.create_in_file(conn)
 }
 
 /// The amount that is stored, or `asked` in a new bank. Balances could not be checked if it changed.
 #[transactional(Setting)]
-fn agree_on_opening(#[conn] conn: &mut SqliteConn, asked: Option<i64>) -> Result<i64, BankError> {
+fn agree_on_opening(#[conn] conn: &mut AnyConn, asked: Option<i64>) -> Result<i64, BankError> {
     let stored = settings::table.find(OPENING).select(settings::value).first(conn).optional()?;
     match (stored, asked) {
         (Some(stored), Some(asked)) if stored != asked => Err(BankError::OtherOpening { stored, asked }),
@@ -70,7 +68,7 @@ fn agree_on_opening(#[conn] conn: &mut SqliteConn, asked: Option<i64>) -> Result
 /// Adds what is missing to the accounts that were asked for; none is ever taken away. How many there are, and how many
 /// of them are new.
 #[transactional(Account)]
-fn add_accounts(#[conn] conn: &mut SqliteConn, asked: Option<i64>, opening: i64) -> Result<(i64, i64), BankError> {
+fn add_accounts(#[conn] conn: &mut AnyConn, asked: Option<i64>, opening: i64) -> Result<(i64, i64), BankError> {
     let last: Option<i64> = accounts::table.select(max(accounts::id)).first(conn)?;
     let last = last.unwrap_or(0);
     let wanted = asked.unwrap_or(if last == 0 { DEFAULT_ACCOUNTS } else { last });
@@ -78,8 +76,20 @@ fn add_accounts(#[conn] conn: &mut SqliteConn, asked: Option<i64>, opening: i64)
     while first <= wanted {
         let end = wanted.min(first + ACCOUNTS_AT_ONCE - 1);
         let new = (first..=end).map(|id| Account { id, owner: format!("owner {id}"), balance: opening });
-        diesel::insert_into(accounts::table).values(&new.collect::<Vec<_>>()).execute(conn)?;
+        insert(conn, &new.collect::<Vec<_>>())?;
         first = end + 1;
     }
     Ok((wanted.max(last), (wanted - last).max(0)))
+}
+
+/// The statement is the same for each handle, but `AnyConn` itself can't insert several rows at once.
+fn insert(conn: &mut AnyConn, new: &[Account]) -> QueryResult<usize> {
+    let insert = diesel::insert_into(accounts::table).values(new);
+    match conn {
+        AnyConn::Sqlite(conn) => insert.execute(conn),
+        #[cfg(feature = "postgres")]
+        AnyConn::Postgres(conn) => insert.execute(conn),
+        #[cfg(feature = "mysql")]
+        AnyConn::Mysql(conn) => insert.execute(conn),
+    }
 }

@@ -164,6 +164,8 @@ fn what_works(good: &str, told: &mut Told) {
     told.debug("the database", databases.database("default").unwrap());
     told.debug("the pool", &databases.database("default").unwrap().pool_state());
     told.debug("the guard", &databases.enter());
+    #[cfg(feature = "testing")]
+    told.debug("a test's databases", &multidb::testing::rolled_back(&databases).unwrap());
     let _entered = databases.enter();
     told.both("the explanation", &databases.explain_route::<Item>(Access::Write));
     told.debug("the routes", &databases.explain_routes());
