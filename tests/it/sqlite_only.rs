@@ -278,3 +278,26 @@ fn a_database_in_memory_survives_a_statement_that_rolls_everything_back() {
         assert_eq!(rows, [Item { id: 1, value: 10 }]);
     }
 }
+
+#[test]
+fn two_aliases_of_one_file_are_one_database() {
+    let Some(fixture) = fixture() else { return };
+    let link = std::path::Path::new(&fixture.urls[0]).with_file_name("link.db");
+    std::fs::hard_link(&fixture.urls[0], &link).unwrap();
+    let databases =
+        Databases::builder().sqlite("default", &fixture.urls[0]).sqlite("other", link).router(ByApp).build().unwrap();
+    let _entered = databases.enter();
+    let run = atomic::<Item>().run(|_: &mut SqliteConn| {
+        put(1, 10)?;
+        // A level of the same transaction, on the same connection.
+        put_record(2, 20)?;
+        // Refused at once, since this thread holds the lock of the file.
+        let apart = put_record_apart(3, 30);
+        assert!(matches!(apart, Err(Error::Busy { .. })), "{apart:?}");
+        Ok::<_, Error>(())
+    });
+    run.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 20)]);
+    let state = databases.database("other").unwrap().pool_state();
+    assert_eq!((databases.database("other").unwrap().alias().as_str(), state.connections), ("other", 0));
+}

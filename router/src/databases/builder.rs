@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::config::DatabaseConfig;
 use super::database::{Database, Kind};
+use super::identity::same;
 use super::registry::{Databases, HookFailureListener, Registry};
 use super::url;
 use crate::alias::Alias;
@@ -96,7 +97,8 @@ impl DatabasesBuilder {
         for database in databases.iter() {
             database.driver().check()?;
         }
-        Ok(databases)
+        // Now all files are there.
+        Ok(databases.with_identities())
     }
 
     /// Builds the registry without connecting and without asking the routers.
@@ -114,9 +116,9 @@ impl DatabasesBuilder {
         if self.databases.len() > DATABASES_LIMIT {
             return Err(Error::config("more than 1000 databases are configured", "split the application"));
         }
-        let databases = self.databases.into_iter().map(open).collect::<Result<Vec<_>>>()?.into();
+        let databases: Arc<[Database]> = self.databases.into_iter().map(open).collect::<Result<Vec<_>>>()?.into();
         let (chain, models, on_hook_failure) = (self.chain, self.models, self.on_hook_failure);
-        Ok(Databases::new(Registry { databases, chain, models, on_hook_failure }))
+        Ok(Databases::new(Registry { same: same(&databases), databases, chain, models, on_hook_failure }))
     }
 
     /// Builds the registry and makes it the default of the process.

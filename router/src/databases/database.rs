@@ -70,7 +70,6 @@ pub(crate) trait Driver: Send + Sync {
     /// The pool, to find its backend.
     fn pool(&self) -> Arc<dyn Any + Send + Sync>;
     fn names(&self) -> Names;
-    #[cfg(feature = "testing")]
     fn settings(&self) -> &Settings;
     /// What the database can't enforce of these.
     fn lacks(&self, characteristics: &Characteristics) -> Option<&'static str>;
@@ -104,7 +103,6 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
         B::NAMES
     }
 
-    #[cfg(feature = "testing")]
     fn settings(&self) -> &Settings {
         Pool::settings(self)
     }

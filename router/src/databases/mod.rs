@@ -4,6 +4,7 @@ mod builder;
 mod config;
 mod current;
 mod database;
+mod identity;
 mod keys;
 mod migrate;
 mod registry;

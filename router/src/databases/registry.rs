@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::builder::DatabasesBuilder;
 use super::current::{self, Entered};
 use super::database::Database;
+use super::identity::same;
 use super::migrate::MigrationReport;
+use super::url::mask;
 use crate::alias::Alias;
 use crate::connection::migrations::Migrations;
 use crate::error::{Error, Result};
@@ -20,6 +22,8 @@ pub struct Databases(Arc<Registry>);
 
 pub(super) struct Registry {
     pub(super) databases: Arc<[Database]>,
+    /// For each database the first one that is the same under another alias.
+    pub(super) same: Vec<usize>,
     pub(super) chain: Chain,
     pub(super) models: Vec<&'static ModelInfo>,
     pub(super) on_hook_failure: Option<HookFailureListener>,
@@ -113,7 +117,7 @@ impl Databases {
         chain.push(router);
         let databases = Arc::clone(&self.0.databases);
         let (models, on_hook_failure) = (self.0.models.clone(), self.0.on_hook_failure.clone());
-        Self(Arc::new(Registry { databases, chain, models, on_hook_failure }))
+        Self(Arc::new(Registry { databases, same: self.0.same.clone(), chain, models, on_hook_failure }))
     }
 
     /// How the routers decide for a model, as of now: with the hints and routes that hold on this thread.
@@ -198,7 +202,8 @@ impl Databases {
     /// Asks the routers.
     pub(crate) fn route(&self, subject: Subject, access: Access, in_scope: bool) -> Result<usize> {
         let unknown = |alias, asked| self.unknown(alias, asked);
-        self.0.chain.decide(subject, access, in_scope, |alias| self.find(alias), unknown)
+        let index = self.0.chain.decide(subject, access, in_scope, |alias| self.find(alias), unknown)?;
+        Ok(self.first_alias(index))
     }
 
     pub(crate) fn tell_of_hook_failure(&self, error: &Error) {
@@ -210,6 +215,24 @@ impl Databases {
     #[cfg(feature = "testing")]
     pub(super) fn registry(&self) -> &Registry {
         &self.0
+    }
+
+    /// The same registry, with a new look at which aliases are one database.
+    pub(super) fn with_identities(&self) -> Self {
+        let Registry { databases, chain, models, on_hook_failure, .. } = &*self.0;
+        Self::new(Registry {
+            same: same(databases),
+            databases: Arc::clone(databases),
+            chain: chain.clone(),
+            models: models.clone(),
+            on_hook_failure: on_hook_failure.clone(),
+        })
+    }
+
+    /// The index under which scopes know a database: that of its first alias.
+    #[inline]
+    pub(crate) fn first_alias(&self, index: usize) -> usize {
+        self.0.same[index]
     }
 
     /// The index of a configured alias.
@@ -235,6 +258,12 @@ impl Databases {
             Some(near) => format!("did you mean `{near}`? ({list})"),
             None => format!("{list}; add a table `[{alias}]` with its `url` to the configuration"),
         };
+        // A URL in the place of a name: it may hold a password.
+        if alias.as_str().contains("://") {
+            let (alias, remedy) =
+                (mask(alias.as_str()).into(), format!("give the name of a database, not its URL; {list}"));
+            return Error::UnknownDatabase { alias, asked, remedy };
+        }
         Error::UnknownDatabase { alias, asked, remedy }
     }
 }

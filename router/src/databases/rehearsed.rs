@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::database::{Database, Driver};
+use super::identity::same;
 use super::registry::{Databases, Registry};
 use crate::alias::Alias;
 use crate::connection::fault::Faults;
@@ -45,6 +46,7 @@ impl Databases {
         }
         let Registry { chain, models, on_hook_failure, .. } = self.registry();
         let registry = Registry {
+            same: same(&databases),
             databases: databases.into(),
             chain: chain.clone(),
             models: models.clone(),

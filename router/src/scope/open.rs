@@ -76,7 +76,7 @@ impl Target {
             Self::App { app, module } => databases.route(Subject::App { app, module: *module }, access, in_scope),
             Self::Alias(alias) => {
                 let unknown = || databases.unknown(alias.clone(), format!("named by {site}"));
-                databases.find(alias.as_str()).ok_or_else(unknown)
+                databases.find(alias.as_str()).map(|index| databases.first_alias(index)).ok_or_else(unknown)
             }
         }
     }

@@ -1,0 +1,62 @@
+//! Which aliases are one database.
+
+use std::path::{Path, PathBuf};
+
+use super::database::{Database, Kind};
+use super::url::is_private_memory;
+
+/// What tells one database from another.
+#[derive(PartialEq, Eq)]
+enum Identity {
+    /// A file, by its device and its number there.
+    File(u64, u64),
+    /// A file that is not there yet.
+    Path(PathBuf),
+    /// A server's database, by its whole URL: two that differ in a parameter may show different schemas.
+    Url(String),
+    /// A database in memory that belongs to one connection.
+    Own(usize),
+}
+
+/// For each database the index of the first one that is the same. A scope on both has one connection and one transaction.
+pub(super) fn same(databases: &[Database]) -> Vec<usize> {
+    let identities: Vec<Identity> =
+        databases.iter().enumerate().map(|(index, database)| identity(index, database)).collect();
+    let first = |identity| identities.iter().position(|known| known == identity);
+    identities.iter().enumerate().map(|(index, identity)| first(identity).unwrap_or(index)).collect()
+}
+
+fn identity(index: usize, database: &Database) -> Identity {
+    let url = &database.driver.settings().url;
+    if database.kind != Kind::Sqlite {
+        return Identity::Url(url.clone());
+    }
+    if is_private_memory(database.kind, url) {
+        return Identity::Own(index);
+    }
+    if url.contains("mode=memory") || url.contains(":memory:") {
+        return Identity::Url(url.clone());
+    }
+    let path = url.strip_prefix("file:").unwrap_or(url);
+    let path = Path::new(path.split('?').next().unwrap_or(path));
+    file(path).unwrap_or_else(|| Identity::Path(absolute(path)))
+}
+
+#[cfg(unix)]
+fn file(path: &Path) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some(Identity::File(metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+fn file(path: &Path) -> Option<Identity> {
+    std::fs::canonicalize(path).ok().map(Identity::Path)
+}
+
+/// The path, with what is there of it resolved.
+fn absolute(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    path.file_name().map_or_else(|| path.to_owned(), |name| folder.join(name))
+}
