@@ -202,8 +202,7 @@ impl Databases {
     /// Asks the routers.
     pub(crate) fn route(&self, subject: Subject, access: Access, in_scope: bool) -> Result<usize> {
         let unknown = |alias, asked| self.unknown(alias, asked);
-        let index = self.0.chain.decide(subject, access, in_scope, |alias| self.find(alias), unknown)?;
-        Ok(self.first_alias(index))
+        self.0.chain.decide(subject, access, in_scope, |alias| self.find(alias), unknown)
     }
 
     pub(crate) fn tell_of_hook_failure(&self, error: &Error) {
@@ -229,10 +228,10 @@ impl Databases {
         })
     }
 
-    /// The index under which scopes know a database: that of its first alias.
+    /// Whether two indices are one database, be it under two aliases.
     #[inline]
-    pub(crate) fn first_alias(&self, index: usize) -> usize {
-        self.0.same[index]
+    pub(crate) fn are_same(&self, a: usize, b: usize) -> bool {
+        a == b || self.0.same[a] == self.0.same[b]
     }
 
     /// The index of a configured alias.

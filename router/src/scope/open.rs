@@ -76,7 +76,7 @@ impl Target {
             Self::App { app, module } => databases.route(Subject::App { app, module: *module }, access, in_scope),
             Self::Alias(alias) => {
                 let unknown = || databases.unknown(alias.clone(), format!("named by {site}"));
-                databases.find(alias.as_str()).map(|index| databases.first_alias(index)).ok_or_else(unknown)
+                databases.find(alias.as_str()).ok_or_else(unknown)
             }
         }
     }
@@ -314,7 +314,8 @@ const LISTED: &str = "route the models to one database, or give each database a 
                       `propagation = requires_new`, which commits by itself";
 
 fn one_database(site: Site, targets: &[Target], indices: &Indices, databases: &Databases) -> Result<()> {
-    let Some((at, second)) = indices.iter().enumerate().find(|(_, index)| *index != indices.get(0)) else {
+    let Some((at, second)) = indices.iter().enumerate().find(|(_, index)| !databases.are_same(*index, indices.get(0)))
+    else {
         return Ok(());
     };
     let mut involved: Vec<Alias> = Vec::new();

@@ -217,7 +217,8 @@ impl Transaction {
 
     /// The branch of a database, if the transaction has it.
     pub(crate) fn branch(&self, database: usize) -> Option<&Branch> {
-        self.branches.iter().find(|branch| branch.database == database)
+        let same = |branch: &&Branch| self.databases().are_same(branch.database, database);
+        self.branches.iter().find(same)
     }
 
     pub(crate) fn branches(&self) -> &[Branch] {
@@ -339,6 +340,7 @@ pub(crate) fn begin(
         transaction.gate = Arc::new(Gate::new(site, terms.manual));
         transaction.spare_slot = None;
     }
+    transaction.databases = Some(databases.clone());
     for database in on {
         if transaction.branch(database).is_none() {
             let spare = transaction.spare_slot.take();
@@ -346,7 +348,6 @@ pub(crate) fn begin(
             transaction.branches.push(Branch { database, slot });
         }
     }
-    transaction.databases = Some(databases.clone());
     transaction.limit(site, 1, true, terms.characteristics.limits);
     let ticket = transaction.push(transaction.serial, site, 1, kind);
     THREAD.with(|thread| thread.push(transaction));
