@@ -92,7 +92,7 @@ fn begin_own<B: Backend>(conn: &mut Conn<B>) -> QueryResult<()> {
     // No tripwire: Diesel's migrations run DDL in such a transaction, on MySQL too. Inside another transaction of this
     // thread it may wait for a lock of that one.
     let start = Start { lock_limit: any(|_| true), ..Start::default() };
-    let ticket = begin(&home.databases, [home.index], SITE, Kind::Handle, &start, &Terms::default())?;
+    let ticket = begin(&home.databases, [(None, home.index)], SITE, Kind::Handle, &start, &Terms::default())?;
     let slot = top(|transaction| transaction.branch(home.index).map(|branch| Arc::clone(&branch.slot)));
     let slot = slot.flatten().and_then(Slot::of);
     let slot = slot.expect("the transaction begun above has this branch, and the pool this backend");

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::model::{Model, ModelInfo};
 use crate::routing::{Access, Subject};
 use crate::site::Site;
-use crate::transaction::{self, Kind, Terms, Ticket};
+use crate::transaction::{self, Kind, Surroundings, Terms, Ticket};
 
 /// What a scope is opened for.
 #[derive(Debug, Clone)]
@@ -189,7 +189,7 @@ fn outermost() -> String {
 
 /// Opens a scope. Sends nothing.
 pub(super) fn open<'a>(site: Site, targets: &'a [Target], options: &Options) -> Result<Scope<'a>> {
-    let open = transaction::top(|transaction| (transaction.databases().clone(), transaction.access()));
+    let Surroundings { open, alone } = transaction::surroundings();
     let nested = open.is_some();
     let entering = entering(options.propagation, nested, site)?;
     let inside = matches!(entering, Entering::Level | Entering::Join);
@@ -218,7 +218,7 @@ pub(super) fn open<'a>(site: Site, targets: &'a [Target], options: &Options) -> 
         all_are_branches(site, targets, &indices, &databases)?;
     }
     let ticket = match entering {
-        Entering::Begin => Some(begin(site, targets, &indices, &databases, &options.terms)?),
+        Entering::Begin => Some(begin(site, targets, &indices, &databases, alone, &options.terms)?),
         Entering::Level => Some(transaction::nest(site, Kind::Scope, asked.limits)?),
         Entering::Join => Some(transaction::join(site, asked.limits)?),
         Entering::Suspend => Some(transaction::hide()?),
@@ -230,22 +230,26 @@ pub(super) fn open<'a>(site: Site, targets: &'a [Target], options: &Options) -> 
 }
 
 /// Opens a transaction of the scope's own.
-fn begin(site: Site, targets: &[Target], indices: &Indices, databases: &Databases, terms: &Terms) -> Result<Ticket> {
+fn begin(
+    site: Site,
+    targets: &[Target],
+    indices: &Indices,
+    databases: &Databases,
+    alone: bool,
+    terms: &Terms,
+) -> Result<Ticket> {
     one_database(site, targets, indices, databases)?;
-    // Also one that is hidden: it may hold the lock that this one waits for.
-    let shares_thread = transaction::any(|_| true);
-    if shares_thread {
+    if !alone {
         not_locked_by_this_thread(indices, databases)?;
     }
     let asked = terms.characteristics;
     if !asked.is_plain() {
         can_be_enforced(&asked, site, indices, databases)?;
     }
-    let start = Start { tripwire: true, lock_limit: shares_thread, characteristics: asked, xa: None };
-    let ticket = transaction::begin(databases, indices.iter(), site, Kind::Scope, &start, terms)?;
-    // The first routes of a transaction are right, whatever they are.
-    pin(targets, indices)?;
-    Ok(ticket)
+    // Another one of the thread, also a hidden one, may hold the lock that this one waits for.
+    let start = Start { tripwire: true, lock_limit: !alone, characteristics: asked, xa: None };
+    let on = targets.iter().zip(indices.iter()).map(|(target, index)| (target.subject(), index));
+    transaction::begin(databases, on, site, Kind::Scope, &start, terms)
 }
 
 #[inline]

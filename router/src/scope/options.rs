@@ -151,6 +151,7 @@ impl Options {
         self
     }
 
+    #[inline]
     pub(super) fn hold_hint(&self) -> Option<HeldHint> {
         self.hint.as_ref().map(|hint| hold_hint(Rc::clone(hint)))
     }

@@ -16,7 +16,9 @@ pub(crate) use ending::{Verdict, abandon, leave, no_scope_inside};
 pub(crate) use hooks::capturing;
 pub(crate) use hooks::{HookBody, When, run_now as run_hook};
 pub(crate) use pins::pin;
-pub(crate) use stack::{Kind, Ticket, any, begin, forbid_repetition, hide, hide_always, join, nest, slot, top};
+pub(crate) use stack::{
+    Kind, Surroundings, Ticket, any, begin, forbid_repetition, hide, hide_always, join, nest, slot, surroundings, top,
+};
 pub(crate) use terms::Terms;
 
 /// The most levels of one transaction, and the most transactions of one thread.

@@ -15,6 +15,14 @@ pub(super) struct Pin {
     database: usize,
 }
 
+impl Pin {
+    /// With the hints that hold now.
+    #[inline]
+    pub(super) fn new(subject: Subject, database: usize) -> Self {
+        Self { subject, hints: hints_number(), database }
+    }
+}
+
 /// Notes a route in the innermost transaction, or compares it with the one that was noted.
 #[inline]
 pub(crate) fn pin(subject: Subject, database: usize) -> Result<()> {

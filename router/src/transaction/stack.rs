@@ -18,7 +18,7 @@ use crate::connection::slot::AnySlot;
 use crate::databases::Databases;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
-use crate::routing::Access;
+use crate::routing::{Access, Subject};
 use crate::site::Site;
 use crate::transaction_id::TransactionId;
 
@@ -294,6 +294,25 @@ impl Transaction {
     }
 }
 
+/// What a scope finds on its thread.
+pub(crate) struct Surroundings {
+    /// The registry of the innermost open transaction, unless it is hidden, and what its databases were routed for.
+    pub(crate) open: Option<(Databases, Access)>,
+    /// There is no transaction at all, not even a hidden one.
+    pub(crate) alone: bool,
+}
+
+/// What is there before a scope is opened.
+#[inline]
+pub(crate) fn surroundings() -> Surroundings {
+    prune();
+    with(|stack| {
+        let open = stack.last().and_then(Entry::transaction);
+        let open = open.map(|open| (open.databases().clone(), open.access()));
+        Surroundings { open, alone: stack.iter().all(|entry| entry.transaction().is_none()) }
+    })
+}
+
 /// Looks at the innermost open transaction, unless it is hidden. Nothing else of the library may be called from `look`.
 #[inline]
 pub(crate) fn top<R>(look: impl FnOnce(&mut Transaction) -> R) -> Option<R> {
@@ -322,7 +341,7 @@ pub(crate) fn slot(ticket: &Ticket, database: usize) -> Option<Arc<dyn AnySlot>>
 /// Opens a transaction with one branch for each database; sends nothing.
 pub(crate) fn begin(
     databases: &Databases,
-    on: impl IntoIterator<Item = usize>,
+    on: impl IntoIterator<Item = (Option<Subject>, usize)>,
     site: Site,
     kind: Kind,
     start: &Start,
@@ -341,7 +360,11 @@ pub(crate) fn begin(
         transaction.spare_slot = None;
     }
     transaction.databases = Some(databases.clone());
-    for database in on {
+    for (subject, database) in on {
+        if let Some(subject) = subject {
+            // The first routes of a transaction are right, whatever they are.
+            transaction.pins.push(Pin::new(subject, database));
+        }
         if transaction.branch(database).is_none() {
             let spare = transaction.spare_slot.take();
             let slot = databases.at(database).driver().slot(spare, &transaction.gate, start);

@@ -38,7 +38,7 @@ fn fresh_name() -> String {
 
 /// A transaction over both databases.
 fn both(databases: &Databases, start: &Start) -> Ticket {
-    begin(databases, [0, 1], SITE, Kind::Scope, start, &Terms::default()).expect("a transaction")
+    begin(databases, [(None, 0), (None, 1)], SITE, Kind::Scope, start, &Terms::default()).expect("a transaction")
 }
 
 fn slot(at: usize) -> Arc<dyn AnySlot> {

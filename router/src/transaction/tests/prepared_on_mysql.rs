@@ -33,7 +33,7 @@ fn database() -> Option<(Databases, String, String)> {
 
 fn open(databases: &Databases, gid: &Gid) -> Ticket {
     let start = Start { xa: Some(Box::new(gid.clone())), ..Start::default() };
-    begin(databases, [0], SITE, Kind::Scope, &start, &Terms::default()).expect("a transaction")
+    begin(databases, [(None, 0)], SITE, Kind::Scope, &start, &Terms::default()).expect("a transaction")
 }
 
 fn put(id: i64) -> QueryResult<usize> {

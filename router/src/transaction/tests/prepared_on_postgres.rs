@@ -28,7 +28,8 @@ fn database() -> Option<(Databases, String, String)> {
 }
 
 fn open(databases: &Databases) -> Ticket {
-    let ticket = begin(databases, [0], SITE, Kind::Scope, &Start::default(), &Terms::default()).expect("a transaction");
+    let ticket =
+        begin(databases, [(None, 0)], SITE, Kind::Scope, &Start::default(), &Terms::default()).expect("a transaction");
     let conn = &mut handle::<PgConn>(0);
     diesel::insert_into(items::table).values(items::id.eq(1)).execute(conn).expect("a row");
     ticket
