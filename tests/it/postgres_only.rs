@@ -6,6 +6,7 @@ use diesel::prelude::*;
 use multidb::{DatabaseConfig, Databases, Error, FailureClass, PgConn, Propagation, atomic, connection, schema};
 
 use crate::postgres::*;
+use crate::recorder::Recorder;
 
 diesel::table! { texts (id) { id -> BigInt, text -> Text, } }
 
@@ -434,4 +435,34 @@ fn a_key_leaves_an_independent_transaction_its_lock_limit() {
     run.unwrap();
     // Alone it waits as long as it is told to.
     assert_eq!(atomic::<Item>().once("b").run(limit).unwrap(), "0");
+}
+
+#[test]
+fn two_inner_scopes_with_one_statement_each_take_at_most_four_fifths_of_the_round_trips_of_diesels_own() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let ours = Recorder::default();
+    let run = atomic::<Item>().run(|conn: &mut PgConn| {
+        conn.set_instrumentation(ours.clone());
+        put(1, 10)?;
+        put(2, 20)
+    });
+    run.unwrap();
+
+    let by_hand = Recorder::default();
+    let mut conn = fixture.observer("default");
+    conn.set_instrumentation(by_hand.clone());
+    let insert = |conn: &mut diesel::PgConnection, id: i64| {
+        diesel::insert_into(items::table).values((items::id.eq(id), items::value.eq(0))).execute(conn)
+    };
+    let run = conn.transaction(|conn| {
+        conn.transaction(|conn| insert(conn, 3))?;
+        conn.transaction(|conn| insert(conn, 4))
+    });
+    run.unwrap();
+
+    // Each text is one round trip.
+    let (ours, by_hand) = (ours.take(), by_hand.take());
+    assert_eq!((ours.len(), by_hand.len()), (5, 8), "{ours:?} and {by_hand:?}");
+    assert_eq!(fixture.rows("default").len(), 4);
 }
