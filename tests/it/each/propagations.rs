@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use diesel::prelude::*;
 use multidb::scope::{on_commit, on_rollback};
-use multidb::{Error, Propagation, atomic, atomic_on, connection, scope, transactional};
+use multidb::{Atomic, Error, Propagation, atomic, atomic_on, connection, scope, transactional};
 
 use super::*;
 use crate::fixture::{Kind, PROPAGATION};
@@ -72,15 +72,12 @@ fn insert_and_hook(conn: &mut H, id: i64, log: &Log, hooks: [&'static str; 2]) -
 /// What the database holds, which hooks ran, and what the two scopes returned.
 type Left = (String, String, String, String);
 
-/// Runs one line. `observers` see the database `default` and, where the inner scope works there, `other`.
-fn run(observers: &mut [Raw; 2], outer: &str, inner: &str, fails: &str) -> Left {
-    // On SQLite the outer scope holds the file's only write lock, so an independent write goes to the other file.
-    let apart = KIND == Kind::Sqlite && matches!(inner, "requires_new" | "not_supported");
-    let inner_alias = if apart { "other" } else { "default" };
+/// Runs one line. `observers` see the databases in which the rows are.
+fn run(observers: &mut [Raw], outer: &Atomic, inner: &Atomic, fails: &str) -> Left {
     let (mut inner_returned, log) = (String::new(), Log::default());
-    let outer_returned = atomic_on("default").propagation(propagation(outer)).run(|conn: &mut H| {
+    let outer_returned = outer.clone().run(|conn: &mut H| {
         insert_and_hook(conn, 1, &log, ["c1", "r1"])?;
-        let inner = atomic_on(inner_alias).propagation(propagation(inner)).run(|conn: &mut H| {
+        let inner = inner.clone().run(|conn: &mut H| {
             insert_and_hook(conn, 2, &log, ["c2", "r2"])?;
             if matches!(fails, "inner" | "swallowed") { Err(Mishap::OnPurpose) } else { Ok(()) }
         });
@@ -90,8 +87,7 @@ fn run(observers: &mut [Raw; 2], outer: &str, inner: &str, fails: &str) -> Left 
         }
         if fails == "outer" { Err(Mishap::OnPurpose) } else { Ok(()) }
     });
-    let seen = &mut observers[..if apart { 2 } else { 1 }];
-    let mut rows: Vec<i64> = seen.iter_mut().flat_map(|raw| items::table.select(items::id).load(raw).unwrap()).collect();
+    let mut rows: Vec<i64> = observers.iter_mut().flat_map(|raw| items::table.select(items::id).load(raw).unwrap()).collect();
     rows.sort_unstable();
     let rows: Vec<String> = rows.iter().map(i64::to_string).collect();
     (listed(&rows), listed(&log.take()), inner_returned, word(&outer_returned))
@@ -109,8 +105,12 @@ fn every_pair_of_propagations_keeps_the_rows_and_runs_the_hooks_of_the_table() {
         let [kind, inner, fails, rows, hooks, inner_returns, outer_returns] =
             line.split_whitespace().collect::<Vec<_>>().try_into().unwrap();
         let want: Left = (rows.into(), hooks.into(), inner_returns.into(), outer_returns.into());
+        // On SQLite the outer scope holds the file's only write lock, so an independent write goes to the other file.
+        let apart = KIND == Kind::Sqlite && matches!(inner, "requires_new" | "not_supported");
+        let inner = atomic_on(if apart { "other" } else { "default" }).propagation(propagation(inner));
         for outer in outer_of(kind) {
-            let got = run(&mut observers, outer, inner, fails);
+            let seen = &mut observers[..if apart { 2 } else { 1 }];
+            let got = run(seen, &atomic_on("default").propagation(propagation(outer)), &inner, fails);
             assert_eq!(got, want, "{outer}: {line}");
             assert_eq!((scope::depth(), in_use(&databases, "default"), in_use(&databases, "other")), (0, 0, 0), "{line}");
             for observer in &mut observers {
@@ -120,6 +120,53 @@ fn every_pair_of_propagations_keeps_the_rows_and_runs_the_hooks_of_the_table() {
         lines += 1;
     }
     assert_eq!(lines, 2 * 8 * 4, "the table is complete");
+}
+
+/// Both models on `default`.
+struct Together;
+
+impl multidb::Router for Together {}
+
+#[test]
+fn the_table_holds_in_every_layout_of_two_models_or_the_inner_scope_is_not_atomic() {
+    let Some(fixture) = fixture() else { return };
+    let mut twice = multidb::DatabaseConfig::new("other", fixture.urls[0].clone());
+    twice.pool.max_size = Some(4);
+    for (layout, databases) in [
+        ("merged", fixture.databases().with_router(Together)),
+        ("two aliases of one database", fixture.builder(4).database(twice).build().unwrap()),
+        ("split", fixture.databases()),
+    ] {
+        let _entered = databases.enter();
+        let split = layout == "split";
+        let mut observers = ["default", "other"].map(|alias| fixture.observer(alias));
+        let mut refused = 0;
+        for line in PROPAGATION.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let [kind, inner, fails, rows, hooks, inner_returns, outer_returns] =
+                line.split_whitespace().collect::<Vec<_>>().try_into().unwrap();
+            if !split && KIND == Kind::Sqlite && matches!(inner, "requires_new" | "not_supported") {
+                // It has one write lock, which the outer scope holds.
+                continue;
+            }
+            let inner = atomic::<Record>().propagation(propagation(inner));
+            for outer in outer_of(kind) {
+                let got = run(&mut observers, &atomic::<Item>().propagation(propagation(outer)), &inner, fails);
+                let want: Left = (rows.into(), hooks.into(), inner_returns.into(), outer_returns.into());
+                if split && got.2.contains("NotAtomic") {
+                    refused += 1;
+                    let (rows, hooks) = if fails == "swallowed" { ("1", "c1") } else { ("-", "r1") };
+                    assert_eq!((&*got.0, &*got.1), (rows, hooks), "{layout}, {outer}: {line}");
+                } else {
+                    assert_eq!(got, want, "{layout}, {outer}: {line}");
+                }
+                for observer in &mut observers {
+                    diesel::delete(items::table).execute(observer).unwrap();
+                }
+            }
+        }
+        // Each of the four outer scopes that open one, with `nested`, `join`, `mandatory` and `supports`.
+        assert_eq!(refused, if split { 4 * 4 * 4 } else { 0 }, "{layout}");
+    }
 }
 
 #[test]
