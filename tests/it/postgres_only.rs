@@ -466,3 +466,27 @@ fn two_inner_scopes_with_one_statement_each_take_at_most_four_fifths_of_the_roun
     assert_eq!((ours.len(), by_hand.len()), (5, 8), "{ours:?} and {by_hand:?}");
     assert_eq!(fixture.rows("default").len(), 4);
 }
+
+#[test]
+fn an_alias_that_is_said_to_be_the_same_as_another_is_one_database_with_it() {
+    let Some(fixture) = fixture() else { return };
+    let url = &fixture.urls[0];
+    let mut reporting = DatabaseConfig::new("other", format!("{url}%20-cwork_mem%3D8MB"));
+    let build = |other: &DatabaseConfig| fixture.builder(2).database(other.clone()).build();
+    let run = |databases: &Databases| {
+        let _entered = databases.enter();
+        atomic::<Item>().run(|_: &mut PgConn| {
+            put(1, 10)?;
+            put_record(2, 20)
+        })
+    };
+    assert!(matches!(run(&build(&reporting).unwrap()), Err(Error::NotAtomic { .. })));
+    reporting.same_as = Some("default".into());
+    run(&build(&reporting).unwrap()).unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 20)]);
+    for wrong in ["nowhere", "other"] {
+        reporting.same_as = Some(wrong.into());
+        let text = build(&reporting).unwrap_err().to_string();
+        assert!(text.contains("`other`, key `same_as`"), "{text}");
+    }
+}

@@ -117,6 +117,18 @@ impl DatabasesBuilder {
             return Err(Error::config("more than 1000 databases are configured", "split the application"));
         }
         let databases: Arc<[Database]> = self.databases.into_iter().map(open).collect::<Result<Vec<_>>>()?.into();
+        for Database { alias, kind, same_as, .. } in databases.iter() {
+            let Some(named) = same_as else { continue };
+            let problem = match databases.iter().find(|other| other.alias == *named) {
+                Some(other) if other.alias == *alias => "a database is the same as itself anyway".to_owned(),
+                Some(other) if other.kind != *kind => format!("`{named}` is of another backend"),
+                Some(_) => continue,
+                None => format!("there is no database `{named}`"),
+            };
+            let (alias, key) = (Some(alias.clone()), Some("same_as".to_owned()));
+            let remedy = "give the alias of the same database with another URL, or leave it out".to_owned();
+            return Err(Error::Config { alias, key, problem, remedy });
+        }
         let (chain, models, on_hook_failure) = (self.chain, self.models, self.on_hook_failure);
         Ok(Databases::new(Registry { same: same(&databases), databases, chain, models, on_hook_failure }))
     }
@@ -170,7 +182,8 @@ fn open(config: DatabaseConfig) -> Result<Database> {
         #[cfg(feature = "testing")]
         test: None,
     };
-    Ok(Database { alias: config.alias, kind, driver: kind.driver(settings)? })
+    let same_as = config.same_as.map(Alias::from);
+    Ok(Database { alias: config.alias, kind, driver: kind.driver(settings)?, same_as })
 }
 
 impl std::fmt::Debug for DatabasesBuilder {

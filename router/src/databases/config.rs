@@ -34,6 +34,10 @@ pub struct DatabaseConfig {
     /// pooler that can't keep prepared statements.
     #[serde(default)]
     pub prepare_repeated: Option<bool>,
+    /// The alias of the same database under another URL, with another user, say: a scope on both has the connection of that
+    /// one.
+    #[serde(default)]
+    pub same_as: Option<String>,
 }
 
 /// A pool, in r2d2's words. Times are texts such as `"250ms"`, `"30s"`, `"10m"`, `"1h"`, or `"never"`.
@@ -86,6 +90,7 @@ impl DatabaseConfig {
             pool: PoolConfig::default(),
             sqlite: SqliteConfig::default(),
             prepare_repeated: None,
+            same_as: None,
         }
     }
 

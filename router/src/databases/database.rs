@@ -141,6 +141,8 @@ pub struct Database {
     pub(super) alias: Alias,
     pub(super) kind: Kind,
     pub(super) driver: Arc<dyn Driver>,
+    /// The alias that it is the same as, where the configuration says so.
+    pub(super) same_as: Option<Alias>,
 }
 
 /// How many connections a pool has.

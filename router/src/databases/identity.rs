@@ -18,12 +18,24 @@ enum Identity {
     Own(usize),
 }
 
-/// For each database the index of the first one that is the same. A scope on both has one connection and one transaction.
+/// For each database the index of the first one that is the same, be it by its identity or because the configuration says so. A scope on both has one connection and one transaction.
 pub(super) fn same(databases: &[Database]) -> Vec<usize> {
     let identities: Vec<Identity> =
         databases.iter().enumerate().map(|(index, database)| identity(index, database)).collect();
-    let first = |identity| identities.iter().position(|known| known == identity);
-    identities.iter().enumerate().map(|(index, identity)| first(identity).unwrap_or(index)).collect()
+    let first = |index: usize| identities.iter().position(|known| *known == identities[index]).unwrap_or(index);
+    let named = |index: usize| {
+        let named = databases[index].same_as.as_ref()?;
+        databases.iter().position(|other| other.alias == *named)
+    };
+    let mut same: Vec<usize> = (0..databases.len()).map(first).collect();
+    for index in 0..databases.len() {
+        if let Some(other) = named(index) {
+            // All that were the same as either are the same now.
+            let (a, b) = (same[index].min(same[other]), same[index].max(same[other]));
+            same.iter_mut().filter(|known| **known == b).for_each(|known| *known = a);
+        }
+    }
+    same
 }
 
 fn identity(index: usize, database: &Database) -> Identity {

@@ -25,6 +25,7 @@ const DATABASE: &[Key] = &[
     Key("pool", Holds::Keys(POOL)),
     Key("sqlite", Holds::Keys(SQLITE)),
     Key("prepare_repeated", Holds::Switch),
+    Key("same_as", Holds::Text),
 ];
 const POOL: &[Key] = &[
     Key("max_size", Holds::Number),
@@ -153,7 +154,10 @@ mod tests {
                 ["key `pool.busy_timeout`", "did you mean `sqlite.busy_timeout`?"],
             ),
             ("url = 'a.db'\nsqlite.url = 'b.db'", ["key `sqlite.url`", "did you mean `url`?"]),
-            ("url = 'a.db'\ncolour = 'red'", ["key `colour`", "`url`, `pool`, `sqlite`, `prepare_repeated`"]),
+            (
+                "url = 'a.db'\ncolour = 'red'",
+                ["key `colour`", "`url`, `pool`, `sqlite`, `prepare_repeated`, `same_as`"],
+            ),
         ] {
             let told = problem(text);
             for part in parts.into_iter().chain(["database `orders`"]) {

@@ -26,7 +26,7 @@ impl Databases {
         // Two aliases of one URL share a connection, or they would not see each other's work.
         let mut shared: HashMap<String, (Arc<dyn Driver>, Arc<Faults>)> = HashMap::new();
         let mut databases = Vec::new();
-        for Database { alias, kind, driver } in self.iter() {
+        for Database { alias, kind, driver, same_as } in self.iter() {
             let settings = driver.settings();
             let undeclared = declared.is_some_and(|declared| !declared.contains(&alias.as_str()));
             let entry = match shared.get(&settings.url) {
@@ -42,7 +42,7 @@ impl Databases {
             }
             let (driver, planned) = entry;
             faults.push((alias.clone(), planned));
-            databases.push(Database { alias: alias.clone(), kind: *kind, driver });
+            databases.push(Database { alias: alias.clone(), kind: *kind, driver, same_as: same_as.clone() });
         }
         let Registry { chain, models, on_hook_failure, .. } = self.registry();
         let registry = Registry {
