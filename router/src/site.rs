@@ -17,43 +17,65 @@ impl Function {
     pub const fn new(name: &'static str, module: &'static str, file: &'static str, line: u32) -> Self {
         Self { name, module, file, line }
     }
+
+    /// A function of this library that users call: its place is where they do.
+    const fn called(name: &'static str) -> Self {
+        Self::new(name, "multidb", "", 0)
+    }
 }
 
-/// The place of a scope: what errors name. Small, since it is copied into each frame.
+/// The place of a scope: what errors name. Two words, since it is copied into each frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Site {
-    /// An annotated function.
-    Function(&'static Function),
-    /// A closure scope or a savepoint, by what was called and where.
-    Call(&'static str, &'static Location<'static>),
+pub struct Site {
+    function: &'static Function,
+    /// Where a closure scope, a handle or a savepoint was asked for; an annotated function has its own place.
+    call: Option<&'static Location<'static>>,
+}
+
+/// What users call by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Atomic,
+    AtomicMany,
+    Connection,
+    ConnectionOn,
+    Savepoint,
+}
+
+impl Call {
+    fn function(self) -> &'static Function {
+        match self {
+            Self::Atomic => const { &Function::called("atomic") },
+            Self::AtomicMany => const { &Function::called("atomic_many") },
+            Self::Connection => const { &Function::called("connection") },
+            Self::ConnectionOn => const { &Function::called("connection_on") },
+            Self::Savepoint => const { &Function::called("savepoint") },
+        }
+    }
 }
 
 impl Site {
-    /// The place of the caller of a function that is called `name`.
+    /// The place of an annotated function.
+    pub(crate) const fn of(function: &'static Function) -> Self {
+        Self { function, call: None }
+    }
+
+    /// The place of the caller of one of this library's functions.
     #[track_caller]
-    pub(crate) fn call(name: &'static str) -> Self {
-        Self::Call(name, Location::caller())
+    pub(crate) fn call(call: Call) -> Self {
+        Self { function: call.function(), call: Some(Location::caller()) }
     }
 
     pub(crate) fn function(self) -> &'static str {
-        match self {
-            Self::Function(function) => function.name,
-            Self::Call(name, _) => name,
-        }
+        self.function.name
     }
 
     pub(crate) fn file(self) -> &'static str {
-        match self {
-            Self::Function(function) => function.file,
-            Self::Call(_, place) => place.file(),
-        }
+        self.call.map_or(self.function.file, Location::file)
     }
 
     pub(crate) fn line(self) -> u32 {
-        match self {
-            Self::Function(function) => function.line,
-            Self::Call(_, place) => place.line(),
-        }
+        self.call.map_or(self.function.line, Location::line)
     }
 }
 

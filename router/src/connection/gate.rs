@@ -81,7 +81,7 @@ struct Doom {
 }
 
 /// The site of a gate that waits to be reset.
-const NOWHERE: Site = Site::Function(&Function::new("", "", "", 0));
+const NOWHERE: Site = Site::of(&Function::new("", "", "", 0));
 
 impl Default for Gate {
     /// A gate to be reset.

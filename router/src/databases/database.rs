@@ -134,7 +134,7 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
 }
 
 /// Who holds a connection for the library's own tables.
-const OWN: Site = Site::Function(&Function::new("multidb", "multidb", "the library itself", 0));
+const OWN: Site = Site::of(&Function::new("multidb", "multidb", "the library itself", 0));
 
 /// One database of the registry.
 pub struct Database {

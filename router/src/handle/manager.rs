@@ -20,7 +20,7 @@ use crate::transaction::{Kind, Terms, Verdict, abandon, any, begin, leave, nest,
 pub struct HandleTransactions;
 
 /// What errors name for transactions that a handle began.
-const SITE: Site = Site::Function(&Function::new("Connection::transaction", "diesel", "a handle", 0));
+const SITE: Site = Site::of(&Function::new("Connection::transaction", "diesel", "a handle", 0));
 
 impl<B: Backend> TransactionManager<Conn<B>> for HandleTransactions {
     type TransactionStateData = TransactionManagerStatus;

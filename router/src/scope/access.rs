@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::handle::{Handle, Origin};
 use crate::model::Model;
 use crate::routing::Access;
-use crate::site::Site;
+use crate::site::{Call, Site};
 use crate::transaction;
 
 /// A handle on the database that `M` is routed to: inside a scope that of its transaction, outside of any scope one
@@ -20,7 +20,7 @@ use crate::transaction;
 /// database that is no part of the transaction.
 #[track_caller]
 pub fn connection<M: Model, H: Handle>() -> Result<H> {
-    open(&Target::model::<M>(), Site::call("connection"))
+    open(&Target::model::<M>(), Site::call(Call::Connection))
 }
 
 /// A handle on a database by its name; see [`connection`].
@@ -29,7 +29,7 @@ pub fn connection<M: Model, H: Handle>() -> Result<H> {
 /// As [`connection`].
 #[track_caller]
 pub fn connection_on<H: Handle>(alias: impl Into<Alias>) -> Result<H> {
-    open(&Target::alias(alias), Site::call("connection_on"))
+    open(&Target::alias(alias), Site::call(Call::ConnectionOn))
 }
 
 fn open<H: Handle>(target: &Target, site: Site) -> Result<H> {

@@ -15,7 +15,7 @@ use crate::databases::Databases;
 use crate::error::{Error, Result};
 use crate::handle::Handle;
 use crate::model::{Model, Models};
-use crate::site::Site;
+use crate::site::{Call, Site};
 
 /// A scope on the database that `M` is routed to: the closure form of `#[transactional(M)]`.
 ///
@@ -47,7 +47,7 @@ pub fn atomic_app(app: &'static str) -> Atomic {
 /// A scope over several models.
 #[track_caller]
 pub fn atomic_many<M: Models>() -> AtomicMany<M> {
-    let site = Site::call("atomic_many");
+    let site = Site::call(Call::AtomicMany);
     AtomicMany { site, options: Options::new(), repeat: Single, keyed: Always, models: PhantomData }
 }
 
@@ -96,7 +96,7 @@ pub struct AtomicMany<M, R = Single, K = Always> {
 impl Atomic {
     #[track_caller]
     fn new(target: Target) -> Self {
-        Self { site: Site::call("atomic"), target, options: Options::new(), repeat: Single, keyed: Always }
+        Self { site: Site::call(Call::Atomic), target, options: Options::new(), repeat: Single, keyed: Always }
     }
 }
 

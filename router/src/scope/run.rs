@@ -77,7 +77,7 @@ pub fn run<H: Handles, R: Returned, const N: usize>(
     indices: [usize; N],
     body: impl FnOnce(&mut H) -> R,
 ) -> R {
-    run_scope(Site::Function(function), targets, &options, |scope| match H::open(scope, &indices) {
+    run_scope(Site::of(function), targets, &options, |scope| match H::open(scope, &indices) {
         Ok(ref mut handles) => body(handles),
         Err(error) => R::from_error(error),
     })
@@ -94,7 +94,7 @@ pub fn run_again<H: Handles, R: Returned, const N: usize>(
     mut body: impl FnMut(&mut H) -> R,
 ) -> R {
     let repetition = Repetition { retries, once: None };
-    run_repeatedly(Site::Function(function), targets, &options, &repetition, |scope| match H::open(scope, &indices) {
+    run_repeatedly(Site::of(function), targets, &options, &repetition, |scope| match H::open(scope, &indices) {
         Ok(mut handles) => body(&mut handles),
         Err(error) => R::from_error(error),
     })
@@ -129,7 +129,7 @@ pub fn run_once_again<H: Handles, R: Returned + Stored, const N: usize>(
         Ok(once) => Repetition { retries, once: Some(once) },
         Err(error) => return R::from_error(error),
     };
-    run_repeatedly(Site::Function(function), targets, &options, &repetition, |scope| match H::open(scope, &indices) {
+    run_repeatedly(Site::of(function), targets, &options, &repetition, |scope| match H::open(scope, &indices) {
         Ok(mut handles) => body(&mut handles),
         Err(error) => R::from_error(error),
     })

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use crate::connection::characteristics::Limits;
 use crate::error::Result;
-use crate::site::Site;
+use crate::site::{Call, Site};
 use crate::transaction::{self, Kind, Ticket, Verdict};
 
 /// Sets a savepoint in the open transaction, on all its branches. `name` is for logs.
@@ -13,7 +13,7 @@ use crate::transaction::{self, Kind, Ticket, Verdict};
 /// [`Error::NoScope`](crate::Error::NoScope) outside of any transaction.
 #[track_caller]
 pub fn savepoint(name: &str) -> Result<Savepoint> {
-    let ticket = transaction::nest(Site::call("savepoint"), Kind::Savepoint, Limits::NONE)?;
+    let ticket = transaction::nest(Site::call(Call::Savepoint), Kind::Savepoint, Limits::NONE)?;
     Ok(Savepoint { name: name.to_owned(), ticket, _thread: PhantomData })
 }
 

@@ -144,7 +144,7 @@ fn text(panic: &(dyn Any + Send)) -> Option<&str> {
 }
 
 /// What errors name for a hook that no scope has registered.
-const OUTSIDE: Site = Site::Function(&Function::new("on_commit", "", "outside of any scope", 0));
+const OUTSIDE: Site = Site::of(&Function::new("on_commit", "", "outside of any scope", 0));
 
 fn failure(body: HookBody, site: Site, outcome: When) -> Option<Error> {
     let problem = problem(body)?;

@@ -27,7 +27,7 @@ mod servers;
 
 diesel::table! { items (id) { id -> BigInt, } }
 
-const SITE: Site = Site::Function(&Function::new("test", "transaction::tests", "tests.rs", 1));
+const SITE: Site = Site::of(&Function::new("test", "transaction::tests", "tests.rs", 1));
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 fn fresh_name() -> String {
