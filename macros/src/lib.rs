@@ -185,7 +185,7 @@ pub fn commit_manually(args: TokenStream, item: TokenStream) -> TokenStream {
 /// |---|---|---|
 /// | `app = "bank"` | the application: Django's app label | the first module below the crate, or the crate itself |
 /// | `table = "accounts"` | the table | the name in `#[diesel(table_name = ..)]`, else the one that Diesel would infer |
-/// | `no_relations` | the model takes no part in relations; without effect today | |
+/// | `no_relations` | its `belongs_to` is not checked when the registry is built | |
 #[proc_macro_derive(Model, attributes(model, diesel))]
 pub fn model(input: TokenStream) -> TokenStream {
     model::derive(&syn::parse_macro_input!(input as syn::DeriveInput)).into()

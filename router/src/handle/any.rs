@@ -20,7 +20,8 @@ use crate::databases::Kind;
 /// It is Diesel's [`MultiConnection`](diesel::MultiConnection) over the handles, one variant for each backend that is built
 /// in, and has its limits:
 ///
-/// - Queries are those that all the backends have: no `RETURNING`, no `on_conflict` with a target, no `ILIKE`, no arrays.
+/// - Queries are those that all the backends built in have: no `on_conflict`, no `ILIKE`, no arrays, and with `mysql` no
+///   `RETURNING`.
 /// - Columns of the types `Bool`, `Binary`, `Json`, `Uuid` and of your own need an `impl HasSqlType<..> for MultiBackend`;
 ///   numbers, texts, dates and times work as they are.
 /// - There is no `with_raw`: match on the variant, and call that handle's.

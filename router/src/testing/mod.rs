@@ -49,6 +49,9 @@ pub struct TestDatabases {
 /// - Scopes in it are outermost ones: hooks run at their end, `durable` is allowed, manual scopes commit, a doom ends with the
 ///   scope. Each statement outside of a scope is a transaction of its own.
 /// - Isolation levels, `deferrable`, `immediate` and `exclusive` are taken as given: the test's transaction has begun already.
+/// - A planned failure that loses the connection loses all that the test did on that database, and `verify_commit` then finds
+///   nothing: [`committed`] keeps what was committed.
+/// - A database in memory that belongs to one connection is empty when the test begins.
 /// - DDL on MySQL and MariaDB commits, as everywhere; the scope that does it gets
 ///   [`Error::ImplicitCommit`](crate::Error::ImplicitCommit).
 /// - Migrations and [`schema::install`](crate::schema::install) run before the test begins.
