@@ -19,7 +19,10 @@ pub(crate) fn choice(key: &Ident, among: &[Word], input: ParseStream<'_>) -> Res
     let example = among[0].name;
     equals(key, example, input)?;
     let start = input.span();
-    let bare = format!("write `{key} = {example}`, a bare word");
+    // A known word in quotes is what was meant.
+    let quoted = input.fork().parse::<LitStr>().map(|text| text.value()).unwrap_or_default();
+    let meant = among.iter().map(|word| word.name).find(|name| *name == quoted).unwrap_or(example);
+    let bare = format!("write `{key} = {meant}`, a bare word");
     let word = input.call(Ident::parse_any).map_err(|_| Error::new(start, bare))?;
     known(&word, among, "value", "")?;
     Ok(Ident::new(&variant(&word.to_string()), Span::call_site()))

@@ -75,7 +75,14 @@ pub(crate) fn known(word: &Ident, table: &[Word], what: &str, also: &str) -> Res
         Some(known) if known.supported => Ok(()),
         Some(_) => Err(Error::new(word.span(), unsupported(&written))),
         None => {
-            let hint = closest(&written, table).map(|name| format!(", did you mean `{name}`?")).unwrap_or_default();
+            // A value in the place of its key.
+            let values = [("propagation", PROPAGATIONS), ("isolation", ISOLATIONS)];
+            let value = values.iter().find(|(_, values)| values.iter().any(|value| value.name == written));
+            let meant = match value {
+                Some((key, _)) if what == "key" => Some(format!("{key} = {written}")),
+                _ => closest(&written, table).map(str::to_owned),
+            };
+            let hint = meant.map(|meant| format!(", did you mean `{meant}`?")).unwrap_or_default();
             let accepted = quoted(table.iter().filter(|known| known.supported).map(|known| known.name));
             let message = format!("unknown {what} `{written}`{hint} (accepted: {accepted}{also})");
             Err(Error::new(word.span(), message))
@@ -132,6 +139,14 @@ mod tests {
         let commit = "`commit` is not supported yet by this version of multidb";
         assert_eq!(refusal("commit", KEYS).as_deref(), Some(commit));
         assert!(FLAGS.iter().all(|flag| refusal(flag, KEYS).is_none()));
+    }
+
+    #[test]
+    fn a_value_in_the_place_of_a_key_gets_its_key() {
+        let refused = refusal("requires_new", KEYS).expect("refused");
+        assert!(refused.contains("did you mean `propagation = requires_new`?"), "{refused}");
+        let refused = refusal("serializable", KEYS).expect("refused");
+        assert!(refused.contains("did you mean `isolation = serializable`?"), "{refused}");
     }
 
     #[test]

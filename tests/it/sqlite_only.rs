@@ -303,3 +303,17 @@ fn two_aliases_of_one_file_are_one_database() {
     // By itself it is what it is called.
     assert_eq!(connection::<Record, SqliteConn>().unwrap().alias(), &"other");
 }
+
+#[cfg(feature = "testing")]
+#[test]
+fn two_databases_in_memory_stay_two_in_a_test() {
+    use multidb::testing::{committed, rolled_back};
+    let databases =
+        Databases::builder().sqlite("default", ":memory:").sqlite("other", ":memory:").router(ByApp).build().unwrap();
+    for rolled in [true, false] {
+        let _test = if rolled { rolled_back(&databases) } else { committed(&databases) }.unwrap();
+        connection::<Item, SqliteConn>().unwrap().batch_execute("CREATE TABLE items (id INTEGER)").unwrap();
+        let other = connection::<Record, SqliteConn>().unwrap().batch_execute("SELECT id FROM items");
+        assert!(other.is_err(), "rolled back: {rolled}");
+    }
+}

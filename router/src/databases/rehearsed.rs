@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::database::{Database, Driver};
 use super::identity::same;
 use super::registry::{Databases, Registry};
+use super::url::is_private_memory;
 use crate::alias::Alias;
 use crate::connection::fault::Faults;
 use crate::connection::rehearsal::Test;
@@ -26,11 +27,14 @@ impl Databases {
         // Two aliases of one URL share a connection, or they would not see each other's work.
         let mut shared: HashMap<String, (Arc<dyn Driver>, Arc<Faults>)> = HashMap::new();
         let mut databases = Vec::new();
-        for Database { alias, kind, driver, same_as } in self.iter() {
+        for (index, Database { alias, kind, driver, same_as }) in self.iter().enumerate() {
             let settings = driver.settings();
-            let undeclared = declared.is_some_and(|declared| !declared.contains(&alias.as_str()));
+            // Another alias of a declared database is declared with it.
+            let is_this = |known: &&str| self.find(known).is_some_and(|known| self.are_same(known, index));
+            let undeclared = declared.is_some_and(|declared| !declared.iter().any(is_this));
+            // Each database in memory is one of its own, whatever it is called.
             let entry = match shared.get(&settings.url) {
-                Some(known) if !undeclared => known.clone(),
+                Some(known) if !undeclared && !is_private_memory(*kind, &settings.url) => known.clone(),
                 _ => {
                     let test = Test { rolled_back, undeclared, faults: Arc::default() };
                     let planned = Arc::clone(&test.faults);

@@ -89,6 +89,28 @@ impl Router for StaticRouter {
         route.cloned().unwrap_or_else(Route::pass)
     }
 
+    /// An application with a line runs its migrations where its lines send it or one of its models, and nowhere else. With
+    /// `prefer` alone there is no opinion on the other databases, since one of them may stand in.
+    fn allow_migrate(&self, database: &Alias, app: &str, model: Option<&ModelInfo>) -> Option<bool> {
+        let of_app = self.apps.iter().filter(|(known, _)| known == app).map(|(_, route)| route);
+        let of_models =
+            self.models.iter().filter(|(known, _)| model.map_or(known.app() == app, |model| *known == model));
+        let of_models: Vec<&Route> = of_models.map(|(_, route)| route).collect();
+        // A model's own line counts alone.
+        let of_app = of_app.filter(|_| model.is_none() || of_models.is_empty());
+        let routes: Vec<&Route> = of_models.iter().copied().chain(of_app).collect();
+        if routes.iter().any(|route| route.names(database)) {
+            return Some(true);
+        }
+        let is_sent = |route: &&Route| route.target().is_some();
+        let sent_elsewhere = if model.is_some() {
+            routes.iter().any(is_sent)
+        } else {
+            self.apps.iter().any(|(known, route)| known == app && route.target().is_some())
+        };
+        sent_elsewhere.then_some(false)
+    }
+
     fn aliases(&self) -> Vec<Alias> {
         let routes = self.models.iter().map(|(_, route)| route).chain(self.apps.iter().map(|(_, route)| route));
         routes.filter_map(Route::target).cloned().collect()

@@ -34,6 +34,11 @@ impl Route {
         Self(Answer::Pass)
     }
 
+    /// Whether it is a route to this database, be it a preferred one.
+    pub(super) fn names(&self, database: &Alias) -> bool {
+        matches!(&self.0, Answer::To(alias) | Answer::Prefer(alias) if alias == database)
+    }
+
     /// The database that must be configured, if it is such a route.
     pub(super) fn target(&self) -> Option<&Alias> {
         match &self.0 {

@@ -6,6 +6,10 @@ use crate::error::{Error, Result};
 use crate::transaction::{self, HookBody, When};
 
 /// What a hook may return: nothing, or a `Result` whose error is told of.
+#[diagnostic::on_unimplemented(
+    message = "a hook returns nothing or a `Result`, and this returns `{Self}`",
+    note = "end the closure with `;`, or with `Ok::<(), Error>(())`"
+)]
 pub trait HookResult {
     /// The error, if there is one.
     ///

@@ -29,7 +29,7 @@ pub use crate::layouts;
 use std::fmt;
 
 use crate::databases::{Databases, Entered, FaultsByAlias};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The databases of one test, entered by its thread until this is dropped.
 #[must_use = "the test's databases are gone when this is dropped"]
@@ -38,13 +38,14 @@ pub struct TestDatabases {
     _entered: Entered,
     databases: Databases,
     faults: FaultsByAlias,
+    rolled_back: bool,
 }
 
 /// Everything that this thread does until the result is dropped is rolled back: Django's `TestCase`, Spring's test-managed
 /// transactions.
 ///
 /// - There is one connection for each database, and it is shared: other threads that enter [`TestDatabases::databases`] wait
-///   for it. So `requires_new`, `not_supported` and a handle from outside of a scope are [`Error::Busy`](crate::Error::Busy)
+///   for it. So `requires_new`, `not_supported` and a handle from outside of a scope are [`Error::Busy`]
 ///   inside a scope on the same database: they need [`committed`].
 /// - Scopes in it are outermost ones: hooks run at their end, `durable` is allowed, manual scopes commit, a doom ends with the
 ///   scope. Each statement outside of a scope is a transaction of its own.
@@ -57,7 +58,7 @@ pub struct TestDatabases {
 /// - Migrations and [`schema::install`](crate::schema::install) run before the test begins.
 ///
 /// # Errors
-/// [`Error::Config`](crate::Error::Config).
+/// [`Error::Config`].
 pub fn rolled_back(databases: &Databases) -> Result<TestDatabases> {
     TestDatabases::new(databases, true, None)
 }
@@ -66,7 +67,7 @@ pub fn rolled_back(databases: &Databases) -> Result<TestDatabases> {
 /// `TestCase.databases`.
 ///
 /// # Errors
-/// [`Error::UnknownDatabase`](crate::Error::UnknownDatabase) for an alias that is not configured.
+/// [`Error::UnknownDatabase`] for an alias that is not configured.
 pub fn rolled_back_on(databases: &Databases, declared: &[&str]) -> Result<TestDatabases> {
     TestDatabases::new(databases, true, Some(declared))
 }
@@ -75,7 +76,7 @@ pub fn rolled_back_on(databases: &Databases, declared: &[&str]) -> Result<TestDa
 /// own.
 ///
 /// # Errors
-/// [`Error::Config`](crate::Error::Config).
+/// [`Error::Config`].
 pub fn committed(databases: &Databases) -> Result<TestDatabases> {
     TestDatabases::new(databases, false, None)
 }
@@ -83,7 +84,7 @@ pub fn committed(databases: &Databases) -> Result<TestDatabases> {
 impl TestDatabases {
     fn new(databases: &Databases, rolled_back: bool, declared: Option<&[&str]>) -> Result<Self> {
         let (databases, faults) = databases.for_test(rolled_back, declared)?;
-        Ok(Self { _entered: databases.enter(), databases, faults })
+        Ok(Self { _entered: databases.enter(), databases, faults, rolled_back })
     }
 
     /// The registry, for threads that the test starts: each calls `enter` on it.
@@ -94,7 +95,8 @@ impl TestDatabases {
     /// The next time that `point` is reached on the database, it fails like this.
     ///
     /// # Errors
-    /// [`Error::UnknownDatabase`](crate::Error::UnknownDatabase).
+    /// [`Error::UnknownDatabase`]. [`Error::Config`] in a test whose work is rolled back, for a failure that loses the
+    /// connection: all that the test did would be lost with it.
     pub fn fail(&self, alias: &str, point: Point, fault: Fault) -> Result<()> {
         self.fail_after(alias, point, 0, fault)
     }
@@ -102,9 +104,17 @@ impl TestDatabases {
     /// As [`fail`](Self::fail), after the point was passed `skip` times.
     ///
     /// # Errors
-    /// [`Error::UnknownDatabase`](crate::Error::UnknownDatabase).
+    /// [`Error::UnknownDatabase`].
     pub fn fail_after(&self, alias: &str, point: Point, skip: u32, fault: Fault) -> Result<()> {
         self.databases.database(alias)?;
+        if self.rolled_back && fault.loses_connection() {
+            return Err(Error::Config {
+                alias: Some(alias.to_owned().into()),
+                key: None,
+                problem: "a test whose work is rolled back would lose it all with its connection".into(),
+                remedy: "plan this failure in `testing::committed`".into(),
+            });
+        }
         if let Some((_, faults)) = self.faults.iter().find(|(known, _)| known.as_str() == alias) {
             faults.plan(point, skip, fault);
         }

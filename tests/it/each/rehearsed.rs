@@ -249,6 +249,18 @@ fn a_planned_failure_happens_at_its_point_and_once() {
 }
 
 #[test]
+fn a_failure_that_loses_the_connection_is_refused_where_all_would_be_lost_with_it() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let test = rolled_back(&databases).unwrap();
+    for fault in [Fault::ReplyLost, Fault::ConnectionLost] {
+        let error = test.fail("default", Point::Commit, fault).unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("testing::committed"), "{error}");
+    }
+    assert_eq!(test.faults_left(), 0);
+}
+
+#[test]
 fn a_planned_failure_can_be_retried_and_a_lost_reply_is_an_unknown_outcome() {
     let Some(fixture) = fixture() else { return };
     let databases = fixture.databases();

@@ -165,6 +165,24 @@ fn two_that_migrate_at_once_do_it_once_and_a_broken_migration_names_its_database
     assert!(error.to_string().contains("broken"), "{error}");
 }
 
+#[test]
+fn a_table_lets_migrations_run_where_its_lines_send_the_application_and_nowhere_else() {
+    let Some(fixture) = fixture() else { return };
+    let asked = |table: StaticRouter, app: &str, model| {
+        let databases = built(&fixture, table);
+        ["default", "other"].map(|alias| databases.allows_migrate(alias, app, model).unwrap())
+    };
+    let table = || StaticRouter::new().app("library", "other");
+    assert_eq!(asked(table(), "library", None), [false, true]);
+    assert_eq!(asked(table(), "library", Some(Book::info())), [false, true]);
+    assert_eq!(asked(table(), "shop", None), [true, true], "no line, no opinion");
+    let table = || table().model::<Book>("default");
+    assert_eq!(asked(table(), "library", None), [true, true], "for one of its models");
+    assert_eq!(asked(table(), "library", Some(Book::info())), [true, false]);
+    let preferring = StaticRouter::new().prefer_app("library", "nowhere");
+    assert_eq!(asked(preferring, "library", None), [true, true], "one of them stands in");
+}
+
 /// Sends a shard to its own database.
 struct ByShard;
 
