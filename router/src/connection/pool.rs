@@ -126,7 +126,7 @@ impl<B: Dialect> Pool<B> {
     #[cold]
     fn wait(&self) -> Result<PooledConnection<Manager<B>>> {
         #[cfg(feature = "testing")]
-        if Holder::is_holding() && self.settings.is_rolled_back() && self.state().0 > 0 {
+        if self.settings.is_rolled_back() && self.holders.include_this_thread() {
             let database = self.settings.alias.clone();
             return Err(Error::Busy { database, reason: super::rehearsal::ONLY_ONE });
         }
