@@ -58,6 +58,8 @@ macro_rules! backend {
             mod secrets;
             mod spans;
             mod tables;
+            #[cfg(feature = "testing")]
+            mod test_kit;
             mod wandering;
         }
     };
