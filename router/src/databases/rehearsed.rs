@@ -23,13 +23,16 @@ impl Databases {
             self.database(alias)?;
         }
         let mut faults = Vec::new();
-        // Two aliases of one URL share a connection, or they would not see each other's work.
-        let mut shared: HashMap<String, (Arc<dyn Driver>, Arc<Faults>)> = HashMap::new();
+        // Two aliases of one database share its one connection, or they would not see each other's work.
+        let mut shared: HashMap<usize, (Arc<dyn Driver>, Arc<Faults>)> = HashMap::new();
+        // Files may have appeared since the registry was built.
+        let first = same(&self.registry().databases);
         let mut databases = Vec::new();
-        for Database { alias, kind, driver, same_as } in self.iter() {
+        for (index, Database { alias, kind, driver, same_as }) in self.iter().enumerate() {
             let settings = driver.settings();
             let undeclared = declared.is_some_and(|declared| !declared.contains(&alias.as_str()));
-            let entry = match shared.get(&settings.url) {
+            let key = if rolled_back { first[index] } else { index };
+            let entry = match shared.get(&key) {
                 Some(known) if !undeclared => known.clone(),
                 _ => {
                     let test = Test { rolled_back, undeclared, faults: Arc::default() };
@@ -38,7 +41,7 @@ impl Databases {
                 }
             };
             if !undeclared {
-                shared.insert(settings.url.clone(), entry.clone());
+                shared.insert(key, entry.clone());
             }
             let (driver, planned) = entry;
             faults.push((alias.clone(), planned));
