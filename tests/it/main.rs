@@ -65,6 +65,8 @@ macro_rules! backend {
     };
 }
 
+#[cfg(feature = "sqlite")]
+mod aliases;
 #[cfg(all(feature = "sqlite", feature = "testing"))]
 mod layouts;
 #[cfg(feature = "mysql")]
