@@ -58,11 +58,15 @@ macro_rules! backend {
             mod secrets;
             mod spans;
             mod tables;
+            #[cfg(feature = "testing")]
+            mod test_kit;
             mod wandering;
         }
     };
 }
 
+#[cfg(feature = "sqlite")]
+mod aliases;
 #[cfg(all(feature = "sqlite", feature = "testing"))]
 mod layouts;
 #[cfg(feature = "mysql")]

@@ -53,3 +53,10 @@ pub fn probe<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> Verdict {
         }
     }
 }
+
+/// Looks for the row where nobody else could have written it: on the one connection of a test.
+#[cfg(feature = "testing")]
+pub fn look<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> diesel::result::QueryResult<Verdict> {
+    let found = B::load_own(raw, SELECT, &[&id.to_string()])?;
+    Ok(if found.is_empty() { Verdict::RolledBack } else { Verdict::Committed })
+}

@@ -42,6 +42,18 @@ impl Holders {
     }
 }
 
+#[cfg(feature = "testing")]
+impl Holders {
+    /// Whether this thread holds one of the pool's connections.
+    pub fn include_this_thread(&self) -> bool {
+        let seats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = seats.iter().filter_map(Weak::upgrade).filter_map(|seat| {
+            seat.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(holder, _)| Arc::clone(holder))
+        });
+        HOLDER.with(|this| taken.any(|holder| Arc::ptr_eq(&holder, this)))
+    }
+}
+
 /// Says who holds one connection: the thread, and the scope or the place where its handle was taken.
 pub struct Seat(Mutex<Option<(Arc<Holder>, Site)>>);
 

@@ -81,6 +81,12 @@ impl<B: Dialect> Link<B> {
         &self.seat
     }
 
+    /// The database that it leads to.
+    #[cfg(feature = "testing")]
+    pub(super) fn database(&self) -> &Alias {
+        &self.database
+    }
+
     /// Diesel's connection.
     pub fn raw(&mut self) -> &mut B::Raw {
         &mut self.raw
@@ -209,6 +215,8 @@ impl<B: Dialect> Link<B> {
             // The texts that are kept would be run where the new ones are not, or are gone on the server.
             self.repeated = None;
             self.broken = true;
+            #[cfg(feature = "testing")]
+            self.never_revive();
         }
         self.lent.committed |= guard::commits_by_itself(sql, B::SYNTAX);
         if !self.in_transaction() && guard::calls_procedure(sql, B::SYNTAX) {
@@ -365,7 +373,9 @@ impl<B: Dialect> Link<B> {
     pub fn reset(&mut self) {
         #[cfg(feature = "testing")]
         if self.rehearsal.is_some() {
-            self.broken |= self.is_lost() || self.end_autocommit().is_err();
+            let lost = self.broken || self.lent.away || self.is_lost();
+            self.broken = if lost { !self.revive() } else { self.end_autocommit().is_err() };
+            self.lent.away &= self.broken;
         }
         if self.lent != Lent::default() {
             self.take_back();

@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::r2d2::{self, ManageConnection, PooledConnection};
 use diesel::result::{ConnectionError, QueryResult};
 use scheduled_thread_pool::ScheduledThreadPool;
@@ -16,6 +17,8 @@ use super::migrations::{Migrations, Ran};
 use super::settings::Settings;
 use crate::error::{Error, Result};
 use crate::failure::classify;
+#[cfg(feature = "testing")]
+use crate::site::Function;
 use crate::site::Site;
 use crate::transaction_id::TransactionId;
 
@@ -71,20 +74,38 @@ impl<B: Dialect> Pool<B> {
         B::connect(&self.settings).map(drop).map_err(|error| self.unreachable(&error.to_string()))
     }
 
-    /// Runs what is missing of these migrations, or of the library's own, on a connection beside the pool.
-    pub fn migrate(&self, source: Option<&dyn Migrations>) -> Result<Ran> {
+    /// Runs what is missing of these migrations, or of the library's own, on a connection beside the pool, unless that would
+    /// be another database.
+    pub fn migrate(&self, site: Site, source: Option<&dyn Migrations>) -> Result<Ran> {
         #[cfg(feature = "testing")]
         if self.settings.is_rolled_back() {
             let problem = "this test's work is rolled back, and they could not be; run them before it begins".into();
             return Err(Error::Migration { database: self.settings.alias.clone(), problem });
         }
-        let mut raw = B::connect(&self.settings).map_err(|error| self.unreachable(&error.to_string()))?;
-        B::migrate(&mut raw, source)
-            .map_err(|error| Error::Migration { database: self.settings.alias.clone(), problem: error.to_string() })
+        let ran = if self.settings.private {
+            let mut lease = self.lease(site)?;
+            let ran = B::migrate(lease.raw(), source);
+            if ran.is_err() && lease.in_transaction() {
+                // Its transaction must not take the database with it.
+                let _ = AnsiTransactionManager::rollback_transaction(lease.raw());
+            }
+            ran
+        } else {
+            let mut raw = B::connect(&self.settings).map_err(|error| self.unreachable(&error.to_string()))?;
+            B::migrate(&mut raw, source)
+        };
+        ran.map_err(|error| Error::Migration { database: self.settings.alias.clone(), problem: error.to_string() })
     }
 
     /// Asks on a connection beside the pool what became of a transaction whose reply was lost.
     pub fn probe(&self, id: &TransactionId) -> decision::Verdict {
+        #[cfg(feature = "testing")]
+        if self.settings.is_rolled_back() {
+            // Nobody else sees what the test has committed.
+            let site = Site::of(const { &Function::new("verify_commit", "multidb", "the library itself", 0) });
+            let asked = self.run(site, None, |link| decision::look::<B>(link.raw(), id));
+            return asked.unwrap_or(decision::Verdict::Unknown);
+        }
         match B::connect(&self.settings) {
             Ok(mut raw) => decision::probe::<B>(&mut raw, id),
             Err(error) => {
@@ -126,7 +147,7 @@ impl<B: Dialect> Pool<B> {
     #[cold]
     fn wait(&self) -> Result<PooledConnection<Manager<B>>> {
         #[cfg(feature = "testing")]
-        if Holder::is_holding() && self.settings.is_rolled_back() && self.state().0 > 0 {
+        if self.settings.is_rolled_back() && self.holders.include_this_thread() {
             let database = self.settings.alias.clone();
             return Err(Error::Busy { database, reason: super::rehearsal::ONLY_ONE });
         }

@@ -10,7 +10,9 @@ use super::backend::Dialect;
 use super::characteristics::Limits;
 use super::control::{Control, Start};
 use super::fault::{Fault, Faults, Point, point_of};
+use super::instrument::Seen;
 use super::link::Link;
+use crate::error::{Error, Result};
 
 /// How a connection serves a test.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +26,7 @@ pub struct Test {
 }
 
 /// The state of a connection of a test.
+#[expect(clippy::struct_excessive_bools, reason = "each changes by itself")]
 pub struct Rehearsal {
     test: Test,
     /// A transaction of the library's is open, inside of the one that is never committed.
@@ -32,17 +35,22 @@ pub struct Rehearsal {
     autocommit: bool,
     /// A planned failure has taken the connection away.
     lost: bool,
+    /// A text has taken from the session what others need.
+    unfit: bool,
 }
 
 /// The savepoint that stands for BEGIN.
 const BEGIN: &str = "SAVEPOINT multidb_test";
+/// The savepoint that tells whether the transaction is still the one that is never committed.
+const WHOLE: &str = "SAVEPOINT multidb_whole";
+const STILL_OPEN: &str = "RELEASE SAVEPOINT multidb_whole; SAVEPOINT multidb_whole";
 const COMMIT: &str = "RELEASE SAVEPOINT multidb_test";
 const ROLLBACK: &str = "ROLLBACK TO SAVEPOINT multidb_test; RELEASE SAVEPOINT multidb_test";
 
 impl Rehearsal {
     /// A connection that was just opened.
     pub fn new(test: Test) -> Self {
-        Self { test, inside: false, autocommit: false, lost: false }
+        Self { test, inside: false, autocommit: false, lost: false, unfit: false }
     }
 }
 
@@ -54,6 +62,8 @@ impl<B: Dialect> Link<B> {
         }
         let mut sql = String::new();
         B::write(Control::Begin(&Start::default()), &mut sql);
+        sql.push_str("; ");
+        sql.push_str(WHOLE);
         AnsiTransactionManager::begin_transaction_sql(self.raw(), &sql)
     }
 
@@ -70,6 +80,27 @@ impl<B: Dialect> Link<B> {
     /// Whether a planned failure has taken the connection away.
     pub fn is_lost(&self) -> bool {
         self.rehearsal.as_ref().is_some_and(|rehearsal| rehearsal.lost)
+    }
+
+    /// A connection that is given up takes its open transaction with it, and nothing that was committed before: so this one
+    /// stays, without what is open, where its server still knows the savepoint. `false` where all that the test did is gone.
+    pub fn revive(&mut self) -> bool {
+        let Some(Rehearsal { inside, unfit, .. }) = self.rehearsal else { return false };
+        let sql = if inside { ROLLBACK } else { STILL_OPEN };
+        let revived = !unfit && self.is_rolled_back() && self.raw().batch_execute(sql).is_ok();
+        if let Some(rehearsal) = &mut self.rehearsal
+            && revived
+        {
+            (rehearsal.inside, rehearsal.autocommit, rehearsal.lost) = (false, false, false);
+        }
+        revived
+    }
+
+    /// Nobody may have the connection after this.
+    pub fn never_revive(&mut self) {
+        if let Some(rehearsal) = &mut self.rehearsal {
+            rehearsal.unfit = true;
+        }
     }
 
     /// Fails a statement of the user's, if that is planned.
@@ -157,6 +188,16 @@ impl<B: Dialect> Link<B> {
             }
         }
         Ok(())
+    }
+
+    /// What was lent outside of any scope must not end the transaction that is never committed: if it did, it is told.
+    pub fn was_kept_open(&mut self, seen: &Seen) -> Result<()> {
+        if !seen.control || !self.is_rolled_back() {
+            return Ok(());
+        }
+        self.break_off();
+        let statement = "BEGIN or COMMIT inside `with_raw`, in a test whose work is rolled back".into();
+        Err(Error::TransactionControl { database: self.database().clone(), statement })
     }
 
     /// Ends it.

@@ -21,6 +21,8 @@ pub struct Settings {
     pub url: String,
     /// The pool, in r2d2's own words.
     pub pool: PoolSettings,
+    /// The pool's one connection is the database itself, and another one would be another database.
+    pub private: bool,
     /// SQLite's session.
     pub sqlite: SqliteSettings,
     /// Whether statements that Diesel would parse anew each time are kept prepared from their second use on.

@@ -161,7 +161,8 @@ fn open(config: DatabaseConfig) -> Result<Database> {
     let kind = config.kind()?;
     let driver_url = url::for_driver(kind, config.url());
     let mut pool = config.pool_settings()?;
-    if url::is_private_memory(kind, &driver_url) {
+    let private = url::is_private_memory(kind, &driver_url);
+    if private {
         if config.pool.max_size.is_some_and(|size| size > 1) {
             let remedy = "set it to 1, or use `file:name?mode=memory&cache=shared`";
             return Err(config.error(
@@ -177,6 +178,7 @@ fn open(config: DatabaseConfig) -> Result<Database> {
         alias: config.alias.clone(),
         url: driver_url,
         pool,
+        private,
         sqlite: config.sqlite_settings()?,
         prepare_repeated: config.prepare_repeated.unwrap_or(true),
         #[cfg(feature = "testing")]

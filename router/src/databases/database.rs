@@ -117,7 +117,7 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
     }
 
     fn migrate(&self, source: Option<&dyn Migrations>) -> Result<Ran> {
-        Pool::migrate(self, source)
+        Pool::migrate(self, OWN, source)
     }
 
     fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize> {

@@ -49,8 +49,9 @@ fn identity(index: usize, database: &Database) -> Identity {
     if url.contains("mode=memory") || url.contains(":memory:") {
         return Identity::Url(url.clone());
     }
-    let path = url.strip_prefix("file:").unwrap_or(url);
-    let path = Path::new(path.split('?').next().unwrap_or(path));
+    // Only a URL has parameters: in a path a question mark is a letter.
+    let path = url.strip_prefix("file:").map_or(&**url, |rest| rest.split_once('?').map_or(rest, |(path, _)| path));
+    let path = Path::new(path);
     file(path).unwrap_or_else(|| Identity::Path(absolute(path)))
 }
 

@@ -152,7 +152,7 @@ impl Databases {
         }
         let database = |model| self.route(Subject::Model(model), Access::Write, false);
         let (of_a, of_b) = (database(a)?, database(b)?);
-        if opinion.is_none() && of_a == of_b {
+        if opinion.is_none() && self.are_same(of_a, of_b) {
             return Ok(());
         }
         let databases = [of_a, of_b].map(|index| self.at(index).alias().clone());

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::database::{Database, Driver};
 use super::identity::same;
 use super::registry::{Databases, Registry};
-use super::url::is_private_memory;
 use crate::alias::Alias;
 use crate::connection::fault::Faults;
 use crate::connection::rehearsal::Test;
@@ -24,17 +23,19 @@ impl Databases {
             self.database(alias)?;
         }
         let mut faults = Vec::new();
-        // Two aliases of one URL share a connection, or they would not see each other's work.
-        let mut shared: HashMap<String, (Arc<dyn Driver>, Arc<Faults>)> = HashMap::new();
+        // Two aliases of one database share its one connection, or they would not see each other's work.
+        let mut shared: HashMap<usize, (Arc<dyn Driver>, Arc<Faults>)> = HashMap::new();
+        // Files may have appeared since the registry was built.
+        let first = same(&self.registry().databases);
         let mut databases = Vec::new();
         for (index, Database { alias, kind, driver, same_as }) in self.iter().enumerate() {
             let settings = driver.settings();
             // Another alias of a declared database is declared with it.
             let is_this = |known: &&str| self.find(known).is_some_and(|known| self.are_same(known, index));
             let undeclared = declared.is_some_and(|declared| !declared.iter().any(is_this));
-            // Each database in memory is one of its own, whatever it is called.
-            let entry = match shared.get(&settings.url) {
-                Some(known) if !undeclared && !is_private_memory(*kind, &settings.url) => known.clone(),
+            let key = if rolled_back { first[index] } else { index };
+            let entry = match shared.get(&key) {
+                Some(known) if !undeclared => known.clone(),
                 _ => {
                     let test = Test { rolled_back, undeclared, faults: Arc::default() };
                     let planned = Arc::clone(&test.faults);
@@ -42,7 +43,7 @@ impl Databases {
                 }
             };
             if !undeclared {
-                shared.insert(settings.url.clone(), entry.clone());
+                shared.insert(key, entry.clone());
             }
             let (driver, planned) = entry;
             faults.push((alias.clone(), planned));

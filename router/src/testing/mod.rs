@@ -27,9 +27,10 @@ pub use crate::connection::fault::{Fault, Point};
 pub use crate::layouts;
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::databases::{Databases, Entered, FaultsByAlias};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The databases of one test, entered by its thread until this is dropped.
 #[must_use = "the test's databases are gone when this is dropped"]
@@ -38,14 +39,13 @@ pub struct TestDatabases {
     _entered: Entered,
     databases: Databases,
     faults: FaultsByAlias,
-    rolled_back: bool,
 }
 
 /// Everything that this thread does until the result is dropped is rolled back: Django's `TestCase`, Spring's test-managed
 /// transactions.
 ///
 /// - There is one connection for each database, and it is shared: other threads that enter [`TestDatabases::databases`] wait
-///   for it. So `requires_new`, `not_supported` and a handle from outside of a scope are [`Error::Busy`]
+///   for it. So `requires_new`, `not_supported` and a handle from outside of a scope are [`Error::Busy`](crate::Error::Busy)
 ///   inside a scope on the same database: they need [`committed`].
 /// - Scopes in it are outermost ones: hooks run at their end, `durable` is allowed, manual scopes commit, a doom ends with the
 ///   scope. Each statement outside of a scope is a transaction of its own.
@@ -58,7 +58,7 @@ pub struct TestDatabases {
 /// - Migrations and [`schema::install`](crate::schema::install) run before the test begins.
 ///
 /// # Errors
-/// [`Error::Config`].
+/// [`Error::Config`](crate::Error::Config).
 pub fn rolled_back(databases: &Databases) -> Result<TestDatabases> {
     TestDatabases::new(databases, true, None)
 }
@@ -67,7 +67,7 @@ pub fn rolled_back(databases: &Databases) -> Result<TestDatabases> {
 /// `TestCase.databases`.
 ///
 /// # Errors
-/// [`Error::UnknownDatabase`] for an alias that is not configured.
+/// [`Error::UnknownDatabase`](crate::Error::UnknownDatabase) for an alias that is not configured.
 pub fn rolled_back_on(databases: &Databases, declared: &[&str]) -> Result<TestDatabases> {
     TestDatabases::new(databases, true, Some(declared))
 }
@@ -76,7 +76,7 @@ pub fn rolled_back_on(databases: &Databases, declared: &[&str]) -> Result<TestDa
 /// own.
 ///
 /// # Errors
-/// [`Error::Config`].
+/// [`Error::Config`](crate::Error::Config).
 pub fn committed(databases: &Databases) -> Result<TestDatabases> {
     TestDatabases::new(databases, false, None)
 }
@@ -84,7 +84,7 @@ pub fn committed(databases: &Databases) -> Result<TestDatabases> {
 impl TestDatabases {
     fn new(databases: &Databases, rolled_back: bool, declared: Option<&[&str]>) -> Result<Self> {
         let (databases, faults) = databases.for_test(rolled_back, declared)?;
-        Ok(Self { _entered: databases.enter(), databases, faults, rolled_back })
+        Ok(Self { _entered: databases.enter(), databases, faults })
     }
 
     /// The registry, for threads that the test starts: each calls `enter` on it.
@@ -95,8 +95,7 @@ impl TestDatabases {
     /// The next time that `point` is reached on the database, it fails like this.
     ///
     /// # Errors
-    /// [`Error::UnknownDatabase`]. [`Error::Config`] in a test whose work is rolled back, for a failure that loses the
-    /// connection: all that the test did would be lost with it.
+    /// [`Error::UnknownDatabase`](crate::Error::UnknownDatabase).
     pub fn fail(&self, alias: &str, point: Point, fault: Fault) -> Result<()> {
         self.fail_after(alias, point, 0, fault)
     }
@@ -104,17 +103,9 @@ impl TestDatabases {
     /// As [`fail`](Self::fail), after the point was passed `skip` times.
     ///
     /// # Errors
-    /// [`Error::UnknownDatabase`].
+    /// [`Error::UnknownDatabase`](crate::Error::UnknownDatabase).
     pub fn fail_after(&self, alias: &str, point: Point, skip: u32, fault: Fault) -> Result<()> {
         self.databases.database(alias)?;
-        if self.rolled_back && fault.loses_connection() {
-            return Err(Error::Config {
-                alias: Some(alias.to_owned().into()),
-                key: None,
-                problem: "a test whose work is rolled back would lose it all with its connection".into(),
-                remedy: "plan this failure in `testing::committed`".into(),
-            });
-        }
         if let Some((_, faults)) = self.faults.iter().find(|(known, _)| known.as_str() == alias) {
             faults.plan(point, skip, fault);
         }
@@ -123,7 +114,9 @@ impl TestDatabases {
 
     /// How many planned failures have not happened: a test that planned one and never got there proves nothing.
     pub fn faults_left(&self) -> usize {
-        self.faults.iter().map(|(_, faults)| faults.left()).sum()
+        // Two aliases of one database have one list.
+        let is_first = |at: usize| !self.faults[..at].iter().any(|(_, known)| Arc::ptr_eq(known, &self.faults[at].1));
+        (0..self.faults.len()).filter(|at| is_first(*at)).map(|at| self.faults[at].1.left()).sum()
     }
 }
 

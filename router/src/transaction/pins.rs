@@ -30,7 +30,7 @@ pub(crate) fn pin(subject: Subject, database: usize) -> Result<()> {
     let changed = top(|open| {
         let known = open.pins.iter().find(|pin| pin.hints == hints && pin.subject.is(subject));
         match known {
-            Some(pin) if pin.database == database => None,
+            Some(pin) if open.databases().are_same(pin.database, database) => None,
             Some(pin) => Some(open.changed(pin, database)),
             None => {
                 // Beyond the limit a route is not compared: it was right when it was given.
