@@ -26,6 +26,7 @@ pub struct Test {
 }
 
 /// The state of a connection of a test.
+#[expect(clippy::struct_excessive_bools, reason = "each comes and goes by itself")]
 pub struct Rehearsal {
     test: Test,
     /// A transaction of the library's is open, inside of the one that is never committed.
@@ -205,9 +206,9 @@ impl<B: Dialect> Link<B> {
     /// Ends it after a statement that went well, and tells where its commit would not have.
     pub fn settle_autocommit(&mut self) -> QueryResult<()> {
         let result = self.end_autocommit();
-        result.map_err(|error| match B::is_implicit_commit(&error.to_string()) {
-            true => Error::ImplicitCommit { database: self.database().clone() }.into(),
-            false => error,
+        result.map_err(|error| {
+            let implicit = B::is_implicit_commit(&error.to_string());
+            if implicit { Error::ImplicitCommit { database: self.database().clone() }.into() } else { error }
         })
     }
 

@@ -104,7 +104,7 @@ impl<B: Backend> Conn<B> {
                 let leftover = lease.end_leftover();
                 let value = result?;
                 #[cfg(feature = "testing")]
-                lease.was_kept_open(&seen).map_err(Error::from)?;
+                lease.was_kept_open(&seen)?;
                 leftover.map_err(Error::from)?;
                 Ok(value)
             }
