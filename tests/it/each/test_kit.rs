@@ -267,3 +267,17 @@ fn a_ddl_outside_of_scopes_that_commits_the_work_of_a_test_is_told_of() {
     drop(test);
     assert_eq!(fixture.rows("default").len(), usize::from(KIND == Kind::Mysql));
 }
+
+#[test]
+fn a_failure_that_is_planned_for_later_lets_the_first_ones_pass() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let test = rolled_back(&databases).unwrap();
+    test.fail_after("default", Point::Commit, 2, Fault::Refused).unwrap();
+    put(1, 0).unwrap();
+    put(2, 0).unwrap();
+    assert_eq!(test.faults_left(), 1);
+    put(3, 0).unwrap_err();
+    put(4, 0).unwrap();
+    assert_eq!((ids(), test.faults_left()), (vec![1, 2, 4], 0));
+}
