@@ -108,9 +108,13 @@ server!("mysql", mysql_server, mysql);
 #[test]
 fn what_is_left_out_is_told() {
     use std::io::Write;
-    for (on, title) in [(cfg!(feature = "postgres"), "PostgreSQL"), (cfg!(feature = "mysql"), "MariaDB")] {
+    for (on, title) in [
+        (cfg!(feature = "postgres"), "on PostgreSQL"),
+        (cfg!(feature = "mysql"), "on MariaDB"),
+        (cfg!(feature = "testing"), "of the feature `testing`"),
+    ] {
         if !on {
-            let _ = writeln!(std::io::stderr(), "left out: tests on {title} (run scripts/test to include them)");
+            let _ = writeln!(std::io::stderr(), "left out: tests {title} (run scripts/test to include them)");
         }
     }
 }

@@ -64,6 +64,11 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// Not where RELEASE is what finds out that a DDL has committed the transaction.
     const DEFERS_RELEASE: bool;
 
+    /// What a test runs where production has a COMMIT, to check the constraints that wait for it. Empty where they can't be
+    /// asked for.
+    #[cfg(feature = "testing")]
+    const CHECK_DEFERRED: &str = "";
+
     /// Gives the session's lock waits a limit where they have none, and takes it away again. `None` where the server has a
     /// limit anyway.
     const LOCK_LIMIT: Option<[&str; 2]> = None;

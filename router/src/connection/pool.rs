@@ -187,6 +187,10 @@ impl<B: Dialect> Pool<B> {
         if result.as_ref().is_err_and(|error| classify(error).is_some()) {
             lease.alive();
         }
+        #[cfg(feature = "testing")]
+        if result.is_ok() {
+            lease.settle_autocommit()?;
+        }
         result
     }
 

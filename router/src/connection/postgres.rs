@@ -41,6 +41,10 @@ impl Dialect for Postgres {
     const NAMES: Names = Names { backend: "PostgreSQL", handle: "PgConn" };
     const LOCAL_LOCK_LIMIT: Option<[&str; 2]> = Some([LIMIT_LOCKS, FREE_LOCKS]);
     const SYNTAX: Syntax = Syntax::Postgres;
+    // Undone again: it would leave all constraints immediate, and nothing but that knows which of them were.
+    #[cfg(feature = "testing")]
+    const CHECK_DEFERRED: &str = "SAVEPOINT multidb_check; SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK TO SAVEPOINT \
+                                  multidb_check; RELEASE SAVEPOINT multidb_check; ";
     const DEFERS_RELEASE: bool = true;
     const LOCK_LIMIT: Option<[&str; 2]> = Some([
         "SELECT set_config('lock_timeout', '5s', false) WHERE current_setting('lock_timeout') = '0'",

@@ -157,6 +157,9 @@ impl<B: Dialect> Link<B> {
                 Control::Commit(start) | Control::Rollback(start) => {
                     ends = true;
                     let undone = matches!(control, Control::Rollback(_));
+                    if !undone {
+                        text.push_str(B::CHECK_DEFERRED);
+                    }
                     text.push_str(if undone { ROLLBACK } else { COMMIT });
                     if start.characteristics.limits != Limits::NONE {
                         text.push_str("; ");
@@ -198,6 +201,15 @@ impl<B: Dialect> Link<B> {
         self.break_off();
         let statement = "BEGIN or COMMIT inside `with_raw`, in a test whose work is rolled back".into();
         Err(Error::TransactionControl { database: self.database().clone(), statement })
+    }
+
+    /// Ends it after a statement that went well, and tells where its commit would not have.
+    pub fn settle_autocommit(&mut self) -> QueryResult<()> {
+        let result = self.end_autocommit();
+        result.map_err(|error| {
+            let implicit = B::is_implicit_commit(&error.to_string());
+            if implicit { Error::ImplicitCommit { database: self.database().clone() }.into() } else { error }
+        })
     }
 
     /// Ends it.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::site::Site;
-use crate::transaction::{HookBody, capturing};
+use crate::transaction::{HookBody, capturing, run_captured};
 
 /// Hooks that were kept from running.
 #[must_use = "the hooks have not run"]
@@ -32,12 +32,12 @@ impl CapturedHooks {
         self.0.iter().map(|(site, _)| site.function()).collect()
     }
 
-    /// Runs them now, in their order.
+    /// Runs them now, in their order, and outside of any transaction.
     ///
     /// # Errors
-    /// Those of the hooks that failed; the others run all the same.
+    /// Those of the hooks that failed or panicked; the others run all the same.
     pub fn run(self) -> Result<(), Vec<Box<dyn std::error::Error + Send + Sync>>> {
-        let errors: Vec<_> = self.0.into_iter().filter_map(|(_, hook)| hook().err()).collect();
+        let errors = run_captured(self.0);
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 }

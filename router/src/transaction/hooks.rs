@@ -6,6 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::ending::{Verdict, leave};
 use super::stack::hide;
+#[cfg(feature = "testing")]
+use super::stack::hide_always;
 use crate::databases::Databases;
 use crate::error::{Error, Result};
 use crate::site::{Function, Site};
@@ -94,6 +96,23 @@ pub(crate) fn capturing<T>(body: impl FnOnce() -> T) -> (T, Vec<(Site, HookBody)
     let captured = CAPTURED.take().unwrap_or_default();
     drop(outer);
     (value, captured)
+}
+
+/// Runs hooks that a test has kept, as [`run`] does, and gives their failures.
+#[cfg(feature = "testing")]
+pub(crate) fn run_captured(hooks: Vec<(Site, HookBody)>) -> Vec<Box<dyn StdError + Send + Sync>> {
+    let hidden = hide_always();
+    let failure = |body: HookBody| match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(result) => result.err(),
+        Err(panic) => {
+            let problem = format!("it panicked: {}", text(&*panic).unwrap_or("without a text"));
+            discard(panic);
+            Some(problem.into())
+        }
+    };
+    let errors = hooks.into_iter().filter_map(|(_, body)| failure(body)).collect();
+    let _ = leave(hidden, Verdict::Keep);
+    errors
 }
 
 /// Gives a hook back, unless a test keeps it.

@@ -12,9 +12,9 @@ mod stack;
 mod terms;
 
 pub(crate) use ending::{Verdict, abandon, leave, no_scope_inside};
-#[cfg(feature = "testing")]
-pub(crate) use hooks::capturing;
 pub(crate) use hooks::{HookBody, When, run_now as run_hook};
+#[cfg(feature = "testing")]
+pub(crate) use hooks::{capturing, run_captured};
 pub(crate) use pins::pin;
 pub(crate) use stack::{
     Kind, Surroundings, Ticket, any, begin, forbid_repetition, hide, hide_always, join, nest, slot, surroundings, top,

@@ -180,3 +180,104 @@ fn a_scope_after_an_abandoned_connection_is_as_any_other() {
     assert_eq!(scope::depth(), 0);
     assert_eq!((ids(), in_use(test.databases(), "default")), (vec![1], 0));
 }
+
+#[test]
+fn a_constraint_that_waits_for_the_commit_is_checked_at_the_end_of_a_scope_of_a_test() {
+    if KIND != Kind::Postgres {
+        return;
+    }
+    let Some(fixture) = fixture() else { return };
+    fixture
+        .observer("default")
+        .batch_execute("CREATE TABLE parts (item BIGINT REFERENCES items DEFERRABLE INITIALLY DEFERRED)")
+        .unwrap();
+    let databases = fixture.databases();
+    let put_part = || {
+        atomic::<Item>().run(|conn: &mut H| {
+            conn.batch_execute("INSERT INTO parts VALUES (1)")?;
+            Ok::<_, Error>(())
+        })
+    };
+    {
+        let _entered = databases.enter();
+        put_part().unwrap_err();
+    }
+    let _test = rolled_back(&databases).unwrap();
+    put_part().unwrap_err();
+    connection::<Item, H>().unwrap().batch_execute("INSERT INTO parts VALUES (2)").unwrap_err();
+    // Still only at the end, in the next scope as well.
+    for _ in 0..2 {
+        let run = atomic::<Item>().run(|conn: &mut H| {
+            conn.batch_execute("INSERT INTO parts VALUES (3)")?;
+            conn.batch_execute("INSERT INTO items VALUES (3, 0) ON CONFLICT DO NOTHING")?;
+            Ok::<_, Error>(())
+        });
+        run.unwrap();
+    }
+}
+
+#[test]
+fn a_captured_hook_that_panics_does_not_stop_the_others() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _test = rolled_back(&databases).unwrap();
+    let ran = std::rc::Rc::new(std::cell::Cell::new(0));
+    let counted = std::rc::Rc::clone(&ran);
+    let (_, captured) = multidb::testing::capture_hooks(|| {
+        atomic::<Item>().run(|_: &mut H| {
+            scope::on_commit(|| -> () { panic!("on purpose") });
+            scope::on_commit(move || counted.set(counted.get() + 1));
+            Ok::<_, Error>(())
+        })
+    });
+    let run = catch_unwind(AssertUnwindSafe(|| {
+        atomic::<Item>().run(|_: &mut H| Ok::<_, Error>(captured.run()))
+    }));
+    assert_eq!(ran.get(), 1);
+    assert!(matches!(run, Ok(Ok(Err(errors))) if errors.len() == 1 && errors[0].to_string().contains("on purpose")));
+}
+
+#[test]
+fn captured_hooks_run_outside_of_the_scope_around_them() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _test = rolled_back(&databases).unwrap();
+    let (_, captured) = multidb::testing::capture_hooks(|| {
+        atomic::<Item>().run(|_: &mut H| {
+            scope::on_commit(|| assert_eq!(scope::depth(), 0));
+            Ok::<_, Error>(())
+        })
+    });
+    atomic::<Item>()
+        .run(|_: &mut H| {
+            captured.run().unwrap();
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_ddl_outside_of_scopes_that_commits_the_work_of_a_test_is_told_of() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let test = rolled_back(&databases).unwrap();
+    put(1, 10).unwrap();
+    let made = connection::<Item, H>().unwrap().batch_execute("CREATE TABLE made (id BIGINT)").map_err(Error::from);
+    assert_eq!(matches!(made, Err(Error::ImplicitCommit { .. })), KIND == Kind::Mysql, "{made:?}");
+    drop(test);
+    assert_eq!(fixture.rows("default").len(), usize::from(KIND == Kind::Mysql));
+}
+
+#[test]
+fn a_failure_that_is_planned_for_later_lets_the_first_ones_pass() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let test = rolled_back(&databases).unwrap();
+    test.fail_after("default", Point::Commit, 2, Fault::Refused).unwrap();
+    put(1, 0).unwrap();
+    put(2, 0).unwrap();
+    assert_eq!(test.faults_left(), 1);
+    put(3, 0).unwrap_err();
+    put(4, 0).unwrap();
+    assert_eq!((ids(), test.faults_left()), (vec![1, 2, 4], 0));
+}
