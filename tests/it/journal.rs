@@ -49,12 +49,15 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Journal {
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        // Who listens may ask the library.
+        multidb::scope::depth();
         let span = context.span(id).unwrap();
         values.record(span.extensions_mut().get_mut::<Reader>().unwrap());
     }
 
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         if event.metadata().target() == "multidb" {
+            multidb::scope::depth();
             let mut fields = Reader::default();
             event.record(&mut fields);
             fields.0.insert("level", event.metadata().level().to_string());

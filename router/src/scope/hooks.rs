@@ -3,7 +3,8 @@
 use std::error::Error as StdError;
 
 use crate::error::{Error, Result};
-use crate::transaction::{self, HookBody, When};
+use crate::failure::{Failure, FailureClass};
+use crate::transaction::{self, HOOKS_LIMIT, HookBody, When};
 
 /// What a hook may return: nothing, or a `Result` whose error is told of.
 #[diagnostic::on_unimplemented(
@@ -58,11 +59,13 @@ pub fn on_rollback<R: HookResult>(hook: impl FnOnce() -> R + 'static) {
 
 fn register(when: When, robust: bool, hook: HookBody) {
     let mut hook = Some(hook);
-    transaction::top(|open| {
-        if let Some(hook) = hook.take() {
-            open.hook(when, robust, hook);
-        }
-    });
+    let refused = transaction::top(|open| open.hook(when, robust, hook.take()?)).flatten();
+    if let Some((hook, gate)) = refused {
+        let text = format!("{} registered more than {HOOKS_LIMIT} hooks in one transaction", gate.site());
+        gate.doom(gate.depth(), Failure::new(FailureClass::Other, text));
+        drop(hook);
+        return;
+    }
     if let Some(hook) = hook
         && when == When::Committed
     {

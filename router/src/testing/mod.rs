@@ -50,8 +50,9 @@ pub struct TestDatabases {
 /// - Scopes in it are outermost ones: hooks run at their end, `durable` is allowed, manual scopes commit, a doom ends with the
 ///   scope. Each statement outside of a scope is a transaction of its own.
 /// - Isolation levels, `deferrable`, `immediate` and `exclusive` are taken as given: the test's transaction has begun already.
-/// - A planned failure that loses the connection loses all that the test did on that database, and `verify_commit` then finds
-///   nothing: [`committed`] keeps what was committed.
+/// - A planned failure that loses the connection takes the open transaction with it and nothing that was committed before.
+///   A connection that is really lost, by a killed server, say, takes all that the test did on that database.
+/// - `SET LOCAL`, `now()` and locks outlive a scope, since the test's transaction goes on.
 /// - A database in memory that belongs to one connection is empty when the test begins.
 /// - DDL on MySQL and MariaDB commits, as everywhere; the scope that does it gets
 ///   [`Error::ImplicitCommit`](crate::Error::ImplicitCommit).

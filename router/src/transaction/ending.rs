@@ -46,20 +46,23 @@ fn leave_among_others(ticket: &Ticket, verdict: Verdict) -> Result<()> {
     leaked.iter().rev().filter_map(Entry::transaction).for_each(discard);
     if leaked.iter().any(|entry| entry.transaction().is_some()) {
         // Functions called meanwhile have joined it, and have reported success.
-        stack::with(|stack| {
-            if let Some(transaction) = find(stack, serial) {
-                transaction.gate.doom(ticket.level.max(1), Failure::new(FailureClass::Other, NEVER_ENDED));
-            }
-        });
+        let gate = stack::with(|stack| find(stack, serial).map(|transaction| Arc::clone(&transaction.gate)));
+        if let Some(gate) = gate {
+            gate.doom(ticket.level.max(1), Failure::new(FailureClass::Other, NEVER_ENDED));
+        }
     }
     let Some(number) = frame else { return take_entry(serial).map(drop).ok_or_else(gone) };
     let found = stack::with(|stack| {
         let transaction = find(stack, serial)?;
         let place = transaction.frames.iter().position(|frame| frame.number == number)?;
-        doom_leaked_levels(transaction, place);
-        Some((place, transaction.frames[place].kind))
+        Some((place, transaction.frames[place].kind, leaked_level(transaction, place)))
     });
-    match found.ok_or_else(gone)? {
+    let (place, kind, leaked) = found.ok_or_else(gone)?;
+    // Only now: a doom is told of, and who listens may look at the stack.
+    if let Some((gate, level, failure)) = leaked {
+        gate.doom(level, failure);
+    }
+    match (place, kind) {
         (place, Kind::Joined) => end_joined(serial, place, verdict),
         (0, _) => match take_entry(serial) {
             Some(Entry::Open(transaction)) => end_transaction(transaction, verdict),
@@ -122,7 +125,9 @@ pub(crate) fn abandon(ticket: Ticket, branch: &dyn AnySlot, gate: &Gate, wanted:
         } else if !wanted {
             // Likewise the scope that the handle's own transaction was begun in: functions called in it have joined
             // what is now rolled back.
-            stack::top(|around| around.gate.doom(around.gate.depth(), never_ended()));
+            if let Some(around) = stack::top(|around| Arc::clone(&around.gate)) {
+                around.doom(around.depth(), never_ended());
+            }
         }
         return;
     }
@@ -138,12 +143,13 @@ pub(crate) fn abandon(ticket: Ticket, branch: &dyn AnySlot, gate: &Gate, wanted:
     }
     if here && !wanted {
         // As above: the scope that the handle's own transaction was begun in.
-        stack::with(|stack| {
+        let around = stack::with(|stack| {
             let at = stack.iter().rposition(|entry| entry.serial() == ticket.serial)?;
-            let around = stack[..at].last()?.transaction()?;
-            around.gate.doom(around.gate.depth(), Failure::new(FailureClass::Other, text));
-            Some(())
+            Some(Arc::clone(&stack[..at].last()?.transaction()?.gate))
         });
+        if let Some(around) = around {
+            around.doom(around.depth(), Failure::new(FailureClass::Other, text));
+        }
     }
     stack::abandon(gate);
     if let Err(error) = branch.roll_back() {
@@ -235,21 +241,23 @@ fn hand_down_hooks(transaction: &mut Transaction, depth: u32, kept: bool) -> Vec
 
 /// A scope that has no level of its own: what it did belongs to the level that it joined, and so does its failure.
 fn end_joined(serial: u64, place: usize, verdict: Verdict) -> Result<()> {
-    stack::with(|stack| {
-        let transaction = find(stack, serial).ok_or_else(gone)?;
+    let ended = stack::with(|stack| {
+        let transaction = find(stack, serial)?;
         let Frame { site, level, .. } = transaction.frames[place];
         // A time limit of the scope dooms what it has joined.
         let _ = transaction.gate.doomed();
         transaction.truncate(place);
-        telemetry::outcome(if verdict == Verdict::Keep { "joined" } else { "doomed" });
-        if verdict == Verdict::Undo {
-            let text = format!("{site} joined the transaction and failed");
-            transaction.gate.doom(level, Failure::new(FailureClass::Other, text));
-        }
         let outer = transaction.frames.last().map_or(site, |frame| frame.site);
-        transaction.gate.set_depth(level, outer);
-        Ok(())
-    })
+        Some((Arc::clone(&transaction.gate), site, level, outer))
+    });
+    let (gate, site, level, outer) = ended.ok_or_else(gone)?;
+    telemetry::outcome(if verdict == Verdict::Keep { "joined" } else { "doomed" });
+    if verdict == Verdict::Undo {
+        let text = format!("{site} joined the transaction and failed");
+        gate.doom(level, Failure::new(FailureClass::Other, text));
+    }
+    gate.set_depth(level, outer);
+    Ok(())
 }
 
 fn find(stack: &mut [Entry], serial: u64) -> Option<&mut Transaction> {
@@ -257,13 +265,13 @@ fn find(stack: &mut [Entry], serial: u64) -> Option<&mut Transaction> {
 }
 
 /// A handle began a transaction inside this scope and never ended it. A savepoint ends with its scope.
-fn doom_leaked_levels(transaction: &Transaction, place: usize) {
+fn leaked_level(transaction: &Transaction, place: usize) -> Option<(Arc<Gate>, u32, Failure)> {
     let level = transaction.frames[place].level;
     let leaked = transaction.frames.iter().skip(place + 1).find(|frame| frame.kind == Kind::Handle);
-    if let Some(Frame { site, .. }) = leaked {
+    leaked.map(|Frame { site, .. }| {
         let text = format!("{NEVER_ENDED}, in {site}");
-        transaction.gate.doom(level, Failure::new(FailureClass::Other, text));
-    }
+        (Arc::clone(&transaction.gate), level, Failure::new(FailureClass::Other, text))
+    })
 }
 
 fn release(branches: &[Branch], depth: u32, widen: Option<Limits>) -> Result<()> {

@@ -12,7 +12,7 @@ mod stack;
 mod terms;
 
 pub(crate) use ending::{Verdict, abandon, leave, no_scope_inside};
-pub(crate) use hooks::{HookBody, When, run_now as run_hook};
+pub(crate) use hooks::{HOOKS_LIMIT, HookBody, When, run_now as run_hook};
 #[cfg(feature = "testing")]
 pub(crate) use hooks::{capturing, run_captured};
 pub(crate) use pins::pin;

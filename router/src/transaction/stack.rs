@@ -17,7 +17,6 @@ use crate::connection::gate::{Gate, Limited};
 use crate::connection::slot::AnySlot;
 use crate::databases::Databases;
 use crate::error::{Error, Result};
-use crate::failure::{Failure, FailureClass};
 use crate::routing::{Access, Subject};
 use crate::site::Site;
 use crate::transaction_id::TransactionId;
@@ -241,14 +240,15 @@ impl Transaction {
     }
 
     /// Keeps a hook for the end of the transaction, or of the level that is undone before.
-    pub(crate) fn hook(&mut self, when: When, robust: bool, run: HookBody) {
-        let (level, site) = (self.gate.depth(), self.gate.site());
+    ///
+    /// Gives back what is too much, since its end is the user's code, and the gate that is to be doomed for it.
+    pub(crate) fn hook(&mut self, when: When, robust: bool, run: HookBody) -> Option<(HookBody, Arc<Gate>)> {
         if self.hooks.len() >= HOOKS_LIMIT {
-            let text = format!("{site} registered more than {HOOKS_LIMIT} hooks in one transaction");
-            self.gate.doom(level, Failure::new(FailureClass::Other, text));
-            return;
+            return Some((run, Arc::clone(&self.gate)));
         }
+        let (level, site) = (self.gate.depth(), self.gate.site());
         self.hooks.push(Hook { level, when, robust, site, run });
+        None
     }
 
     /// Says whether the level of the innermost scope is to be undone although the scope returns `Ok`.

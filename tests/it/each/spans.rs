@@ -145,3 +145,28 @@ fn where_the_spans_of_the_library_are_filtered_out_those_of_the_user_stay_as_the
     });
     assert_eq!(outcomes(&journal), ["handler ours"]);
 }
+
+#[test]
+fn who_listens_may_ask_the_library_at_every_event() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    // The journal asks for the depth whenever it hears of something.
+    let journal = Journal::default();
+    journal.watch(|| {
+        let joined = atomic::<Item>().run(|_: &mut H| {
+            let join = atomic::<Item>().propagation(Propagation::Join);
+            join.run(|_: &mut H| put_and_fail(1)).unwrap_err();
+            Ok::<_, Error>(())
+        });
+        assert!(matches!(joined, Err(Error::Doomed { .. })), "{joined:?}");
+        let leaked = atomic::<Item>().run(|conn: &mut H| {
+            use diesel::connection::TransactionManager;
+            <H as Connection>::TransactionManager::begin_transaction(conn)?;
+            put(2, 20)
+        });
+        assert!(matches!(leaked, Err(Error::Doomed { .. })), "{leaked:?}");
+    });
+    let dooms = journal.events().into_iter().filter(|(text, _)| text == "doomed").count();
+    assert!(dooms >= 2, "{dooms}");
+    assert_eq!(fixture.rows("default"), []);
+}
