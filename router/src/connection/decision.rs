@@ -1,5 +1,7 @@
 //! The row by which a transaction can prove its commit: written with it, and asked for when the reply was lost.
 
+use diesel::result::QueryResult;
+
 use super::backend::Dialect;
 use super::slot::AnySlot;
 use crate::error::Result;
@@ -30,33 +32,23 @@ pub fn write(slot: &dyn AnySlot, id: &TransactionId) -> Result<()> {
 
 /// Asks on a connection of its own. Inserting the row finds out all there is to know: it waits for a session that still
 /// holds it, and finds the row that was committed.
-pub fn probe<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> Verdict {
+pub fn probe<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> QueryResult<Verdict> {
     use diesel::connection::SimpleConnection;
     let id = &*id.to_string();
-    let mut ask = || {
-        raw.batch_execute(B::PROBE[0])?;
-        let inserted = B::execute_own(raw, PROBE, &[id])?;
-        let found = if inserted == 0 { B::load_own(raw, SELECT, &[id])? } else { Vec::new() };
-        raw.batch_execute(B::PROBE[1])?;
-        Ok::<_, diesel::result::Error>((inserted, found))
-    };
-    match ask() {
-        Ok((1, _)) => Verdict::RolledBack,
-        Ok((_, found)) => match found.first().and_then(|row| row.a.as_deref()) {
-            Some("c") => Verdict::Committed,
-            Some("a") => Verdict::RolledBack,
-            _ => Verdict::Unknown,
-        },
-        Err(error) => {
-            tracing::warn!(target: crate::telemetry::TARGET, %error, "a lost reply to COMMIT could not be resolved");
-            Verdict::Unknown
-        }
-    }
+    raw.batch_execute(B::PROBE[0])?;
+    let inserted = B::execute_own(raw, PROBE, &[id])?;
+    let found = if inserted == 0 { B::load_own(raw, SELECT, &[id])? } else { Vec::new() };
+    raw.batch_execute(B::PROBE[1])?;
+    Ok(match (inserted, found.first().and_then(|row| row.a.as_deref())) {
+        (1, _) | (_, Some("a")) => Verdict::RolledBack,
+        (_, Some("c")) => Verdict::Committed,
+        _ => Verdict::Unknown,
+    })
 }
 
 /// Looks for the row where nobody else could have written it: on the one connection of a test.
 #[cfg(feature = "testing")]
-pub fn look<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> diesel::result::QueryResult<Verdict> {
+pub fn look<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> QueryResult<Verdict> {
     let found = B::load_own(raw, SELECT, &[&id.to_string()])?;
     Ok(if found.is_empty() { Verdict::RolledBack } else { Verdict::Committed })
 }

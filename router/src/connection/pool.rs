@@ -106,14 +106,14 @@ impl<B: Dialect> Pool<B> {
             let asked = self.run(site, None, |link| decision::look::<B>(link.raw(), id));
             return asked.unwrap_or(decision::Verdict::Unknown);
         }
-        match B::connect(&self.settings) {
-            Ok(mut raw) => decision::probe::<B>(&mut raw, id),
-            Err(error) => {
-                let error = self.unreachable(&error.to_string());
-                tracing::warn!(target: crate::telemetry::TARGET, %error, "a lost reply to COMMIT could not be resolved");
-                decision::Verdict::Unknown
-            }
-        }
+        let connected = B::connect(&self.settings).map_err(|error| self.unreachable(&error.to_string()));
+        let asked = connected.and_then(|mut raw| decision::probe::<B>(&mut raw, id).map_err(Error::from));
+        asked.unwrap_or_else(|error| {
+            let alias = &self.settings.alias;
+            let text = "a lost reply to COMMIT could not be resolved";
+            tracing::warn!(target: crate::telemetry::TARGET, %alias, %id, %error, "{text}");
+            decision::Verdict::Unknown
+        })
     }
 
     /// How many connections are open, and how many of them idle.
