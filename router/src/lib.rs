@@ -25,6 +25,7 @@ mod telemetry;
 pub mod testing;
 mod transaction;
 mod transaction_id;
+mod two_phase;
 
 pub use alias::Alias;
 pub use connection::backend::Backend;

@@ -1,0 +1,12 @@
+//! The protocol, without any I/O: no connection, no clock, no randomness.
+//!
+//! A machine says what to do next, and is told what came of it. The driver, the exhaustive explorer and the seeded
+//! simulation run the same machines.
+
+mod coordinator;
+mod recoverer;
+
+pub use coordinator::{Answer, Coordinator, Ending, Part, Step};
+pub use recoverer::{
+    Closing, Finding, HomeSays, Outcome, Participant, Receipts, Recoverer, State, Task, Trust, closing,
+};
