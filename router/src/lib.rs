@@ -14,6 +14,11 @@ mod connection;
 mod databases;
 mod error;
 mod failure;
+#[cfg(feature = "failpoints")]
+#[doc(hidden)]
+pub mod fault;
+#[cfg(not(feature = "failpoints"))]
+mod fault;
 mod handle;
 mod model;
 mod routing;
@@ -38,8 +43,8 @@ pub use connection::postgres::Postgres;
 #[cfg(feature = "sqlite")]
 pub use connection::sqlite::Sqlite;
 pub use databases::{
-    Database, DatabaseConfig, Databases, DatabasesBuilder, Entered, MigrationReport, PoolConfig, PoolState,
-    SqliteConfig,
+    CrossDatabase, Database, DatabaseConfig, Databases, DatabasesBuilder, Entered, MigrationReport, OnLostHome,
+    PoolConfig, PoolState, SqliteConfig,
 };
 pub use error::{Error, Result};
 pub use failure::{Failure, FailureClass};

@@ -30,6 +30,7 @@ macro_rules! backend {
             mod database;
             pub(crate) use database::*;
 
+            mod across;
             mod any;
             mod attribute_options;
             mod composition;

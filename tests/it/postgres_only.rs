@@ -480,7 +480,11 @@ fn an_alias_that_is_said_to_be_the_same_as_another_is_one_database_with_it() {
             put_record(2, 20)
         })
     };
-    assert!(matches!(run(&build(&reporting).unwrap()), Err(Error::NotAtomic { .. })));
+    let undeclared = build(&reporting).unwrap();
+    multidb::schema::install(&undeclared).unwrap();
+    let text = run(&undeclared).unwrap_err().to_string();
+    assert!(text.contains("one database") && text.contains("same_as = \"default\""), "{text}");
+    assert_eq!(fixture.rows("default"), []);
     reporting.same_as = Some("default".into());
     run(&build(&reporting).unwrap()).unwrap();
     assert_eq!(fixture.rows("default"), [(1, 10), (2, 20)]);

@@ -83,6 +83,27 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// How it writes statements on the library's own tables.
     const WORDS: Words;
 
+    /// Asks what the database is, and writes what it is to be: see [`identity`](super::identity).
+    const IDENTITY: [&str; 2];
+
+    /// Settings without which a confirmed commit may be lost, as the server shows them, and what they must be.
+    const DURABLE: &[(&str, &str)];
+
+    /// Why the open transaction can't hold a decision. Asked where another database joins it late.
+    fn indecisive(_raw: &mut Self::Raw) -> QueryResult<Option<&'static str>> {
+        Ok(None)
+    }
+
+    /// Whether it prepares transactions; `None` where the server doesn't say.
+    fn prepares(_raw: &mut Self::Raw) -> QueryResult<Option<bool>> {
+        Ok(None)
+    }
+
+    /// Makes a commit durable that the database itself has not made so.
+    fn sync_folder(_settings: &Settings) -> std::io::Result<()> {
+        Ok(())
+    }
+
     /// Begins and ends the transaction that asks what became of another one, with a limit for lock waits.
     const PROBE: [&str; 2];
 
@@ -177,7 +198,7 @@ mod tests {
             characteristics.into_iter().flat_map(|one| (0..4).map(move |flags| (one, flags)))
         {
             let (tripwire, lock_limit) = (flags & 1 == 1, flags & 2 == 2);
-            let start = &Start { xa: None, tripwire, lock_limit, characteristics };
+            let start = &Start { xa: None, tripwire, lock_limit, characteristics, across: None };
             for control in
                 [Control::Begin(start), Control::Commit(start), Control::Rollback(start), Control::Savepoint(2)]
             {

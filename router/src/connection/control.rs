@@ -4,8 +4,15 @@
 //! the list in one batch (Diesel's does) or in the statement's own round trip.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::characteristics::{Characteristics, Limits};
+
+/// How long a branch of a transaction over several databases waits for a lock at most.
+pub const CROSS_LOCK_WAIT: Duration = Duration::from_secs(5);
+/// How long such a branch may be idle: it holds its locks for as long.
+pub const BRANCH_IDLE_LIMIT: Duration = Duration::from_mins(1);
 
 /// How a transaction begins. It also decides how it ends, on MySQL and MariaDB.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +26,9 @@ pub struct Start {
     pub lock_limit: bool,
     /// What the scope asks of the database.
     pub characteristics: Characteristics,
+    /// The transaction has branches on other databases: the name that its sessions show. Limits ride with it, since no server
+    /// sees a deadlock that spans two, and what is held must not be held for ever.
+    pub across: Option<Arc<str>>,
 }
 
 /// One control statement. Levels are numbered from 1, the transaction itself.
@@ -26,6 +36,8 @@ pub struct Start {
 pub enum Control<'a> {
     /// Begin the transaction: opens level 1.
     Begin(&'a Start),
+    /// An open transaction gets a branch on another database: as [`Start::across`].
+    Across(&'a str),
     /// Open level n, for n above 1.
     Savepoint(u32),
     /// These limits hold from now on, for the level that was opened last.
@@ -41,6 +53,9 @@ pub enum Control<'a> {
     Release(u32),
     /// Undo the work of level n; the level stays open on the server.
     RollbackTo(u32),
+    /// The transaction is about to hold the decision of one over several databases: what could fail at its COMMIT fails
+    /// now, and the COMMIT is durable.
+    Decide(&'a Start),
     /// Commit the transaction.
     Commit(&'a Start),
     /// Roll the transaction back.

@@ -1,4 +1,4 @@
-//! The row by which a transaction can prove its commit: written with it, and asked for when the reply was lost.
+//! The row that says what became of a transaction: written with it, and asked for when a reply was lost or a session is gone.
 
 use diesel::result::QueryResult;
 
@@ -8,7 +8,9 @@ use crate::error::Result;
 use crate::transaction_id::TransactionId;
 
 /// `c`: committed.
-const INSERT: &str = "INSERT INTO multidb_decision (gid, state, participants, created) VALUES (?, 'c', '', {now})";
+const INSERT: &str = "INSERT INTO multidb_decision (gid, state, participants, created) VALUES (?, 'c', ?, {now})";
+const INSERT_IF_WRITTEN: &str = "INSERT INTO multidb_decision (gid, state, participants, created) \
+                                 SELECT {text}, 'c', {text}, {now} {if_written}";
 /// `a`: aborted. On SQLite it stays, so that a commit that was written and not yet synced can't come back.
 const PROBE: &str =
     "{insert} multidb_decision (gid, state, participants, created) VALUES (?, 'a', '', {now}) {or_nothing}";
@@ -25,9 +27,15 @@ pub enum Verdict {
     Unknown,
 }
 
-/// Writes the row, as the last statement of the transaction.
+/// Writes the row of a transaction that is alone on its database, as its last statement.
 pub fn write(slot: &dyn AnySlot, id: &TransactionId) -> Result<()> {
-    slot.execute_own(INSERT, &[&id.to_string()]).map(drop)
+    slot.execute_own(INSERT, &[&id.to_string(), ""]).map(drop)
+}
+
+/// Writes the row into the open transaction of home: always, or only if home has written. Whether it is there.
+pub fn intend(slot: &dyn AnySlot, id: &TransactionId, participants: &str, always: bool) -> Result<bool> {
+    let sql = if always || slot.is_opaque() { INSERT } else { INSERT_IF_WRITTEN };
+    Ok(slot.execute_at_end(sql, &[&id.to_string(), participants])? > 0)
 }
 
 /// Asks on a connection of its own. Inserting the row finds out all there is to know: it waits for a session that still

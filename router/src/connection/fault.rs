@@ -25,6 +25,12 @@ pub enum Point {
     Commit,
     /// The ROLLBACK.
     Rollback,
+    /// The first phase of a commit over several databases, on one that is not home: PREPARE TRANSACTION, XA PREPARE.
+    Prepare,
+    /// Its second phase: COMMIT PREPARED, XA COMMIT.
+    CommitPrepared,
+    /// Its second phase where the transaction is rolled back: ROLLBACK PREPARED, XA ROLLBACK.
+    RollbackPrepared,
 }
 
 /// How it fails.
@@ -119,10 +125,9 @@ pub fn point_of(control: Control<'_>) -> Option<Point> {
         Control::RollbackTo(_) => Point::RollbackTo,
         Control::Commit(_) => Point::Commit,
         Control::Rollback(_) => Point::Rollback,
-        Control::Narrow(_)
-        | Control::Widen { .. }
-        | Control::Prepare(_)
-        | Control::CommitPrepared(_)
-        | Control::RollbackPrepared(_) => return None,
+        Control::Prepare(_) => Point::Prepare,
+        Control::CommitPrepared(_) => Point::CommitPrepared,
+        Control::RollbackPrepared(_) => Point::RollbackPrepared,
+        Control::Across(_) | Control::Decide(_) | Control::Narrow(_) | Control::Widen { .. } => return None,
     })
 }

@@ -16,6 +16,7 @@ use super::characteristics::Limits;
 use super::control::Control;
 use super::guard::{self, Effect};
 use super::holders::Seat;
+use super::identity::{self, Identity};
 use super::instrument::{Seen, SharedInstrumentation, Watcher};
 #[cfg(feature = "testing")]
 use super::rehearsal::Rehearsal;
@@ -38,6 +39,8 @@ pub struct Link<B: Dialect> {
     repeated: Option<Repeated>,
     /// Takes the limits of a scope away again.
     restore: Option<Box<str>>,
+    /// What the database is, once it was asked: as of this connection, since a failover ends it.
+    identity: Option<Arc<Identity>>,
     #[cfg(feature = "testing")]
     pub(super) rehearsal: Option<Rehearsal>,
 }
@@ -55,6 +58,8 @@ struct Lent {
     away: bool,
     /// A text was sent that commits by itself.
     committed: bool,
+    /// The server may not tell all that was done.
+    opaque: bool,
 }
 
 impl<B: Dialect> Link<B> {
@@ -71,6 +76,7 @@ impl<B: Dialect> Link<B> {
             sql: String::new(),
             repeated,
             restore: B::restore(settings).map(String::into_boxed_str),
+            identity: None,
             #[cfg(feature = "testing")]
             rehearsal: settings.test.clone().map(Rehearsal::new),
         }
@@ -114,9 +120,9 @@ impl<B: Dialect> Link<B> {
             match control {
                 Control::Begin(start) => {
                     begins = true;
-                    self.lent.limits |= start.characteristics.limits != Limits::NONE;
+                    self.lent.limits |= start.characteristics.limits != Limits::NONE || start.across.is_some();
                 }
-                Control::Narrow(_) => self.lent.limits = true,
+                Control::Narrow(_) | Control::Across(_) => self.lent.limits = true,
                 Control::Commit(_) | Control::Rollback(_) | Control::Prepare(_) => ends = true,
                 _ => {}
             }
@@ -126,7 +132,8 @@ impl<B: Dialect> Link<B> {
                 sql.truncate(end);
             }
         }
-        let result = self.send(&sql, begins, ends);
+        // libmariadb takes the length 0 for an unknown one, and would read what the buffer held before.
+        let result = if sql.is_empty() { Ok(()) } else { self.send(&sql, begins, ends) };
         self.sql = sql;
         result
     }
@@ -218,6 +225,7 @@ impl<B: Dialect> Link<B> {
             #[cfg(feature = "testing")]
             self.never_revive();
         }
+        self.lent.opaque |= guard::notifies(sql, B::SYNTAX);
         self.lent.committed |= guard::commits_by_itself(sql, B::SYNTAX);
         if !self.in_transaction() && guard::calls_procedure(sql, B::SYNTAX) {
             self.broken = true;
@@ -246,6 +254,7 @@ impl<B: Dialect> Link<B> {
     ) -> (T, Seen) {
         let watcher = Watcher::new(forward.clone(), B::SYNTAX);
         self.lent.settings = true;
+        self.lent.opaque = true;
         let depth = self.depth();
         self.raw.set_instrumentation(watcher.clone());
         // Not clean if `body` panics: nobody knows what it has begun.
@@ -328,6 +337,29 @@ impl<B: Dialect> Link<B> {
     /// Keeps the connection from going back to the pool.
     pub fn break_off(&mut self) {
         self.broken = true;
+    }
+
+    /// What the database is.
+    pub fn identity(&mut self) -> QueryResult<Arc<Identity>> {
+        if let Some(known) = &self.identity {
+            return Ok(Arc::clone(known));
+        }
+        let identity = Arc::new(identity::ask::<B>(&mut self.raw)?);
+        // A connection to a standby outlives its promotion.
+        if identity.incarnation.is_some() {
+            self.identity = Some(Arc::clone(&identity));
+        }
+        Ok(identity)
+    }
+
+    /// Whether the server may not tell all that was done: the connection was lent, or was sent a text that notifies others.
+    pub fn is_opaque(&self) -> bool {
+        self.lent.opaque
+    }
+
+    /// Whether a prepared branch belongs to the connection.
+    pub fn holds_branch(&self) -> bool {
+        self.holds_branch
     }
 
     /// Keeps the connection from the pool for as long as a prepared branch belongs to it.

@@ -11,6 +11,7 @@ pub mod fault;
 pub mod gate;
 pub mod guard;
 pub mod holders;
+pub mod identity;
 pub mod instrument;
 pub mod levels;
 pub mod link;
@@ -21,6 +22,7 @@ pub mod own;
 pub mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod receipt;
 #[cfg(feature = "testing")]
 pub mod rehearsal;
 pub mod settings;

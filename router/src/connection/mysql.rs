@@ -14,7 +14,7 @@ use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
 use super::backend::{Dialect, Names, collect};
 use super::characteristics::{Characteristics, Lock};
-use super::control::{Control, Start, savepoint};
+use super::control::{BRANCH_IDLE_LIMIT, CROSS_LOCK_WAIT, Control, Start, savepoint};
 use super::guard::Syntax;
 use super::own::{Words, own_statements};
 use super::settings::Settings;
@@ -33,6 +33,20 @@ const UNLIMITED: &str = "SET SESSION innodb_lock_wait_timeout = DEFAULT /*M!1001
 /// The library's own tables.
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mysql");
 
+/// The server and the database on it. MariaDB has only a number, which need not be its own.
+macro_rules! server {
+    () => {
+        "CONCAT(/*M!100000 @@server_id */ /*!80000 @@server_uuid */, '/', DATABASE())"
+    };
+}
+
+/// The server, which a failover changes.
+macro_rules! incarnation {
+    () => {
+        "/*M!100000 LPAD(HEX(@@server_id), 8, '0') */ /*!80000 LEFT(REPLACE(@@server_uuid, '-', ''), 8) */"
+    };
+}
+
 impl Dialect for Mysql {
     type Native = Native;
     type Raw = MysqlConnection;
@@ -47,8 +61,28 @@ impl Dialect for Mysql {
         now: "UNIX_TIMESTAMP()",
         insert_new: ["INSERT IGNORE INTO", ""],
         now_committed: "LOCK IN SHARE MODE",
+        text: "?",
+        if_written: "",
         numbered: false,
     };
+    const IDENTITY: [&str; 2] = [
+        concat!(
+            "SELECT CONCAT(database_id, '|', environment, '|', incarnation, '|', server) AS a, CONCAT(",
+            server!(),
+            ", '|innodb_flush_log_at_trx_commit=', @@innodb_flush_log_at_trx_commit, IF(@@log_bin, CONCAT('|sync_binlog=', \
+             @@sync_binlog), '')) AS b, IF(@@read_only, NULL, ",
+            incarnation!(),
+            ") AS c FROM multidb_meta"
+        ),
+        concat!(
+            "{insert} multidb_meta (id, database_id, environment, server, incarnation, forgotten_up_to) SELECT 1, ?, ?, ",
+            server!(),
+            ", ",
+            incarnation!(),
+            ", ''"
+        ),
+    ];
+    const DURABLE: &[(&str, &str)] = &[("innodb_flush_log_at_trx_commit", "1"), ("sync_binlog", "1")];
     const PROBE: [&str; 2] = [
         "SET SESSION innodb_lock_wait_timeout = 5; SET TRANSACTION ISOLATION LEVEL read committed, READ WRITE; START \
          TRANSACTION",
@@ -66,7 +100,7 @@ impl Dialect for Mysql {
     }
 
     fn restore(_settings: &Settings) -> Option<String> {
-        Some(UNLIMITED.into())
+        Some(format!("{UNLIMITED}; SET SESSION wait_timeout = DEFAULT"))
     }
 
     fn connect(settings: &Settings) -> Result<MysqlConnection, ConnectionError> {
@@ -79,12 +113,16 @@ impl Dialect for Mysql {
     fn write(control: Control<'_>, sql: &mut String) {
         let written = match control {
             Control::Begin(start) => begin(start, sql),
+            Control::Across(_) => across(sql),
             Control::Narrow(limits) => limit_statements(limits.timeout, sql),
             Control::Widen { to, .. } if to.timeout.is_some() => limit_statements(to.timeout, sql),
             Control::Widen { .. } => sql.write_str(UNLIMITED),
             Control::Savepoint(level) => write!(sql, "SAVEPOINT {}", savepoint(level)),
             Control::Release(level) => write!(sql, "RELEASE SAVEPOINT {}", savepoint(level)),
             Control::RollbackTo(level) => write!(sql, "ROLLBACK TO SAVEPOINT {}", savepoint(level)),
+            // Otherwise the decision would be a statement of its own, and committed at once.
+            Control::Decide(Start { xa: None, tripwire: true, .. }) => write!(sql, "RELEASE SAVEPOINT {TRIPWIRE}"),
+            Control::Decide(_) => Ok(()),
             Control::Commit(start) => commit(start, sql),
             Control::Rollback(start) => match (&start.xa, start.tripwire) {
                 (Some(gid), _) => write!(sql, "XA END {0}; XA ROLLBACK {0}", gid.xa()),
@@ -139,6 +177,10 @@ fn begin(start: &Start, sql: &mut String) -> fmt::Result {
         limit_statements(limits.timeout, sql)?;
         sql.write_str("; ")?;
     }
+    if start.across.is_some() {
+        across(sql)?;
+        sql.write_str("; ")?;
+    }
     // Both hold for the next transaction alone.
     if let Some(isolation) = isolation {
         write!(sql, "SET TRANSACTION ISOLATION LEVEL {}; ", isolation.sql())?;
@@ -163,6 +205,17 @@ fn commit(start: &Start, sql: &mut String) -> fmt::Result {
         (None, true) => write!(sql, "RELEASE SAVEPOINT {TRIPWIRE}; COMMIT"),
         (None, false) => sql.write_str("COMMIT"),
     }
+}
+
+/// The limits of a branch, never looser than the user's own.
+fn across(sql: &mut String) -> fmt::Result {
+    write!(
+        sql,
+        "SET SESSION innodb_lock_wait_timeout = LEAST(@@innodb_lock_wait_timeout, {}), wait_timeout = \
+         LEAST(@@wait_timeout, {})",
+        CROSS_LOCK_WAIT.as_secs(),
+        BRANCH_IDLE_LIMIT.as_secs()
+    )
 }
 
 /// The server's limits for a single statement and for its lock waits, which MySQL's own limit leaves out.

@@ -31,16 +31,21 @@ pub struct Words {
     pub insert_new: [&'static str; 2],
     /// What makes a SELECT see what is committed now, whatever the transaction has read before.
     pub now_committed: &'static str,
+    /// A parameter where its type can't be told from its place.
+    pub text: &'static str,
+    /// What makes an INSERT .. SELECT do nothing in a transaction that has not written. Empty where the server doesn't tell.
+    pub if_written: &'static str,
     /// Whether parameters have numbers.
     pub numbered: bool,
 }
 
 impl Words {
-    /// The statement as the backend wants it: with `{now}`, `{insert}`, `{or_nothing}`, `{now_committed}` and `?` replaced.
+    /// The statement as the backend wants it: with the names of the fields above in braces, and `?`, replaced.
     pub fn write(&self, sql: &str) -> String {
         let [insert, or_nothing] = self.insert_new;
         let sql = sql.replace("{now}", self.now).replace("{insert}", insert);
         let sql = sql.replace("{or_nothing}", or_nothing).replace("{now_committed}", self.now_committed);
+        let sql = sql.replace("{text}", self.text).replace("{if_written}", self.if_written);
         if !self.numbered {
             return sql;
         }
@@ -111,9 +116,10 @@ macro_rules! own_statements {
     };
 }
 
-/// The error of a statement on a table of ours that is not there.
+/// The error of a statement on a table of ours that is not there, or has not its row.
 pub fn explained(error: Error, database: &Alias) -> Error {
     let text = match &error {
+        Error::Query(diesel::result::Error::NotFound) => "does not exist: the row of multidb_meta".to_owned(),
         Error::Query(query) => query.to_string(),
         _ => return error,
     };
@@ -138,10 +144,18 @@ mod tests {
 
     #[test]
     fn a_statement_is_written_in_the_words_of_the_backend() {
-        let words =
-            Words { now: "now()", insert_new: ["INSERT INTO", "OR NOTHING"], now_committed: "", numbered: true };
+        let words = Words {
+            now: "now()",
+            insert_new: ["INSERT INTO", "OR NOTHING"],
+            now_committed: "",
+            text: "CAST(? AS TEXT)",
+            if_written: "WHERE wrote()",
+            numbered: true,
+        };
         let sql = "{insert} t (a, b) VALUES (?, {now}) {or_nothing} AND b = ?";
         assert_eq!(words.write(sql), "INSERT INTO t (a, b) VALUES ($1, now()) OR NOTHING AND b = $2");
+        let sql = "INSERT INTO t SELECT {text}, {text} {if_written}";
+        assert_eq!(words.write(sql), "INSERT INTO t SELECT CAST($1 AS TEXT), CAST($2 AS TEXT) WHERE wrote()");
         let plain = Words { numbered: false, ..words };
         assert_eq!(plain.write("a = ?"), "a = ?");
     }

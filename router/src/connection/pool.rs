@@ -1,6 +1,6 @@
 //! The pool of one database.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
@@ -34,6 +34,8 @@ pub struct Pool<B: Dialect> {
     r2d2: r2d2::Pool<Manager<B>>,
     settings: Settings,
     holders: Arc<Holders>,
+    /// Whether the server prepares transactions, once it was asked.
+    prepares: OnceLock<bool>,
 }
 
 impl<B: Dialect> Pool<B> {
@@ -61,7 +63,7 @@ impl<B: Dialect> Pool<B> {
                 holders: Arc::clone(&holders),
                 _backend: std::marker::PhantomData,
             });
-        Self { r2d2, settings, holders }
+        Self { r2d2, settings, holders, prepares: OnceLock::new() }
     }
 
     /// What the pool was made from.
@@ -71,7 +73,16 @@ impl<B: Dialect> Pool<B> {
 
     /// Opens one connection beside the pool, to find out whether the database can be reached.
     pub fn check(&self) -> Result<()> {
-        B::connect(&self.settings).map(drop).map_err(|error| self.unreachable(&error.to_string()))
+        let mut raw = B::connect(&self.settings).map_err(|error| self.unreachable(&error.to_string()))?;
+        if let Some(prepares) = B::prepares(&mut raw).map_err(|error| self.unreachable(&error.to_string()))? {
+            let _ = self.prepares.set(prepares);
+        }
+        Ok(())
+    }
+
+    /// Whether the server prepares transactions, as far as that is known.
+    pub fn prepares(&self) -> Option<bool> {
+        self.prepares.get().copied()
     }
 
     /// Runs what is missing of these migrations, or of the library's own, on a connection beside the pool, unless that would

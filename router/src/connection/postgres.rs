@@ -12,7 +12,7 @@ use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
 use super::backend::{Dialect, Names, collect};
 use super::characteristics::{Characteristics, Lock};
-use super::control::{Control, Start, savepoint};
+use super::control::{BRANCH_IDLE_LIMIT, CROSS_LOCK_WAIT, Control, Start, savepoint};
 use super::guard::Syntax;
 use super::own::{Words, own_statements};
 use super::settings::Settings;
@@ -25,12 +25,30 @@ pub enum Postgres {}
 /// number tells this limit from one of the user's.
 const LIMIT_LOCKS: &str =
     "SELECT set_config('lock_timeout', '5001ms', true) WHERE current_setting('lock_timeout') = '0'";
+/// A body may have deferred a constraint, or have lowered `synchronous_commit`.
+const DECIDE: &str = "SET CONSTRAINTS ALL IMMEDIATE; SELECT set_config('synchronous_commit', 'on', true) WHERE \
+                      current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')";
 /// Takes that limit away again.
 const FREE_LOCKS: &str =
     "SELECT set_config('lock_timeout', '0', true) WHERE current_setting('lock_timeout') = '5001ms'";
 
 /// The library's own tables.
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+
+/// The cluster and the database in it: a copy that was made by a dump has others.
+macro_rules! server {
+    () => {
+        "(SELECT system_identifier::text FROM pg_control_system()) || '/' || (SELECT oid::text FROM pg_database WHERE \
+         datname = current_database())"
+    };
+}
+
+/// The timeline, which a promotion ends.
+macro_rules! incarnation {
+    () => {
+        "CASE WHEN pg_is_in_recovery() THEN NULL ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
+    };
+}
 
 impl Dialect for Postgres {
     type Native = Pg;
@@ -55,8 +73,28 @@ impl Dialect for Postgres {
         now: "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS BIGINT)",
         insert_new: ["INSERT INTO", "ON CONFLICT DO NOTHING"],
         now_committed: "",
+        text: "CAST(? AS TEXT)",
+        if_written: "WHERE pg_current_xact_id_if_assigned() IS NOT NULL",
         numbered: true,
     };
+    const IDENTITY: [&str; 2] = [
+        concat!(
+            "SELECT database_id || '|' || environment || '|' || incarnation || '|' || server AS a, ",
+            server!(),
+            " || '|fsync=' || current_setting('fsync') || '|full_page_writes=' || current_setting('full_page_writes') AS b, ",
+            incarnation!(),
+            " AS c FROM multidb_meta"
+        ),
+        concat!(
+            "{insert} multidb_meta (id, database_id, environment, server, incarnation, forgotten_up_to) SELECT 1, {text}, \
+             {text}, ",
+            server!(),
+            ", ",
+            incarnation!(),
+            ", '' {or_nothing}"
+        ),
+    ];
+    const DURABLE: &[(&str, &str)] = &[("fsync", "on"), ("full_page_writes", "on")];
     const PROBE: [&str; 2] =
         ["BEGIN ISOLATION LEVEL read committed READ WRITE; SET LOCAL lock_timeout = '5s'", "ROLLBACK"];
     const LEVELS_CAN_BE_READ_ONLY: bool = true;
@@ -76,6 +114,7 @@ impl Dialect for Postgres {
     fn write(control: Control<'_>, sql: &mut String) {
         let written = match control {
             Control::Begin(start) => begin(start, sql),
+            Control::Across(name) => across(name, sql),
             Control::Narrow(limits) => {
                 let read_only = if limits.read_only { "SET TRANSACTION READ ONLY" } else { "" };
                 let separator = if limits.read_only && limits.timeout.is_some() { "; " } else { "" };
@@ -88,6 +127,7 @@ impl Dialect for Postgres {
             Control::Savepoint(level) => write!(sql, "SAVEPOINT {}", savepoint(level)),
             Control::Release(level) => write!(sql, "RELEASE SAVEPOINT {}", savepoint(level)),
             Control::RollbackTo(level) => write!(sql, "ROLLBACK TO SAVEPOINT {}", savepoint(level)),
+            Control::Decide(_) => sql.write_str(DECIDE),
             Control::Commit(_) => sql.write_str("COMMIT"),
             Control::Rollback(_) => sql.write_str("ROLLBACK"),
             // A bare PREPARE of an aborted transaction answers success and rolls back; a SAVEPOINT there fails.
@@ -103,14 +143,18 @@ impl Dialect for Postgres {
     #[inline]
     fn fixed(control: Control<'_>) -> Option<&'static str> {
         match control {
-            Control::Begin(start) if start.characteristics.is_plain() && !start.lock_limit => Some("BEGIN"),
+            Control::Begin(start)
+                if start.characteristics.is_plain() && !start.lock_limit && start.across.is_none() =>
+            {
+                Some("BEGIN")
+            }
             Control::Commit(_) => Some("COMMIT"),
             _ => None,
         }
     }
 
     fn begins_at_once(start: &Start) -> bool {
-        !start.lock_limit && start.characteristics.limits.timeout.is_none()
+        !start.lock_limit && start.across.is_none() && start.characteristics.limits.timeout.is_none()
     }
 
     fn refresh(raw: &mut PgConnection) {
@@ -124,6 +168,12 @@ impl Dialect for Postgres {
         // more: an empty text is refused by Diesel, does nothing on the server, and may stand in an aborted transaction.
         let _ = raw.batch_execute("");
         AnsiTransactionManager::transaction_manager_status_mut(raw).transaction_depth().is_ok()
+    }
+
+    fn prepares(raw: &mut PgConnection) -> QueryResult<Option<bool>> {
+        let asked = "SELECT current_setting('max_prepared_transactions') AS a, NULL AS b, NULL AS c";
+        let found = Self::load_own(raw, asked, &[])?;
+        Ok(found.first().and_then(|row| row.a.as_deref()).map(|most| most != "0"))
     }
 
     fn finds_leftover(raw: &mut PgConnection) -> bool {
@@ -163,7 +213,27 @@ fn begin(start: &Start, sql: &mut String) -> fmt::Result {
         sql.write_str("; ")?;
         limit_statements(limits.timeout, sql)?;
     }
+    if let Some(name) = &start.across {
+        sql.write_str("; ")?;
+        return across(name, sql);
+    }
     if start.lock_limit { write!(sql, "; {LIMIT_LOCKS}") } else { Ok(()) }
+}
+
+/// The limits of a branch, never looser than the user's own, and the name that a wait graph shows.
+fn across(name: &str, sql: &mut String) -> fmt::Result {
+    let limit = |setting: &str, limit: u64, sql: &mut String| {
+        write!(
+            sql,
+            "set_config('{setting}', CASE WHEN current_setting('{setting}')::interval BETWEEN '1ms' AND '{limit}s' THEN \
+             current_setting('{setting}') ELSE '{limit}s' END, true), "
+        )
+    };
+    sql.write_str("SELECT ")?;
+    limit("lock_timeout", CROSS_LOCK_WAIT.as_secs(), sql)?;
+    limit("idle_in_transaction_session_timeout", BRANCH_IDLE_LIMIT.as_secs(), sql)?;
+    // The server cuts it to 63 bytes. Of the user's it holds a function's name alone.
+    write!(sql, "set_config('application_name', '{name}', true)")
 }
 
 /// The server's limit for a single statement, until the transaction ends.

@@ -166,6 +166,19 @@ impl<B: Dialect> Link<B> {
                         B::write(Control::Widen { to: Limits::NONE, undone }, &mut text);
                     }
                 }
+                // Nobody will ask what became of it.
+                Control::Across(_) | Control::Decide(_) => {}
+                // PREPARE would end the test's transaction. What a COMMIT would refuse is refused here, and the release of
+                // the level is the second phase.
+                Control::Prepare(_) => text.push_str(B::CHECK_DEFERRED),
+                Control::CommitPrepared(_) => {
+                    ends = true;
+                    text.push_str(COMMIT);
+                }
+                Control::RollbackPrepared(_) => {
+                    ends = true;
+                    text.push_str(ROLLBACK);
+                }
                 other => B::write(*other, &mut text),
             }
             let text = text.trim_end_matches("; ");

@@ -3,7 +3,9 @@
 use std::fmt::{self, Write};
 
 use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection, TransactionManager};
+use diesel::deserialize::QueryableByName;
 use diesel::query_builder::{CollectedQuery, MoveableBindCollector, QueryFragment};
+use diesel::query_dsl::RunQueryDsl;
 use diesel::result::{ConnectionError, QueryResult};
 use diesel::sqlite::{Sqlite as Native, SqliteConnection};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
@@ -13,7 +15,7 @@ use super::characteristics::{Characteristics, Lock};
 use super::control::{Control, Start, savepoint};
 use super::guard::Syntax;
 use super::own::{Words, own_statements};
-use super::settings::Settings;
+use super::settings::{Settings, SqliteSettings};
 
 /// SQLite: the backend of [`SqliteConn`](crate::SqliteConn).
 #[derive(Debug, Clone, Copy)]
@@ -39,8 +41,18 @@ impl Dialect for Sqlite {
         now: "CAST(strftime('%s', 'now') AS INTEGER)",
         insert_new: ["INSERT INTO", "ON CONFLICT DO NOTHING"],
         now_committed: "",
+        text: "?",
+        if_written: "",
         numbered: false,
     };
+    // A file has neither a server nor a failover.
+    const IDENTITY: [&str; 2] = [
+        "SELECT database_id || '|' || environment || '|' || incarnation || '|' || server AS a, '' AS b, '00000000' AS c \
+         FROM multidb_meta",
+        "{insert} multidb_meta (id, database_id, environment, server, incarnation, forgotten_up_to) VALUES (1, ?, ?, '', \
+         '00000000', '') {or_nothing}",
+    ];
+    const DURABLE: &[(&str, &str)] = &[];
     // Committed and synced: docs/DESIGN.md says why.
     const PROBE: [&str; 2] = ["PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE", "COMMIT"];
     const LEVELS_CAN_BE_READ_ONLY: bool = true;
@@ -50,7 +62,10 @@ impl Dialect for Sqlite {
     }
 
     fn restore(settings: &Settings) -> Option<String> {
-        Some(format!("PRAGMA query_only = 0; PRAGMA busy_timeout = {}", settings.sqlite.busy_timeout.as_millis()))
+        let SqliteSettings { busy_timeout, synchronous, .. } = &settings.sqlite;
+        let synchronous = synchronous.unwrap_or("FULL");
+        let busy_timeout = busy_timeout.as_millis();
+        Some(format!("PRAGMA query_only = 0; PRAGMA busy_timeout = {busy_timeout}; PRAGMA synchronous = {synchronous}"))
     }
 
     fn connect(settings: &Settings) -> Result<SqliteConnection, ConnectionError> {
@@ -61,7 +76,9 @@ impl Dialect for Sqlite {
 
     fn write(control: Control<'_>, sql: &mut String) {
         let written = match control {
-            Control::Begin(start) => begin(&start.characteristics, sql),
+            Control::Begin(start) => begin(start, sql),
+            // It holds its lock already.
+            Control::Across(_) => Ok(()),
             Control::Narrow(limits) if limits.read_only => sql.write_str("PRAGMA query_only = 1"),
             // It already has the only lock that it could wait for.
             Control::Narrow(_) => Ok(()),
@@ -69,6 +86,7 @@ impl Dialect for Sqlite {
             Control::Savepoint(level) => write!(sql, "SAVEPOINT {}", savepoint(level)),
             Control::Release(level) => write!(sql, "RELEASE {}", savepoint(level)),
             Control::RollbackTo(level) => write!(sql, "ROLLBACK TO {}", savepoint(level)),
+            Control::Decide(_) => Ok(()),
             Control::Commit(_) => sql.write_str("COMMIT"),
             Control::Rollback(_) => sql.write_str("ROLLBACK"),
             // SQLite has no PREPARE: the statement is a syntax error, and nothing can come of it.
@@ -80,7 +98,9 @@ impl Dialect for Sqlite {
     #[inline]
     fn fixed(control: Control<'_>) -> Option<&'static str> {
         match control {
-            Control::Begin(start) if start.characteristics.is_plain() => Some("BEGIN IMMEDIATE"),
+            Control::Begin(start) if start.characteristics.is_plain() && start.across.is_none() => {
+                Some("BEGIN IMMEDIATE")
+            }
             Control::Commit(_) => Some("COMMIT"),
             _ => None,
         }
@@ -88,6 +108,25 @@ impl Dialect for Sqlite {
 
     fn begins_at_once(_start: &Start) -> bool {
         true
+    }
+
+    fn indecisive(raw: &mut SqliteConnection) -> QueryResult<Option<&'static str>> {
+        #[derive(QueryableByName)]
+        struct Synchronous {
+            #[diesel(sql_type = diesel::sql_types::Integer)]
+            synchronous: i32,
+        }
+        let found: Synchronous = diesel::sql_query("PRAGMA synchronous").get_result(raw)?;
+        // FULL is 2. What it leaves out, the folder, is synced by `sync_folder`.
+        Ok((found.synchronous < 2).then_some(
+            "its transaction has begun with `synchronous` lower than FULL, so that a power failure could lose the decision",
+        ))
+    }
+
+    fn sync_folder(settings: &Settings) -> std::io::Result<()> {
+        let Some(path) = crate::databases::file_of(&settings.url) else { return Ok(()) };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        std::fs::File::open(folder.unwrap_or(std::path::Path::new(".")))?.sync_all()
     }
 
     fn alive(_raw: &mut SqliteConnection) -> bool {
@@ -119,8 +158,12 @@ impl Dialect for Sqlite {
     }
 }
 
-fn begin(characteristics: &Characteristics, sql: &mut String) -> fmt::Result {
-    let Characteristics { lock, limits, .. } = characteristics;
+fn begin(start: &Start, sql: &mut String) -> fmt::Result {
+    let Characteristics { lock, limits, .. } = start.characteristics;
+    if start.across.is_some() {
+        // It will hold the decision, which must not be lost. FULL doesn't sync the folder after the journal is unlinked.
+        sql.write_str("PRAGMA synchronous = EXTRA; ")?;
+    }
     if let Some(timeout) = limits.timeout {
         // The server's limit for a statement is the wait for a lock here.
         write!(sql, "PRAGMA busy_timeout = {}; ", timeout.as_millis().min(i32::MAX.unsigned_abs().into()))?;

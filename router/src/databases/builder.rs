@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::across::{Across, CrossDatabase, OnLostHome};
 use super::config::DatabaseConfig;
 use super::database::{Database, Kind};
 use super::identity::same;
@@ -26,6 +27,8 @@ pub struct DatabasesBuilder {
     models: Vec<&'static ModelInfo>,
     relations: Vec<[&'static ModelInfo; 2]>,
     on_hook_failure: Option<HookFailureListener>,
+    pub(super) across: Across,
+    environment: Option<String>,
 }
 
 impl DatabasesBuilder {
@@ -73,6 +76,25 @@ impl DatabasesBuilder {
         self
     }
 
+    /// Names the environment, by 1 to 8 letters and digits: `schema::install` writes it into each database, and a transaction
+    /// over several databases refuses one of another environment, such as a copy of production's.
+    pub fn environment(mut self, tag: impl Into<String>) -> Self {
+        self.environment = Some(tag.into());
+        self
+    }
+
+    /// What becomes of a transaction that needs a second database; it becomes a part of it unless set.
+    pub fn cross_database(mut self, cross_database: CrossDatabase) -> Self {
+        self.across.cross_database = cross_database;
+        self
+    }
+
+    /// What recovery does where the database that held a decision has lost it; it waits unless set.
+    pub fn on_lost_home(mut self, on_lost_home: OnLostHome) -> Self {
+        self.across.on_lost_home = on_lost_home;
+        self
+    }
+
     /// Calls `listener` for each hook that fails, beside the error event.
     pub fn on_hook_failure(mut self, listener: impl Fn(&Error) + Send + Sync + 'static) -> Self {
         self.on_hook_failure = Some(Arc::new(listener));
@@ -105,7 +127,10 @@ impl DatabasesBuilder {
     ///
     /// # Errors
     /// [`Error::Config`].
-    pub fn build_lazy(self) -> Result<Databases> {
+    pub fn build_lazy(mut self) -> Result<Databases> {
+        if let Some(tag) = self.environment.take() {
+            self.across.set_environment(&tag)?;
+        }
         if self.databases.is_empty() {
             return Err(Error::config(
                 "no database is configured",
@@ -130,7 +155,8 @@ impl DatabasesBuilder {
             return Err(Error::Config { alias, key, problem, remedy });
         }
         let (chain, models, on_hook_failure) = (self.chain, self.models, self.on_hook_failure);
-        Ok(Databases::new(Registry { same: same(&databases), databases, chain, models, on_hook_failure }))
+        let (same, across) = (same(&databases), self.across);
+        Ok(Databases::new(Registry { same, databases, chain, models, on_hook_failure, across }))
     }
 
     /// Builds the registry and makes it the default of the process.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use super::across::Across;
 use super::builder::DatabasesBuilder;
 use super::database::Kind;
 use super::keys;
@@ -303,12 +304,18 @@ fn build(tables: Table) -> Result<DatabasesBuilder> {
     let mut builder = DatabasesBuilder::default();
     for (alias, value) in tables {
         let Value::Table(table) = value else {
+            if Across::knows(&alias) {
+                builder.across.set(&alias, &value)?;
+                continue;
+            }
+            let meant =
+                Across::meant(&alias).map_or_else(String::new, |key| format!("did you mean `{key}`? Otherwise "));
             let alias = mask(&alias);
             return Err(Error::Config {
                 alias: None,
                 key: Some(alias.clone()),
                 problem: "it stands outside of any database".into(),
-                remedy: format!("put it below a table such as `[default]`, or write `[{alias}]` with a `url`"),
+                remedy: format!("{meant}put it below a table such as `[default]`, or write `[{alias}]` with a `url`"),
             });
         };
         builder = builder.database(read(alias, table)?);
@@ -347,6 +354,10 @@ fn overlay(tables: &mut Table, environment: impl Iterator<Item = (String, String
         } else if let Some(path) = name.strip_prefix("MULTIDB_DATABASES__") {
             let path: Vec<String> = path.split("__").map(str::to_lowercase).collect();
             set(tables, &name, &path, value)?;
+        } else if let Some(key) = name.strip_prefix("MULTIDB_").map(str::to_lowercase)
+            && Across::knows(&key)
+        {
+            tables.insert(key, Value::String(value));
         }
     }
     Ok(())

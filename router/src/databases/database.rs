@@ -4,12 +4,14 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use super::identity::file_of;
 use crate::alias::Alias;
 use crate::connection::backend::{Dialect, Names};
 use crate::connection::characteristics::Characteristics;
 use crate::connection::control::Start;
 use crate::connection::decision;
 use crate::connection::gate::Gate;
+use crate::connection::identity;
 use crate::connection::migrations::{Migrations, Ran};
 use crate::connection::pool::Pool;
 use crate::connection::settings::Settings;
@@ -76,9 +78,13 @@ pub(crate) trait Driver: Send + Sync {
     fn state(&self) -> PoolState;
     /// Runs what is missing of these migrations, or of the library's own.
     fn migrate(&self, source: Option<&dyn Migrations>) -> Result<Ran>;
+    /// Writes what the database is, if nobody has before.
+    fn install(&self, environment: &str) -> Result<()>;
     /// Runs a statement on the library's own tables in autocommit.
     fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize>;
     fn check(&self) -> Result<()>;
+    /// Whether it prepares transactions, as far as that is known.
+    fn prepares(&self) -> Option<bool>;
     /// What became of a transaction whose reply was lost.
     fn probe(&self, id: &TransactionId) -> decision::Verdict;
 }
@@ -124,8 +130,16 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
         Ok(self.run(OWN, None, |link| B::execute_own(link.raw(), sql, binds))?)
     }
 
+    fn install(&self, environment: &str) -> Result<()> {
+        Ok(self.run(OWN, None, |link| identity::install::<B>(link.raw(), environment))?)
+    }
+
     fn probe(&self, id: &TransactionId) -> decision::Verdict {
         Pool::probe(self, id)
+    }
+
+    fn prepares(&self) -> Option<bool> {
+        Pool::prepares(self)
     }
 
     fn check(&self) -> Result<()> {
@@ -179,6 +193,15 @@ impl Database {
 
     pub(crate) fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether it is a SQLite database in memory.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.is_sqlite() && file_of(&self.driver.settings().url).is_none()
+    }
+
+    pub(crate) fn is_mysql(&self) -> bool {
+        self.kind == Kind::Mysql
     }
 
     pub(crate) fn is_sqlite(&self) -> bool {

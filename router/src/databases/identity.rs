@@ -46,13 +46,20 @@ fn identity(index: usize, database: &Database) -> Identity {
     if is_private_memory(database.kind, url) {
         return Identity::Own(index);
     }
+    match file_of(url) {
+        None => Identity::Url(url.clone()),
+        Some(path) => file(path).unwrap_or_else(|| Identity::Path(absolute(path))),
+    }
+}
+
+/// The file of a SQLite database; `None` where it is in memory.
+pub(crate) fn file_of(url: &str) -> Option<&Path> {
     if url.contains("mode=memory") || url.contains(":memory:") {
-        return Identity::Url(url.clone());
+        return None;
     }
     // Only a URL has parameters: in a path a question mark is a letter.
-    let path = url.strip_prefix("file:").map_or(&**url, |rest| rest.split_once('?').map_or(rest, |(path, _)| path));
-    let path = Path::new(path);
-    file(path).unwrap_or_else(|| Identity::Path(absolute(path)))
+    let path = url.strip_prefix("file:").map_or(url, |rest| rest.split_once('?').map_or(rest, |(path, _)| path));
+    Some(Path::new(path))
 }
 
 #[cfg(unix)]

@@ -1,5 +1,6 @@
 //! The databases of an application: the registry, its builder and its configuration.
 
+mod across;
 mod builder;
 mod config;
 mod current;
@@ -12,11 +13,13 @@ mod registry;
 mod rehearsed;
 mod url;
 
+pub use across::{CrossDatabase, OnLostHome};
 pub use builder::DatabasesBuilder;
 pub use config::{DatabaseConfig, PoolConfig, SqliteConfig};
 pub use current::Entered;
 pub(crate) use database::Kind;
 pub use database::{Database, PoolState};
+pub(crate) use identity::file_of;
 pub use migrate::MigrationReport;
 pub use registry::Databases;
 #[cfg(feature = "testing")]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::across::{Across, CrossDatabase, OnLostHome};
 use super::builder::DatabasesBuilder;
 use super::current::{self, Entered};
 use super::database::Database;
@@ -27,6 +28,7 @@ pub(super) struct Registry {
     pub(super) chain: Chain,
     pub(super) models: Vec<&'static ModelInfo>,
     pub(super) on_hook_failure: Option<HookFailureListener>,
+    pub(super) across: Across,
 }
 
 /// Told of each hook that fails.
@@ -117,7 +119,8 @@ impl Databases {
         chain.push(router);
         let databases = Arc::clone(&self.0.databases);
         let (models, on_hook_failure) = (self.0.models.clone(), self.0.on_hook_failure.clone());
-        Self(Arc::new(Registry { databases, same: self.0.same.clone(), chain, models, on_hook_failure }))
+        let (same, across) = (self.0.same.clone(), self.0.across.clone());
+        Self(Arc::new(Registry { databases, same, chain, models, on_hook_failure, across }))
     }
 
     /// How the routers decide for a model, as of now: with the hints and routes that hold on this thread.
@@ -218,14 +221,30 @@ impl Databases {
 
     /// The same registry, with a new look at which aliases are one database.
     pub(super) fn with_identities(&self) -> Self {
-        let Registry { databases, chain, models, on_hook_failure, .. } = &*self.0;
+        let Registry { databases, chain, models, on_hook_failure, across, .. } = &*self.0;
         Self::new(Registry {
             same: same(databases),
             databases: Arc::clone(databases),
             chain: chain.clone(),
             models: models.clone(),
             on_hook_failure: on_hook_failure.clone(),
+            across: across.clone(),
         })
+    }
+
+    /// The environment that the configuration names.
+    pub(crate) fn environment(&self) -> Option<&str> {
+        self.0.across.environment.as_deref()
+    }
+
+    /// What becomes of a transaction that needs a second database.
+    pub(crate) fn cross_database(&self) -> CrossDatabase {
+        self.0.across.cross_database
+    }
+
+    /// Whether recovery commits what is left where home has lost a decision.
+    pub(crate) fn commits_on_lost_home(&self) -> bool {
+        self.0.across.on_lost_home == OnLostHome::Commit
     }
 
     /// Whether two indices are one database, be it under two aliases.

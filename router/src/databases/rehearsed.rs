@@ -49,13 +49,14 @@ impl Databases {
             faults.push((alias.clone(), planned));
             databases.push(Database { alias: alias.clone(), kind: *kind, driver, same_as: same_as.clone() });
         }
-        let Registry { chain, models, on_hook_failure, .. } = self.registry();
+        let Registry { chain, models, on_hook_failure, across, .. } = self.registry();
         let registry = Registry {
             same: same(&databases),
             databases: databases.into(),
             chain: chain.clone(),
             models: models.clone(),
             on_hook_failure: on_hook_failure.clone(),
+            across: across.clone(),
         };
         Ok((Databases::new(registry), faults))
     }

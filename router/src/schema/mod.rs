@@ -1,13 +1,14 @@
-//! The library's own tables. `once` and `verify_commit` need them; nothing makes them by itself.
+//! The library's own tables. `once`, `verify_commit` and transactions over several databases need them; nothing makes them by itself.
 
 use std::fmt;
 
 use crate::alias::Alias;
+use crate::connection::identity::ENVIRONMENT;
 use crate::databases::Databases;
 use crate::error::Result;
 
-/// Makes the library's own tables in every database of the registry, where they are missing: `multidb_once` and
-/// `multidb_decision`. Any number of processes may do so at once.
+/// Makes the library's own tables in every database of the registry, where they are missing: `multidb_once`,
+/// `multidb_decision`, `multidb_receipt` and `multidb_meta`. Any number of processes may do so at once.
 ///
 /// They are Diesel migrations, so `__diesel_schema_migrations` lists them too, with versions that sort before an
 /// application's. Each database is its own step: after an error, those before it have their tables.
@@ -19,6 +20,7 @@ pub fn install(databases: &Databases) -> Result<SchemaReport> {
     let mut report = SchemaReport { databases: Vec::new() };
     for database in databases.iter() {
         let ran = database.driver().migrate(None)?;
+        database.driver().install(databases.environment().unwrap_or(ENVIRONMENT))?;
         report.databases.push((database.alias().clone(), ran.versions));
     }
     Ok(report)

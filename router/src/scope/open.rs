@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::model::{Model, ModelInfo};
 use crate::routing::{Access, Subject};
 use crate::site::Site;
-use crate::transaction::{self, Kind, Surroundings, Terms, Ticket};
+use crate::transaction::{self, Enlisting, Kind, Surroundings, Terms, Ticket, Verdict};
 
 /// What a scope is opened for.
 #[derive(Debug, Clone)]
@@ -213,9 +213,12 @@ pub(super) fn open<'a>(site: Site, targets: &'a [Target], options: &Options) -> 
     };
     let in_scope = nested && entering != Entering::Suspend;
     let indices = Indices::of(targets, &databases, access, in_scope, site)?;
+    let enlist = || enlist(site, targets, &indices, &databases, asked.limits.read_only);
     if inside {
         pin(targets, &indices)?;
-        all_are_branches(site, targets, &indices, &databases)?;
+    }
+    if entering == Entering::Join {
+        enlist()?;
     }
     let ticket = match entering {
         Entering::Begin => Some(begin(site, targets, &indices, &databases, alone, &options.terms)?),
@@ -224,6 +227,13 @@ pub(super) fn open<'a>(site: Site, targets: &'a [Target], options: &Options) -> 
         Entering::Suspend => Some(transaction::hide()?),
         Entering::Autocommit => None,
     };
+    // In the level, which takes a branch with it that was enlisted there.
+    if entering == Entering::Level
+        && let Err(error) = enlist()
+    {
+        ticket.map(|ticket| transaction::leave(ticket, Verdict::Undo));
+        return Err(error);
+    }
     let begun = entering == Entering::Begin;
     let opened = Opened { ticket, in_transaction: inside || begun, begun, databases, indices };
     Ok(Scope { site, targets, opened })
@@ -238,7 +248,6 @@ fn begin(
     alone: bool,
     terms: &Terms,
 ) -> Result<Ticket> {
-    one_database(site, targets, indices, databases)?;
     if !alone {
         not_locked_by_this_thread(indices, databases)?;
     }
@@ -247,9 +256,12 @@ fn begin(
         can_be_enforced(&asked, site, indices, databases)?;
     }
     // Another one of the thread, also a hidden one, may hold the lock that this one waits for.
-    let start = Start { tripwire: true, lock_limit: !alone, characteristics: asked, xa: None };
+    let start = Start { tripwire: true, lock_limit: !alone, characteristics: asked, xa: None, across: None };
     let on = targets.iter().zip(indices.iter()).map(|(target, index)| (target.subject(), index));
-    transaction::begin(databases, on, site, Kind::Scope, &start, terms)
+    if indices.iter().all(|index| databases.are_same(index, indices.get(0))) {
+        return transaction::begin(databases, on, site, Kind::Scope, &start, terms);
+    }
+    transaction::begin_across(databases, &on.collect::<Vec<_>>(), site, &start, terms)
 }
 
 #[inline]
@@ -313,55 +325,11 @@ fn manual_inside(site: Site, entering: Entering) -> Error {
     }
 }
 
-/// The remedies for a scope over databases that can't commit as one.
-const LISTED: &str = "route the models to one database, or give each database a function of its own with \
-                      `propagation = requires_new`, which commits by itself";
-
-fn one_database(site: Site, targets: &[Target], indices: &Indices, databases: &Databases) -> Result<()> {
-    let Some((at, second)) = indices.iter().enumerate().find(|(_, index)| !databases.are_same(*index, indices.get(0)))
-    else {
-        return Ok(());
-    };
-    let mut involved: Vec<Alias> = Vec::new();
-    for index in indices.iter() {
-        let alias = databases.at(index).alias();
-        if !involved.contains(alias) {
-            involved.push(alias.clone());
-        }
-    }
-    let reason = format!(
-        "{site} lists {}, which lives on `{}`, and {} on `{}`, and an atomic commit over several databases is not supported yet",
-        targets[0],
-        databases.at(indices.get(0)).alias(),
-        targets[at],
-        databases.at(second).alias()
-    );
-    Err(Error::NotAtomic { databases: involved, reason, remedies: LISTED.into() })
-}
-
-/// The remedies for a nested scope on another database.
-const NESTED: &str = "route both to one database, or let the inner function say `propagation = requires_new`, so that \
-                      it commits by itself";
-
-fn all_are_branches(site: Site, targets: &[Target], indices: &Indices, databases: &Databases) -> Result<()> {
-    let missing = transaction::top(|open| {
-        let missing = indices.iter().position(|index| open.branch(index).is_none())?;
-        let involved: Vec<Alias> =
-            open.branches().iter().map(|branch| databases.at(branch.database).alias().clone()).collect();
-        Some((missing, involved, open.outermost()))
-    });
-    let Some((missing, mut involved, outermost)) = missing.flatten() else {
-        return Ok(());
-    };
-    let alias = databases.at(indices.get(missing)).alias();
-    let reason = format!(
-        "{site} needs {} on `{alias}`, inside the transaction that {outermost} opened on `{}`, and an atomic commit over \
-         several databases is not supported yet",
-        targets[missing],
-        involved.first().map_or("no database", Alias::as_str),
-    );
-    involved.push(alias.clone());
-    Err(Error::NotAtomic { databases: involved, reason, remedies: NESTED.into() })
+/// Makes the scope's databases parts of the open transaction.
+fn enlist(site: Site, targets: &[Target], indices: &Indices, databases: &Databases, reads: bool) -> Result<()> {
+    targets.iter().zip(indices.iter()).try_for_each(|(target, database)| {
+        transaction::branch_of(databases, &Enlisting { site, target, database, reads }).map(drop)
+    })
 }
 
 /// An independent transaction would wait for a write lock that its own thread holds.

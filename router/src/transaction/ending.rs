@@ -2,20 +2,16 @@
 
 use std::sync::Arc;
 
+use super::committing::{NotCommitted, commit_across, commit_all, roll_back_all, tell};
 use super::hooks::{self, Hook, When};
 use super::stack::{self, Branch, Entry, Frame, Kind, Ticket, Transaction};
-use crate::alias::Alias;
 use crate::connection::characteristics::Limits;
-use crate::connection::decision;
 use crate::connection::gate::Gate;
-use crate::connection::own::explained;
-use crate::connection::slot::{AnySlot, Outcome};
-use crate::databases::Databases;
+use crate::connection::slot::AnySlot;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass, classify};
 use crate::site::Site;
 use crate::telemetry::{self, TARGET};
-use crate::transaction_id::TransactionId;
 
 /// How the body of a scope ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,6 +210,7 @@ fn end_level(serial: u64, place: usize, verdict: Verdict) -> Result<()> {
     };
     let kept = verdict == Verdict::Keep && !frame.undone && result.is_ok();
     telemetry::outcome(if kept { "kept" } else { "undone" });
+    let branches = if kept { branches } else { without_late(branches, depth) };
     let lost = !kept && !undo(&gate, &branches, depth, widen);
     // Whoever asked for the undoing has no error of their own that this could hide.
     let asked = frame.kind == Kind::Savepoint && verdict == Verdict::Undo;
@@ -221,6 +218,9 @@ fn end_level(serial: u64, place: usize, verdict: Verdict) -> Result<()> {
     let dropped = stack::with(|stack| {
         find(stack, serial).map(|transaction| {
             transaction.branches = branches;
+            if kept {
+                transaction.branches.iter_mut().for_each(|branch| branch.level = branch.level.min(depth));
+            }
             hand_down_hooks(transaction, depth, kept)
         })
     });
@@ -283,6 +283,14 @@ fn release(branches: &[Branch], depth: u32, widen: Option<Limits>) -> Result<()>
     result
 }
 
+/// The branches of a level that is undone: one that was enlisted above `depth` is rolled back whole, and is no branch any
+/// more.
+fn without_late(mut branches: Vec<Branch>, depth: u32) -> Vec<Branch> {
+    let late: Vec<Branch> = branches.extract_if(.., |branch| branch.level > depth).collect();
+    roll_back_all(&late);
+    branches
+}
+
 /// Whether it was undone on every branch.
 fn undo(gate: &Gate, branches: &[Branch], depth: u32, widen: Option<Limits>) -> bool {
     let mut undone = true;
@@ -301,8 +309,8 @@ fn end_transaction(transaction: Box<Transaction>, verdict: Verdict) -> Result<()
     let Transaction { gate, branches, frames, terms, .. } = &*transaction;
     let undone = frames.first().is_some_and(|frame| frame.undone);
     let keeps = verdict == Verdict::Keep && !undone;
-    let proof =
-        (keeps && terms.verifies()).then(|| Proof { id: transaction.id(), databases: transaction.databases(), gate });
+    let across = transaction.across.is_some();
+    let proof = (keeps && terms.verifies() && !across).then(|| transaction.proof());
     // A failure to write it dooms the transaction.
     let unwritten = proof.as_ref().and_then(|proof| proof.write(branches).err());
     let doomed = gate.doomed();
@@ -316,7 +324,12 @@ fn end_transaction(transaction: Box<Transaction>, verdict: Verdict) -> Result<()
     if let Some(result) = refused {
         return end_uncommitted(transaction, undone, result, Some(When::RolledBack));
     }
-    match commit_all(branches, || transaction.id().clone(), proof.as_ref()) {
+    let committed = if across {
+        commit_across(transaction.databases(), gate, branches, transaction.id().clone(), terms.verifies())
+    } else {
+        commit_all(branches, || transaction.id().clone(), proof.as_ref())
+    };
+    match committed {
         Ok(()) if transaction.hooks.is_empty() => {
             stack::retire(transaction);
             Ok(())
@@ -370,40 +383,6 @@ fn run_hooks(mut transaction: Box<Transaction>, result: Result<()>, outcome: Opt
     if result.is_ok() && outcome == Some(When::Committed) && returns { hooked } else { result }
 }
 
-/// The row by which a commit can be proved.
-pub(super) struct Proof<'a> {
-    pub(super) id: &'a TransactionId,
-    pub(super) databases: &'a Databases,
-    pub(super) gate: &'a Gate,
-}
-
-impl Proof<'_> {
-    /// Writes it on each branch that has begun; one that has not has nothing to prove. A failure dooms the transaction.
-    pub(super) fn write(&self, branches: &[Branch]) -> Result<()> {
-        if self.gate.doomed().is_some() {
-            return Ok(());
-        }
-        for branch in branches.iter().filter(|branch| branch.slot.begun()) {
-            let written = decision::write(&*branch.slot, self.id);
-            written.map_err(|error| explained(error, branch.slot.alias()))?;
-        }
-        Ok(())
-    }
-
-    /// What became of a branch whose reply was lost.
-    fn ask(&self, branch: &Branch) -> Outcome {
-        match self.databases.at(branch.database).driver().probe(self.id) {
-            decision::Verdict::Committed => Outcome::Committed,
-            decision::Verdict::RolledBack => {
-                let text = "the connection was lost at COMMIT, and the database says that nothing was committed";
-                let failure = Failure::new(FailureClass::NotCommitted, text);
-                Outcome::RolledBack(self.gate.blame(Arc::new(failure)))
-            }
-            decision::Verdict::Unknown => Outcome::Unknown,
-        }
-    }
-}
-
 /// Why a transaction that was rolled back may be run again.
 fn passing(result: &Result<()>, gate: &Gate) -> Option<Error> {
     let first = match result {
@@ -417,77 +396,8 @@ fn passing(result: &Result<()>, gate: &Gate) -> Option<Error> {
     first.map(|first| gate.blame(first))
 }
 
-/// How a transaction ended that was not committed.
-pub(super) struct NotCommitted {
-    /// What its scope returns.
-    pub(super) result: Result<()>,
-    /// `None` where nobody knows.
-    pub(super) outcome: Option<When>,
-}
-
-/// Commits every branch, the last listed first, as nested blocks do.
-pub(super) fn commit_all(
-    branches: &[Branch],
-    id: impl Fn() -> TransactionId,
-    proof: Option<&Proof<'_>>,
-) -> Result<(), NotCommitted> {
-    for (at, branch) in branches.iter().enumerate().rev() {
-        let mut outcome = branch.slot.commit();
-        if let (Outcome::Unknown, Some(proof)) = (&outcome, proof) {
-            outcome = proof.ask(branch);
-        }
-        let (error, outcome) = match outcome {
-            Outcome::Committed => continue,
-            Outcome::RolledBack(error) => (error, Some(When::RolledBack)),
-            Outcome::Unknown => {
-                let (id, databases) = (id(), vec![branch.slot.alias().clone()]);
-                (Error::OutcomeUnknown { id, databases }, None)
-            }
-        };
-        telemetry::outcome(match outcome {
-            Some(_) => "rolled_back",
-            None => "unknown",
-        });
-        let (left, tried) = branches.split_at(at);
-        roll_back_all(left);
-        // A slot still tells after its end whether it had begun; the first of those tried is the one that failed.
-        let committed: Vec<Alias> =
-            tried[1..].iter().rev().filter(|done| done.slot.begun()).map(|done| done.slot.alias().clone()).collect();
-        if committed.is_empty() {
-            return Err(NotCommitted { result: Err(error), outcome });
-        }
-        telemetry::outcome("committed_in_part");
-        tell("a transaction over several databases was committed in part", branch.slot.alias(), &error);
-        let mut failed = vec![branch.slot.alias().clone()];
-        failed.extend(left.iter().map(|branch| branch.slot.alias().clone()));
-        return Err(NotCommitted { result: Err(Error::PartialCommit { committed, failed }), outcome: None });
-    }
-    telemetry::outcome("committed");
-    if tracing::level_enabled!(tracing::Level::DEBUG) {
-        for branch in branches.iter().filter(|branch| branch.slot.begun()) {
-            tracing::debug!(target: TARGET, alias = %branch.slot.alias(), "committed");
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn roll_back_all(branches: &[Branch]) {
-    for branch in branches {
-        if branch.slot.begun() {
-            tracing::debug!(target: TARGET, alias = %branch.slot.alias(), "rolled back");
-        }
-        if let Err(error) = branch.slot.roll_back() {
-            tell("a transaction could not be rolled back; its connection is discarded", branch.slot.alias(), &error);
-        }
-    }
-}
-
 /// A manual scope was left with writes that nobody has committed.
 fn pending(gate: &Gate, site: Site) -> Error {
     let (function, file, line) = (site.function(), site.file(), site.line());
     Error::PendingWork { function, file, line, statements: gate.writes() }
-}
-
-fn tell(what: &'static str, alias: &Alias, error: &Error) {
-    tracing::error!(target: TARGET, %alias, %error, "{what}");
 }

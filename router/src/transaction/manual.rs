@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use once_cell::unsync::OnceCell;
 
-use super::ending::{NotCommitted, Proof, commit_all, roll_back_all};
+use super::across;
+use super::committing::{NotCommitted, Proof, commit_across, commit_all, roll_back_all};
 use super::hooks::{self, Hook, When};
 use super::stack::{self, Branch, Kind, Transaction};
 use crate::connection::gate::Gate;
@@ -21,6 +22,7 @@ struct Segment {
     id: OnceCell<TransactionId>,
     returns_hook_errors: bool,
     verifies: bool,
+    across: bool,
 }
 
 /// Commits what was done since the last commit. The scope goes on: its next statement begins a new transaction.
@@ -28,7 +30,15 @@ pub(crate) fn commit() -> Result<()> {
     can_commit()?;
     let segment = take("`commit`")?;
     let id = || segment.id.get_or_init(TransactionId::new);
-    let proof = segment.verifies.then(|| Proof { id: id(), databases: &segment.databases, gate: &segment.gate });
+    let Segment { gate, databases, .. } = &segment;
+    if segment.across {
+        let committed = commit_across(databases, gate, &segment.branches, id().clone(), segment.verifies);
+        return match committed {
+            Ok(()) => finish(segment, Ok(()), Some(When::Committed)),
+            Err(NotCommitted { result, outcome }) => finish(segment, result, outcome),
+        };
+    }
+    let proof = segment.verifies.then(|| Proof { id: id(), long: OnceCell::new(), databases, gate });
     if let Some(proof) = &proof
         && let Err(error) = proof.write(&segment.branches)
     {
@@ -68,6 +78,7 @@ fn take(asked: &'static str) -> Result<Segment> {
             id: std::mem::take(&mut open.id),
             returns_hook_errors: open.terms.returns_hook_errors,
             verifies: open.terms.verifies(),
+            across: open.across.is_some(),
         })
     });
     taken.unwrap_or_else(|| Err(Error::no_scope(asked)))
@@ -106,6 +117,7 @@ fn finish(segment: Segment, result: Result<()>, outcome: Option<When>) -> Result
         open.gate.set_depth(1, site);
         open.branches = branches;
     });
+    across::name_anew();
     let hooked = outcome.map_or(Ok(()), |outcome| hooks::run(hooks, outcome, &databases));
     if result.is_ok() && outcome == Some(When::Committed) && returns_hook_errors { hooked } else { result }
 }

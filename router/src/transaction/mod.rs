@@ -4,6 +4,8 @@
 //! in it. A level belongs to the transaction, not to a database: leaving a nested scope by error rolls every branch
 //! back to that level. So a function that nests means the same whether its models share a database or not.
 
+mod across;
+mod committing;
 mod ending;
 mod hooks;
 pub(crate) mod manual;
@@ -11,6 +13,7 @@ mod pins;
 mod stack;
 mod terms;
 
+pub(crate) use across::{Enlisting, begin_across, branch_of, id};
 pub(crate) use ending::{Verdict, abandon, leave, no_scope_inside};
 pub(crate) use hooks::{HOOKS_LIMIT, HookBody, When, run_now as run_hook};
 #[cfg(feature = "testing")]

@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use once_cell::unsync::OnceCell;
 
+use super::across::Across;
+use super::committing::Proof;
 use super::hooks::{HOOKS_LIMIT, Hook, HookBody, When};
 use super::pins::Pin;
 use super::terms::Terms;
@@ -134,6 +136,8 @@ pub(crate) struct Transaction {
     pub(super) pins: Vec<Pin>,
     pub(super) terms: Terms,
     pub(super) id: OnceCell<TransactionId>,
+    /// What it has beyond that once it is on several databases.
+    pub(super) across: Option<Box<Across>>,
 }
 
 /// A database's part of a transaction.
@@ -142,6 +146,22 @@ pub(crate) struct Branch {
     /// Its index in the registry.
     pub(crate) database: usize,
     pub(crate) slot: Arc<dyn AnySlot>,
+    /// All its SQLite files, where there are several: indices too, in the order of the connection.
+    pub(crate) files: Option<Arc<[usize]>>,
+    /// The level that it was enlisted in, or that this one was handed down to.
+    pub(crate) level: u32,
+    /// Its number in the transaction: never given twice.
+    pub(crate) number: u32,
+    /// It was begun read-only, in a transaction that is not.
+    pub(crate) reader: bool,
+}
+
+impl Branch {
+    /// A branch on one database, of the outermost level.
+    #[inline]
+    pub(super) fn first(database: usize, slot: Arc<dyn AnySlot>) -> Self {
+        Self { database, slot, files: None, level: 1, number: 0, reader: false }
+    }
 }
 
 /// Something that was opened in a transaction and not yet ended.
@@ -203,6 +223,7 @@ impl Transaction {
             pins: Vec::with_capacity(FRAMES_EXPECTED),
             terms: Terms::default(),
             id: OnceCell::new(),
+            across: None,
         })
     }
 
@@ -216,12 +237,19 @@ impl Transaction {
 
     /// The branch of a database, if the transaction has it.
     pub(crate) fn branch(&self, database: usize) -> Option<&Branch> {
-        let same = |branch: &&Branch| self.databases().are_same(branch.database, database);
-        self.branches.iter().find(same)
+        self.branches.iter().find(|branch| self.holds(branch, database))
     }
 
-    pub(crate) fn branches(&self) -> &[Branch] {
-        &self.branches
+    /// Whether a branch is on a database.
+    #[inline]
+    fn holds(&self, branch: &Branch, database: usize) -> bool {
+        let are_same = |held: usize| self.databases().are_same(held, database);
+        are_same(branch.database) || branch.files.as_ref().is_some_and(|files| files.iter().any(|file| are_same(*file)))
+    }
+
+    /// The row by which its commit can be proved.
+    pub(super) fn proof(&self) -> Proof<'_> {
+        Proof { id: self.id(), long: OnceCell::new(), databases: self.databases(), gate: &self.gate }
     }
 
     /// The scope that opened the transaction.
@@ -368,7 +396,7 @@ pub(crate) fn begin(
         if transaction.branch(database).is_none() {
             let spare = transaction.spare_slot.take();
             let slot = databases.at(database).driver().slot(spare, &transaction.gate, start);
-            transaction.branches.push(Branch { database, slot });
+            transaction.branches.push(Branch::first(database, slot));
         }
     }
     transaction.limit(site, 1, true, terms.characteristics.limits);
@@ -390,6 +418,7 @@ pub(super) fn retire(mut transaction: Box<Transaction>) {
     transaction.pins.clear();
     transaction.databases = None;
     transaction.id = OnceCell::new();
+    transaction.across = None;
     THREAD.with(|thread| {
         if let Some(innermost) = thread.stack.borrow().last().and_then(Entry::transaction) {
             innermost.gate.cover(false);

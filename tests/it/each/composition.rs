@@ -162,41 +162,6 @@ fn a_handle_that_outlives_its_scope_answers_closed() {
 }
 
 #[test]
-fn a_nested_scope_on_another_database_is_refused_before_anything_is_sent() {
-    let Some(fixture) = fixture() else { return };
-    let databases = fixture.databases();
-    let _entered = databases.enter();
-    let error = atomic::<Item>()
-        .run(|_: &mut H| {
-            put(1, 10)?;
-            put_record(2, 20)
-        })
-        .unwrap_err();
-    let text = error.to_string();
-    let Error::NotAtomic { databases: involved, .. } = error else { panic!("{text}") };
-    assert_eq!(involved, ["default", "other"]);
-    for named in ["put_record", "atomic", "requires_new", "`Record`"] {
-        assert!(text.contains(named), "{named} is missing in: {text}");
-    }
-    assert_eq!(fixture.rows("default"), []);
-    assert_eq!(databases.database("other").unwrap().pool_state().connections, 0);
-}
-
-#[test]
-fn a_refused_nested_scope_leaves_the_outer_one_usable() {
-    let Some(fixture) = fixture() else { return };
-    let _entered = fixture.databases().enter();
-    let run = atomic::<Item>().run(|_: &mut H| {
-        assert!(matches!(put_record(2, 20), Err(Error::NotAtomic { .. })));
-        assert!(matches!(connection::<Record, H>(), Err(Error::NotAtomic { .. })));
-        put(1, 10)
-    });
-    run.unwrap();
-    assert_eq!(fixture.rows("default"), [(1, 10)]);
-    assert_eq!(fixture.rows("other"), []);
-}
-
-#[test]
 fn requires_new_commits_whatever_becomes_of_the_outer_scope() {
     let Some(fixture) = fixture() else { return };
     let databases = fixture.databases();
@@ -254,20 +219,6 @@ fn several_models_of_one_database_are_one_local_transaction() {
         })
         .unwrap();
     assert_eq!(fixture.rows("default"), []);
-}
-
-#[test]
-fn several_models_of_several_databases_are_refused() {
-    let Some(fixture) = fixture() else { return };
-    let databases = fixture.databases();
-    let _entered = databases.enter();
-    let error = put_both().unwrap_err();
-    let text = error.to_string();
-    assert!(matches!(error, Error::NotAtomic { .. }), "{text}");
-    for named in ["`Item`", "`Record`", "`default`", "`other`", "requires_new"] {
-        assert!(text.contains(named), "{named} is missing in: {text}");
-    }
-    assert_eq!(in_use(&databases, "default"), 0);
 }
 
 /// Sends everything to one database.

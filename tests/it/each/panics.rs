@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use diesel::connection::{Connection, DefaultLoadingMode, Instrumentation, InstrumentationEvent, SimpleConnection};
 use diesel::prelude::*;
-use multidb::{Error, Propagation, atomic, connection, scope};
+use multidb::{Error, Propagation, atomic, atomic_on, connection, scope};
 
 use super::*;
 use crate::fixture::Kind;
@@ -122,7 +122,7 @@ fn a_conversion_of_errors_that_panics_leaves_nothing_open() {
     let unrouted = catch_unwind(AssertUnwindSafe(|| {
         atomic::<Item>().run(|conn: &mut H| {
             insert(conn, 2)?;
-            atomic::<Record>().run(|_: &mut H| Ok::<_, Fragile>(()))
+            atomic_on("nowhere").run(|_: &mut H| Ok::<_, Fragile>(()))
         })
     }));
     assert!(unrouted.is_err());

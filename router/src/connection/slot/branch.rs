@@ -1,24 +1,27 @@
 //! A slot as a branch of its transaction: how its levels and the transaction itself end.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use diesel::connection::SimpleConnection;
-use diesel::result::Error as DieselError;
+use diesel::result::{Error as DieselError, QueryResult};
 
-use super::{AnySlot, Outcome, Phase, Slot, State};
+use super::{AnySlot, NotPrepared, Outcome, Phase, Slot, State};
 use crate::alias::Alias;
 use crate::connection::backend::{Dialect, Names};
 use crate::connection::characteristics::{Characteristics, Limits};
 use crate::connection::control::{Control, Gid, Start};
+use crate::connection::identity::Identity;
 use crate::connection::levels::{Ending, Levels};
 use crate::connection::link::Link;
-use crate::connection::own::TextRow;
+use crate::connection::own::{TextRow, explained};
 use crate::connection::pool::Lease;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
 
 /// Ends a transaction without a tripwire.
-const PLAIN: Start = Start { xa: None, tripwire: false, lock_limit: false, characteristics: Characteristics::PLAIN };
+const PLAIN: Start =
+    Start { xa: None, tripwire: false, lock_limit: false, characteristics: Characteristics::PLAIN, across: None };
 
 impl<B: Dialect> Slot<B> {
     /// Ends a level on the server.
@@ -106,12 +109,31 @@ impl<B: Dialect> Slot<B> {
         Outcome::RolledBack(error.into())
     }
 
-    fn roll_back_open(&self, mut lease: Lease<B>, begun: bool) -> Result<()> {
+    /// Runs what belongs to the end of the transaction. Its gate is closed by then.
+    fn at_end<T>(&self, work: impl FnOnce(&mut Link<B>) -> QueryResult<T>) -> Result<T> {
+        let mut state = self.lock()?;
+        if matches!(state.phase, Phase::Finished | Phase::Closed) {
+            return Err(Error::Closed { database: self.alias().clone() });
+        }
+        if state.levels.begun() {
+            if let Some(error) = self.objection(state.link()) {
+                return Err(error);
+            }
+        } else {
+            self.materialise(&mut state, 1)?;
+        }
+        let link = state.link();
+        let result = work(link);
+        self.settle(link, result.as_ref().err())?;
+        result.map_err(|error| explained(error.into(), self.alias()))
+    }
+
+    fn roll_back_open(&self, mut lease: Lease<B>, begun: bool, start: &Start) -> Result<()> {
         if !begun && !lease.in_transaction() {
             drop(lease);
             return Ok(());
         }
-        let result = lease.control([Control::Rollback(&self.start)]);
+        let result = lease.control([Control::Rollback(start)]);
         let Err(error) = result else {
             drop(lease);
             return Ok(());
@@ -122,7 +144,7 @@ impl<B: Dialect> Slot<B> {
         // by itself, and Diesel has found that out by now; a database in memory would be lost with its connection.
         let is_over =
             |lease: &mut Lease<B>| !lease.in_transaction() || lease.control([Control::Rollback(&PLAIN)]).is_ok();
-        if !lease.alive() || self.start.xa.is_some() || !is_over(&mut lease) {
+        if !lease.alive() || start.xa.is_some() || !is_over(&mut lease) {
             lease.break_off();
         }
         drop(lease);
@@ -167,17 +189,20 @@ impl<B: Dialect> AnySlot for Slot<B> {
             // The connection is discarded with the cursor that holds it, which rolls back.
             Err(error) => return Outcome::RolledBack(error),
         };
-        let mut lease = match std::mem::replace(&mut state.phase, Phase::Closed) {
-            Phase::Open(lease) => lease,
-            Phase::Lazy | Phase::Finished => return Outcome::Committed,
+        let begun = state.levels.begun();
+        let State { phase, start, .. } = &mut *state;
+        let mut lease = match std::mem::replace(phase, Phase::Closed) {
+            Phase::Open(lease) if begun || lease.holds_branch() => lease,
+            // It was only asked what its database is.
+            Phase::Open(_) | Phase::Lazy | Phase::Finished => return Outcome::Committed,
             // Ended already, and not by a commit of this transaction.
             Phase::Closed => return Outcome::RolledBack(Error::Closed { database: self.alias().clone() }),
         };
         if let Some(error) = self.objection(&mut lease) {
-            let _ = self.roll_back_open(lease, true);
+            let _ = self.roll_back_open(lease, true, start);
             return Outcome::RolledBack(error);
         }
-        match lease.control_alone(Control::Commit(&self.start)) {
+        match lease.control_alone(Control::Commit(start)) {
             Ok(()) => {
                 drop(lease);
                 Outcome::Committed
@@ -189,15 +214,17 @@ impl<B: Dialect> AnySlot for Slot<B> {
     fn roll_back(&self) -> Result<()> {
         let mut state = self.lock()?;
         let begun = state.levels.begun();
-        match std::mem::replace(&mut state.phase, Phase::Closed) {
-            Phase::Open(lease) => self.roll_back_open(lease, begun),
+        let State { phase, start, .. } = &mut *state;
+        match std::mem::replace(phase, Phase::Closed) {
+            Phase::Open(lease) => self.roll_back_open(lease, begun, start),
             Phase::Lazy | Phase::Finished | Phase::Closed => Ok(()),
         }
     }
 
     fn limit_locks(&self, limited: bool) -> Result<()> {
         let Some([limit, free]) = B::LOCAL_LOCK_LIMIT else { return Ok(()) };
-        if self.start.lock_limit {
+        let kept = |state: &State<B>| state.start.lock_limit || state.start.across.is_some();
+        if self.lock().is_ok_and(|state| kept(&state)) {
             // It has one for as long as it is open, and must keep it.
             return Ok(());
         }
@@ -221,22 +248,127 @@ impl<B: Dialect> AnySlot for Slot<B> {
         {
             state.phase = Phase::Lazy;
             state.levels = Levels::default();
+            // A name is never used again.
+            (state.start.xa, state.start.tripwire) = (None, true);
         }
     }
 
-    fn prepare(&self, gid: &Gid) -> Result<()> {
-        let mut state = self.ready()?;
-        let link = state.link();
-        if link.aborted() {
-            let text = "the database had aborted the transaction before PREPARE";
-            self.gate.doom(1, Failure::new(FailureClass::Other, text));
-            return Err(self.gate.doomed().expect("doomed above"));
+    fn identity(&self) -> Result<Arc<Identity>> {
+        let mut state = self.lock()?;
+        let mut left = self.pool().settings().pool.max_size;
+        loop {
+            let fresh = !state.levels.begun();
+            match state.phase {
+                Phase::Lazy => self.take_connection(&mut state)?,
+                Phase::Open(_) => {}
+                Phase::Finished | Phase::Closed => return Err(Error::Closed { database: self.alias().clone() }),
+            }
+            let link = state.link();
+            let error = match link.identity() {
+                Ok(identity) => return Ok(identity),
+                Err(error) => error,
+            };
+            if !fresh {
+                self.record(link, &error);
+            } else if !link.alive() && left > 0 {
+                // As at a BEGIN: nothing was lost.
+                left -= 1;
+                state.phase = Phase::Lazy;
+                continue;
+            }
+            return Err(explained(error.into(), self.alias()));
+        }
+    }
+
+    fn go_across(&self, name: &Arc<str>, xa: Option<Gid>) -> Result<()> {
+        let mut state = self.lock()?;
+        let begun = state.levels.begun();
+        let State { phase, start, .. } = &mut *state;
+        start.across = Some(Arc::clone(name));
+        match phase {
+            Phase::Open(lease) if begun => {
+                if let Some(reason) = B::indecisive(lease.raw())? {
+                    let databases = vec![self.alias().clone()];
+                    let remedies = "list the models of all its databases in the outermost scope, or set \
+                                    `sqlite.synchronous` to `full`";
+                    return Err(Error::NotAtomic {
+                        databases,
+                        reason: format!("`{}` would hold the decision, and {reason}", self.alias()),
+                        remedies: remedies.into(),
+                    });
+                }
+                let result = lease.control([Control::Across(name)]);
+                self.settle(lease, result.as_ref().err())?;
+                Ok(result?)
+            }
+            _ => {
+                start.xa = xa.map(Box::new);
+                Ok(())
+            }
+        }
+    }
+
+    fn is_opaque(&self) -> bool {
+        match self.lock() {
+            Ok(state) => matches!(&state.phase, Phase::Open(lease) if lease.is_opaque()),
+            Err(_) => true,
+        }
+    }
+
+    fn execute_at_end(&self, sql: &str, binds: &[&str]) -> Result<usize> {
+        self.at_end(|link| B::execute_own(link.raw(), sql, binds))
+    }
+
+    fn before_decision(&self) -> Result<()> {
+        self.at_end(|_| Ok(()))?;
+        let mut state = self.lock()?;
+        let State { phase: Phase::Open(lease), start, .. } = &mut *state else {
+            return Err(Error::Closed { database: self.alias().clone() });
+        };
+        let result = lease.control([Control::Decide(start)]);
+        start.tripwire = false;
+        let Err(error) = result else { return Ok(()) };
+        self.settle(lease, Some(&error))?;
+        if B::is_implicit_commit(&error.to_string()) {
+            self.gate.ended(self.alias());
+            return Err(Error::ImplicitCommit { database: self.alias().clone() });
+        }
+        Err(error.into())
+    }
+
+    fn sync_folder(&self) {
+        if let Err(error) = B::sync_folder(self.pool().settings()) {
+            tracing::error!(target: crate::telemetry::TARGET, alias = %self.alias(), %error, "the folder of the file could not be synced");
+        }
+    }
+
+    fn prepare(&self, gid: &Gid) -> Result<(), NotPrepared> {
+        let refused = |error| NotPrepared { error, in_doubt: false };
+        let mut state = self.lock().map_err(refused)?;
+        let State { phase: Phase::Open(lease), levels, start, .. } = &mut *state else {
+            return Err(refused(Error::Closed { database: self.alias().clone() }));
+        };
+        if let Some(error) = self.objection(lease) {
+            return Err(refused(error));
         }
         // Dropped before the second phase, the connection must not be handed out.
-        link.hold_for_branch(true);
-        let result = link.control([Control::Prepare(gid)]);
-        state.levels = Levels::default();
-        result.map_err(Error::from)
+        lease.hold_for_branch(true);
+        let result = lease.control([Control::Prepare(gid)]);
+        *levels = Levels::default();
+        let Err(error) = result else { return Ok(()) };
+        let in_doubt = !lease.alive();
+        let over = if in_doubt {
+            false
+        } else if start.xa.is_some() {
+            lease.control([Control::RollbackPrepared(gid)]).is_ok()
+        } else {
+            lease.control([Control::Rollback(start)]).is_ok()
+        };
+        lease.hold_for_branch(!over);
+        state.phase = Phase::Closed;
+        let failure = Failure::of(&error).unwrap_or_else(|| Failure::new(FailureClass::Other, error.to_string()));
+        self.gate.doom(1, failure);
+        Err(NotPrepared { error: explained(error.into(), self.alias()), in_doubt })
     }
 
     fn finish_prepared(&self, gid: &Gid, commit: bool) -> Result<()> {
@@ -255,7 +387,7 @@ impl<B: Dialect> AnySlot for Slot<B> {
     fn detach(&mut self) -> bool {
         // A cursor that keeps the lock, even a forgotten one, keeps the connection open too.
         match self.state.get_mut() {
-            Ok(state) if !matches!(state.phase, Phase::Open(_)) => *state = State::fresh(),
+            Ok(state) if !matches!(state.phase, Phase::Open(_)) => *state = State::fresh(Start::default()),
             _ => return false,
         }
         *self.open.get_mut() = 0;

@@ -4,7 +4,7 @@ mod branch;
 
 use std::any::Any;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use diesel::connection::{CacheSize, SimpleConnection};
 use diesel::result::{Error as DieselError, QueryResult};
@@ -13,6 +13,7 @@ use super::backend::{Dialect, Names};
 use super::characteristics::Limits;
 use super::control::{Control, Gid, Start};
 use super::gate::Gate;
+use super::identity::Identity;
 use super::instrument::SharedInstrumentation;
 use super::levels::Levels;
 use super::link::Link;
@@ -31,6 +32,15 @@ pub enum Outcome {
     RolledBack(Error),
     /// The reply to COMMIT was lost.
     Unknown,
+}
+
+/// Why a branch is not prepared.
+#[derive(Debug)]
+pub struct NotPrepared {
+    /// What the database said.
+    pub error: Error,
+    /// The reply was lost, so that it may be prepared all the same.
+    pub in_doubt: bool,
 }
 
 /// A slot, whatever its backend.
@@ -57,8 +67,22 @@ pub trait AnySlot: Any + Send + Sync {
     fn load_own(&self, sql: &str, binds: &[&str]) -> Result<Vec<TextRow>>;
     /// Makes an ended slot ready for another transaction.
     fn reopen(&self);
-    /// First phase of a commit over several databases.
-    fn prepare(&self, gid: &Gid) -> Result<()>;
+    /// What the database is. Takes the connection, if there is none yet, and begins nothing.
+    fn identity(&self) -> Result<Arc<Identity>>;
+    /// The transaction is on several databases: see [`Start::across`]. `xa` names the branch where it must begin with its
+    /// name. An open one gets its limits now.
+    fn go_across(&self, name: &Arc<str>, xa: Option<Gid>) -> Result<()>;
+    /// Whether the server may keep a secret of what the branch has done: it was lent, or was sent a text that notifies.
+    fn is_opaque(&self) -> bool;
+    /// As [`execute_own`](Self::execute_own), after the scope has ended: at the outermost level, and it begins the
+    /// transaction where nothing has.
+    fn execute_at_end(&self, sql: &str, binds: &[&str]) -> Result<usize>;
+    /// Makes home's open transaction ready to hold the decision.
+    fn before_decision(&self) -> Result<()>;
+    /// Makes home's commit durable where the database itself has not: the folder of a SQLite file.
+    fn sync_folder(&self);
+    /// First phase of a commit over several databases. After a failure the slot is closed.
+    fn prepare(&self, gid: &Gid) -> Result<(), NotPrepared>;
     /// Second phase; gives the connection back.
     fn finish_prepared(&self, gid: &Gid, commit: bool) -> Result<()>;
     /// Lets go of the pool, so that the slot can wait to be used again. `false` where it can't: a forgotten cursor keeps its
@@ -71,7 +95,6 @@ pub struct Slot<B: Dialect> {
     /// `None` in a spare slot alone, which must not keep a pool alive.
     pool: Option<Arc<Pool<B>>>,
     gate: Arc<Gate>,
-    start: Start,
     /// The deepest level that the server has open: a copy that can be read while the lock is taken.
     open: AtomicU32,
     state: Mutex<State<B>>,
@@ -81,6 +104,7 @@ pub struct Slot<B: Dialect> {
 pub struct State<B: Dialect> {
     phase: Phase<B>,
     levels: Levels,
+    start: Start,
     instrumentation: Option<SharedInstrumentation>,
     cache: Option<CacheSize>,
 }
@@ -94,8 +118,8 @@ enum Phase<B: Dialect> {
 }
 
 impl<B: Dialect> State<B> {
-    fn fresh() -> Self {
-        Self { phase: Phase::Lazy, levels: Levels::default(), instrumentation: None, cache: None }
+    fn fresh(start: Start) -> Self {
+        Self { phase: Phase::Lazy, levels: Levels::default(), start, instrumentation: None, cache: None }
     }
 
     /// The connection, of a state that [`Slot::ready`] has given.
@@ -120,14 +144,14 @@ impl<B: Dialect> State<B> {
 impl<B: Dialect> Slot<B> {
     /// A slot that has no connection yet.
     pub fn new(pool: Arc<Pool<B>>, gate: Arc<Gate>, start: Start) -> Self {
-        Self { pool: Some(pool), gate, start, open: AtomicU32::new(0), state: Mutex::new(State::fresh()) }
+        Self { pool: Some(pool), gate, open: AtomicU32::new(0), state: Mutex::new(State::fresh(start)) }
     }
 
     /// Makes a detached slot fit for another transaction, of any pool of its backend.
     #[inline]
     pub fn refill(&mut self, pool: Arc<Pool<B>>, start: &Start) {
         self.pool = Some(pool);
-        self.start = start.clone();
+        self.state.get_mut().unwrap_or_else(PoisonError::into_inner).start = start.clone();
     }
 
     /// The slot itself, where it is one of this backend.
@@ -286,16 +310,17 @@ impl<B: Dialect> Slot<B> {
     fn materialise(&self, state: &mut State<B>, depth: u32) -> Result<()> {
         let mut left = self.pool().settings().pool.max_size;
         loop {
-            let fresh = matches!(state.phase, Phase::Lazy);
-            if fresh {
-                state.phase = Phase::Open(self.pool().lease(self.gate.site())?);
-                state.furnish();
+            // Nothing was sent that counts.
+            let fresh = !state.levels.begun();
+            if matches!(state.phase, Phase::Lazy) {
+                self.take_connection(state)?;
             }
-            let controls = state.levels.send(depth, &self.start);
-            let Phase::Open(lease) = &mut state.phase else { unreachable!("opened above") };
+            let State { phase, levels, start, .. } = &mut *state;
+            let controls = levels.send(depth, start);
+            let Phase::Open(lease) = phase else { unreachable!("opened above") };
             // Limits go with the BEGIN itself, or with a savepoint.
             let sent = if depth == 1 {
-                lease.control_alone(Control::Begin(&self.start))
+                lease.control_alone(Control::Begin(start))
             } else if self.gate.is_watched() {
                 let limits = self.gate.limited_levels(1);
                 lease.control(controls.flat_map(|control| [Some(control), narrowing(control, &limits)]).flatten())
@@ -303,34 +328,43 @@ impl<B: Dialect> Slot<B> {
                 lease.control(controls)
             };
             let Err(error) = sent else {
-                if !state.levels.begun() {
+                if fresh {
                     tracing::debug!(target: crate::telemetry::TARGET, alias = %self.alias(), "begun");
                 }
-                state.levels.confirm();
+                levels.confirm();
                 self.open.store(depth, Ordering::Relaxed);
                 return Ok(());
             };
-            state.levels.fail();
+            levels.fail();
             let alive = lease.alive();
             if fresh && !alive && left > 0 {
                 left -= 1;
                 tracing::debug!(target: crate::telemetry::TARGET, alias = %self.alias(), "replaced a dead idle connection");
-                state.phase = Phase::Lazy;
+                *phase = Phase::Lazy;
                 continue;
             }
             let class = if fresh && !alive { Some(FailureClass::NotConnected) } else { None };
-            self.could_not_open(state, fresh && depth == 1 && B::begins_at_once(&self.start), class, &error);
+            let only_begin = fresh && depth == 1 && B::begins_at_once(start);
+            self.could_not_open(phase, only_begin, class, &error);
             return Err(error.into());
         }
     }
 
+    /// Takes a connection.
+    #[inline]
+    fn take_connection(&self, state: &mut State<B>) -> Result<()> {
+        state.phase = Phase::Open(self.pool().lease(self.gate.site())?);
+        state.furnish();
+        Ok(())
+    }
+
     /// A control statement failed: nothing of this transaction can be committed.
-    fn could_not_open(&self, state: &mut State<B>, only_begin: bool, class: Option<FailureClass>, error: &DieselError) {
+    fn could_not_open(&self, phase: &mut Phase<B>, only_begin: bool, class: Option<FailureClass>, error: &DieselError) {
         let found = Failure::of(error).unwrap_or_else(|| Failure::new(FailureClass::Other, error.to_string()));
         let failure = class.map_or(found, |class| Failure::new(class, error.to_string()));
         self.gate.doom(1, failure);
         // A BEGIN that stood alone and failed has left the connection as it was; otherwise part of the batch may stand.
-        if !only_begin && let Phase::Open(lease) = &mut state.phase {
+        if !only_begin && let Phase::Open(lease) = phase {
             lease.break_off();
         }
     }

@@ -81,7 +81,7 @@ fn an_aborted_transaction_is_not_prepared() {
     let ticket = open(&databases);
     let conn = &mut handle::<PgConn>(0);
     diesel::insert_into(items::table).values(items::id.eq(1)).execute(conn).expect_err("a duplicate");
-    assert!(matches!(slot(0).prepare(&gid), Err(Error::Doomed { .. })));
+    assert!(matches!(slot(0).prepare(&gid).expect_err("doomed").error, Error::Doomed { .. }));
     assert_eq!(prepared(&url, &gid), 0);
     leave(ticket, Verdict::Undo).expect("rolled back");
     is_back(&databases);

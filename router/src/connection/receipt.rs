@@ -1,0 +1,32 @@
+//! The rows by which the branches of a transaction over several databases prove that they have committed: each is written
+//! within its branch, and can be read once that is committed.
+
+use diesel::result::QueryResult;
+
+use super::backend::Dialect;
+use super::slot::AnySlot;
+use crate::error::Result;
+use crate::transaction_id::TransactionId;
+
+const INSERT: &str = "INSERT INTO multidb_receipt (gid, branch, participants) VALUES (?, ?, ?)";
+const INSERT_IF_WRITTEN: &str =
+    "INSERT INTO multidb_receipt (gid, branch, participants) SELECT {text}, {text}, {text} {if_written}";
+const DELETE: &str = "DELETE FROM multidb_receipt WHERE gid = ? AND branch = ?";
+const SELECT: &str = "SELECT branch AS a, NULL AS b, NULL AS c FROM multidb_receipt WHERE gid = ?";
+
+/// Leaves the receipt in a branch, unless the server knows that the branch has not written. Whether it is there.
+pub fn leave(slot: &dyn AnySlot, id: &TransactionId, branch: &str, participants: &str) -> Result<bool> {
+    let sql = if slot.is_opaque() { INSERT } else { INSERT_IF_WRITTEN };
+    Ok(slot.execute_at_end(sql, &[&id.to_string(), branch, participants])? > 0)
+}
+
+/// Takes it out again, before the branch commits alone.
+pub fn withdraw(slot: &dyn AnySlot, id: &TransactionId, branch: &str) -> Result<()> {
+    slot.execute_at_end(DELETE, &[&id.to_string(), branch]).map(drop)
+}
+
+/// The branches of a transaction whose receipts can be read.
+pub fn find<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> QueryResult<Vec<String>> {
+    let rows = B::load_own(raw, SELECT, &[&id.to_string()])?;
+    Ok(rows.into_iter().filter_map(|row| row.a).collect())
+}

@@ -1,0 +1,115 @@
+//! Named points of the protocol at which a test may stop the process. Without the feature `failpoints` they are nothing.
+
+/// The process passes a point.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "it is nothing")]
+pub(crate) fn point(_name: &'static str) {}
+
+/// The process passes a point that there is once for each branch.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "it is nothing")]
+pub(crate) fn point_at(_name: &'static str, _branch: usize) {}
+
+#[cfg(feature = "failpoints")]
+pub use armed::{POINTS, Stop, arm, passed};
+#[cfg(feature = "failpoints")]
+pub(crate) use armed::{point, point_at};
+
+#[cfg(feature = "failpoints")]
+mod armed {
+    use std::sync::Mutex;
+    use std::sync::PoisonError;
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    /// Every point. Those that end in `.N` are there once for each branch, counted from 0, which is home.
+    pub const POINTS: &[&str] = &[
+        "enlist.promoted",
+        "receipt.before_insert.N",
+        "receipt.after_insert.N",
+        "readonly.after_commit.N",
+        "intent.before",
+        "intent.after",
+        "prepare.before.N",
+        "prepare.after.N",
+        "prepare.all_done",
+        "decide.before_commit",
+        "decide.after_commit",
+        "decide.probe.before",
+        "decide.probe.after",
+        "apply.before.N",
+        "apply.after.N",
+        "apply.all_done",
+        "abort.after_home",
+        "abort.before.N",
+        "abort.after.N",
+        "connection.before_return",
+        "recover.list.after",
+        "recover.probe.before",
+        "recover.probe.holding_lock",
+        "recover.probe.after",
+        "recover.finish.before.N",
+        "recover.finish.after.N",
+        "clean.close.after",
+        "clean.receipts.after",
+        "clean.decisions.after",
+    ];
+
+    /// What happens at a point.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Stop {
+        /// The process is killed, so that no destructor runs.
+        Kill,
+        /// The process is stopped, until it gets SIGCONT.
+        Pause,
+    }
+
+    struct Armed {
+        point: String,
+        skip: u32,
+        stop: Stop,
+    }
+
+    static ARMED: Mutex<Option<Armed>> = Mutex::new(None);
+    static PASSED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    /// The next time that the process passes `point`, after it has done so `skip` times, this happens.
+    pub fn arm(point: &str, skip: u32, stop: Stop) {
+        *ARMED.lock().unwrap_or_else(PoisonError::into_inner) = Some(Armed { point: point.into(), skip, stop });
+    }
+
+    /// The points that were passed so far, in order.
+    pub fn passed() -> Vec<String> {
+        PASSED.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn point(name: &'static str) {
+        pass(name.into());
+    }
+
+    pub(crate) fn point_at(name: &'static str, branch: usize) {
+        pass(format!("{name}.{branch}"));
+    }
+
+    fn pass(name: String) {
+        let mut armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner);
+        let stop = match &mut *armed {
+            Some(Armed { point, skip, .. }) if *point == name && *skip > 0 => {
+                *skip -= 1;
+                None
+            }
+            Some(Armed { point, .. }) if *point == name => armed.take().map(|armed| armed.stop),
+            _ => None,
+        };
+        drop(armed);
+        PASSED.lock().unwrap_or_else(PoisonError::into_inner).push(name);
+        let signal = match stop {
+            Some(Stop::Kill) => Signal::KILL,
+            Some(Stop::Pause) => Signal::STOP,
+            None => return,
+        };
+        kill_process(getpid(), signal).expect("a process may stop itself");
+    }
+}

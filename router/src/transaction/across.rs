@@ -1,0 +1,334 @@
+//! Transactions over several databases: how another database becomes a part of one.
+
+use std::sync::Arc;
+
+use once_cell::unsync::OnceCell;
+
+use super::stack::{self, Branch, Kind, Ticket, Transaction, top};
+use super::terms::Terms;
+use super::{Verdict, leave};
+use crate::alias::Alias;
+use crate::connection::characteristics::Characteristics;
+use crate::connection::control::{Gid, Start};
+use crate::connection::gate::Gate;
+use crate::connection::slot::AnySlot;
+use crate::databases::{CrossDatabase, Database, Databases};
+use crate::error::{Error, Result};
+use crate::failure::{Failure, FailureClass};
+use crate::fault;
+use crate::routing::Subject;
+use crate::site::Site;
+use crate::telemetry::TARGET;
+use crate::transaction_id::TransactionId;
+use crate::two_phase::{self, Ability};
+
+/// What a transaction on several databases has beyond its branches, of which the first is home.
+pub(super) struct Across {
+    /// What its sessions show.
+    name: Arc<str>,
+    /// The number of the next branch.
+    next: u32,
+}
+
+/// The most branches of one transaction.
+const BRANCHES_LIMIT: u32 = 1_000;
+
+/// Who needs a database in the open transaction, and for what.
+pub(crate) struct Enlisting<'a> {
+    pub(crate) site: Site,
+    /// What it is needed for, as errors write it.
+    pub(crate) target: &'a dyn std::fmt::Display,
+    /// Its index in the registry.
+    pub(crate) database: usize,
+    /// It will only be read.
+    pub(crate) reads: bool,
+}
+
+/// The branch of a database in the innermost transaction, which becomes a part of it now if it is none.
+#[inline]
+pub(crate) fn branch_of(databases: &Databases, enlisting: &Enlisting<'_>) -> Result<Arc<dyn AnySlot>> {
+    let known = top(|open| open.branch(enlisting.database).map(|branch| (Arc::clone(&branch.slot), branch.reader)));
+    match known.flatten() {
+        Some((slot, reader)) if !reader || enlisting.reads => Ok(slot),
+        Some(_) => Err(only_read(databases, enlisting)),
+        None => enlist(databases, enlisting),
+    }
+}
+
+/// What is known of the open transaction, copied so that nothing stays borrowed.
+struct Open {
+    branches: Vec<Branch>,
+    gate: Arc<Gate>,
+    terms: Terms,
+    outermost: Site,
+    /// A handle has begun it, not a scope.
+    by_handle: bool,
+    id: TransactionId,
+    name: Option<Arc<str>>,
+    number: u32,
+}
+
+impl Open {
+    fn of(open: &mut Transaction) -> Self {
+        Self {
+            branches: open.branches.clone(),
+            gate: Arc::clone(&open.gate),
+            terms: open.terms,
+            outermost: open.outermost(),
+            by_handle: open.frames.first().is_some_and(|frame| frame.kind == Kind::Handle),
+            id: open.id().clone(),
+            name: open.across.as_ref().map(|across| Arc::clone(&across.name)),
+            number: open.across.as_ref().map_or(1, |across| across.next),
+        }
+    }
+
+    fn only_reads(&self) -> bool {
+        self.terms.characteristics.limits.read_only
+    }
+}
+
+/// Makes a database a part of the innermost transaction.
+#[cold]
+pub(crate) fn enlist(databases: &Databases, enlisting: &Enlisting<'_>) -> Result<Arc<dyn AnySlot>> {
+    let open = top(Open::of).ok_or_else(|| Error::no_scope(enlisting.site.to_string()))?;
+    let database = databases.at(enlisting.database);
+    let reader = !open.only_reads() && enlisting.reads && Ability::of(database) != Ability::Prepares;
+    if !open.only_reads() && !reader {
+        may_join(databases, enlisting, &open)?;
+    }
+    if open.number > BRANCHES_LIMIT {
+        return Err(Error::LimitExceeded { what: "databases of one transaction", limit: BRANCHES_LIMIT });
+    }
+    let name = match &open.name {
+        Some(name) => Arc::clone(name),
+        None => {
+            let name = shown(&open.id, open.outermost);
+            if !open.only_reads() {
+                promote(databases, &open, &name)?;
+            }
+            name
+        }
+    };
+    fault::point("enlist.promoted");
+    let mut characteristics = open.terms.characteristics;
+    characteristics.limits.read_only |= reader;
+    let slot = new_slot(database, enlisting.site, &open.gate, characteristics, &name)?;
+    let Open { branches, id, number, .. } = &open;
+    if begins_named(database) && !open.only_reads() {
+        let home = branches.first().map_or(&slot, |home| &home.slot);
+        name_branch(databases, id, &**home, &name, *number, &*slot)?;
+    }
+    let branch = Branch {
+        database: enlisting.database,
+        slot: Arc::clone(&slot),
+        files: None,
+        level: 0,
+        number: *number,
+        reader: reader || open.only_reads(),
+    };
+    tracing::debug!(target: TARGET, alias = %database.alias(), id = %open.id, "enlisted");
+    top(|open| {
+        let level = open.gate.depth();
+        open.branches.push(Branch { level, ..branch });
+        open.across = Some(Box::new(Across { name, next: number + 1 }));
+    });
+    Ok(slot)
+}
+
+/// A slot for a further branch, which begins with the transaction's options.
+fn new_slot(
+    database: &Database,
+    site: Site,
+    gate: &Arc<Gate>,
+    characteristics: Characteristics,
+    name: &Arc<str>,
+) -> Result<Arc<dyn AnySlot>> {
+    if let Some(option) = database.driver().lacks(&characteristics) {
+        return Err(database.unsupported(option, site.to_string()));
+    }
+    let across = (!characteristics.limits.read_only).then(|| Arc::clone(name));
+    let start = Start { tripwire: true, lock_limit: true, characteristics, across, xa: None };
+    Ok(database.driver().slot(None, gate, &start))
+}
+
+/// The open branches get the limits that a transaction over several databases has.
+fn promote(databases: &Databases, open: &Open, name: &Arc<str>) -> Result<()> {
+    for branch in &open.branches {
+        let named = begins_named(databases.at(branch.database)) && !branch.slot.begun();
+        if named {
+            let home = &open.branches[0].slot;
+            name_branch(databases, &open.id, &**home, name, branch.number, &*branch.slot)?;
+        } else {
+            branch.slot.go_across(name, None)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a branch there begins with its name: XA.
+fn begins_named(database: &Database) -> bool {
+    database.is_mysql() && !database.driver().settings().is_rolled_back()
+}
+
+fn name_branch(
+    databases: &Databases,
+    id: &TransactionId,
+    home: &dyn AnySlot,
+    name: &Arc<str>,
+    number: u32,
+    slot: &dyn AnySlot,
+) -> Result<()> {
+    let global = two_phase::name(databases, id, home)?.to_string();
+    let branch = two_phase::branch_name(databases, number, slot)?;
+    let gid = Gid::new(&global, &branch).expect("letters and digits");
+    slot.go_across(name, Some(gid))
+}
+
+/// What the sessions of a transaction show: its id and its function.
+fn shown(id: &TransactionId, site: Site) -> Arc<str> {
+    let plain = |letter: &char| letter.is_ascii_alphanumeric() || *letter == '_';
+    let function: String = site.function().chars().filter(plain).collect();
+    format!("multidb {} {function}", id.uuid_letters()).into()
+}
+
+/// Opens a transaction on several databases; sends nothing but the question what home is, and only where a branch must begin
+/// with its name.
+pub(crate) fn begin_across(
+    databases: &Databases,
+    on: &[(Option<Subject>, usize)],
+    site: Site,
+    start: &Start,
+    terms: &Terms,
+) -> Result<Ticket> {
+    let mut distinct: Vec<usize> = Vec::new();
+    for (_, database) in on {
+        if !distinct.iter().any(|known| databases.are_same(*known, *database)) {
+            distinct.push(*database);
+        }
+    }
+    let only_reads = terms.characteristics.limits.read_only;
+    let home = if only_reads { 0 } else { home_among(databases, &distinct, site)? };
+    let home = distinct.remove(home);
+    let subject = |database| on.iter().find(|(_, index)| *index == database).and_then(|(subject, _)| *subject);
+    let ticket = stack::begin(databases, [(subject(home), home)], site, Kind::Scope, start, terms)?;
+    let others = distinct.into_iter().try_for_each(|database| {
+        let target = databases.at(database).alias();
+        let enlisting = Enlisting { site, target, database, reads: only_reads };
+        enlist(databases, &enlisting).map(drop)
+    });
+    let pinned = others.and_then(|()| {
+        on.iter().try_for_each(|(subject, database)| subject.map_or(Ok(()), |subject| super::pin(subject, *database)))
+    });
+    match pinned {
+        Ok(()) => Ok(ticket),
+        Err(error) => {
+            let _ = leave(ticket, Verdict::Undo);
+            Err(error)
+        }
+    }
+}
+
+/// Which of the listed databases is home.
+fn home_among(databases: &Databases, distinct: &[usize], site: Site) -> Result<usize> {
+    let aliases = || distinct.iter().map(|index| databases.at(*index).alias().clone()).collect::<Vec<Alias>>();
+    if databases.cross_database() == CrossDatabase::Refuse {
+        let reason = format!(
+            "{site} lists models of several databases, and the configuration says `cross_database = \"refuse\"`"
+        );
+        return Err(Error::NotAtomic { databases: aliases(), reason, remedies: LISTED.into() });
+    }
+    let abilities: Vec<Ability> = distinct.iter().map(|index| Ability::of(databases.at(*index))).collect();
+    two_phase::home(&abilities).map_err(|why| Error::NotAtomic {
+        databases: aliases(),
+        reason: format!("{site} lists models of several databases, and {why}"),
+        remedies: LISTED.into(),
+    })
+}
+
+/// The remedies for a scope over databases that can't commit as one.
+const LISTED: &str = "route the models to one database, or give each database a function of its own with \
+                      `propagation = requires_new`, which commits by itself";
+
+/// Refuses a database that can't prepare its part.
+fn may_join(databases: &Databases, enlisting: &Enlisting<'_>, open: &Open) -> Result<()> {
+    let database = databases.at(enlisting.database);
+    let home = open.branches.first().map(|home| databases.at(home.database));
+    let handle = || "a transaction that a handle began there has no savepoint that would find out an implicit commit";
+    let ability = Ability::of(database);
+    let why = match (databases.cross_database(), ability.objection(), home) {
+        (CrossDatabase::Refuse, ..) => "the configuration says `cross_database = \"refuse\"`".to_owned(),
+        (_, Some(why), _) => why.to_owned(),
+        (.., Some(home)) if open.by_handle && home.is_mysql() => handle().to_owned(),
+        (.., Some(home)) => match Ability::of(home) {
+            Ability::Nothing(why) => why,
+            _ => return Ok(()),
+        },
+        (.., None) => return Ok(()),
+    };
+    let Enlisting { site, target, .. } = enlisting;
+    let alias = database.alias();
+    let reason = format!(
+        "{site} needs {target} on `{alias}`, inside the transaction that {} opened on `{}`, and {why}",
+        open.outermost,
+        home.map_or("no database", |home| home.alias().as_str()),
+    );
+    let mut involved: Vec<Alias> =
+        open.branches.iter().map(|branch| databases.at(branch.database).alias().clone()).collect();
+    involved.push(alias.clone());
+    let remedies = format!(
+        "list {target} in `#[transactional(..)]` of {} too, route both to one database, or let the inner function say \
+         `propagation = requires_new`, so that it commits by itself",
+        open.outermost
+    );
+    Err(Error::NotAtomic { databases: involved, reason, remedies })
+}
+
+/// A database that can't prepare was enlisted to be read.
+fn only_read(databases: &Databases, enlisting: &Enlisting<'_>) -> Error {
+    let Enlisting { site, target, .. } = enlisting;
+    let alias = databases.at(enlisting.database).alias();
+    let outermost = top(|open| open.outermost().to_string()).unwrap_or_default();
+    Error::NotAtomic {
+        databases: vec![alias.clone()],
+        reason: format!(
+            "{site} needs {target} on `{alias}`, which a `read_only` scope has made a part of the transaction that \
+             {outermost} opened, and which can't prepare what it writes"
+        ),
+        remedies: format!(
+            "list {target} in `#[transactional(..)]` of {outermost} too, or let {site} say `read_only` or `propagation = \
+             requires_new`"
+        ),
+    }
+}
+
+/// The name of the innermost transaction: the long form where its decision can be asked for.
+pub(crate) fn id() -> Option<TransactionId> {
+    let (short, home) = top(|open| {
+        let provable = open.across.is_some() || open.terms.verifies();
+        let slot = open.branches.first().filter(|_| provable).map(|home| Arc::clone(&home.slot));
+        (open.id().clone(), slot.map(|slot| (open.databases().clone(), slot)))
+    })?;
+    let known = short.home().is_some();
+    let long = home.filter(|_| !known).and_then(|(databases, home)| two_phase::name(&databases, &short, &*home).ok());
+    let Some(long) = long else { return Some(short) };
+    top(|open| open.id = OnceCell::from(long.clone()));
+    Some(long)
+}
+
+/// A manual scope has ended a transaction over several databases. The next one has another name, and where a branch begins
+/// with it, it is made now.
+pub(super) fn name_anew() {
+    let open = top(|open| open.across.is_some().then(|| Open::of(open))).flatten();
+    let Some(open) = open.filter(|open| !open.only_reads()) else { return };
+    let Some(databases) = top(|open| open.databases().clone()) else { return };
+    let name = shown(&open.id, open.outermost);
+    if let Err(error) = promote(&databases, &open, &name) {
+        let class = if error.is_retryable() { FailureClass::NotConnected } else { FailureClass::Other };
+        open.gate.doom(1, Failure::new(class, error.to_string()));
+    }
+    top(|open| {
+        if let Some(across) = &mut open.across {
+            across.name = name;
+        }
+    });
+}
