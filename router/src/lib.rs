@@ -65,6 +65,9 @@ pub use scope::{
     connection, connection_on, detached,
 };
 pub use transaction_id::TransactionId;
+pub use two_phase::{
+    DECISION_RETENTION, InDoubt, RECOVERY_INTERVAL, Reason, RecoveryHandle, RecoveryReport, TransactionStatus, status,
+};
 
 /// Diesel, in the version that this library is built on.
 pub use diesel;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE32HEX_NOPAD;
 use uuid::Uuid;
@@ -53,6 +54,13 @@ impl TransactionId {
         Self { uuid: self.uuid, home: Some(Arc::new(home)) }
     }
 
+    /// How long ago it was made, by this machine's clock.
+    pub(crate) fn age(&self) -> Duration {
+        let made = self.uuid.get_timestamp().map_or((0, 0), |timestamp| timestamp.to_unix());
+        let made = UNIX_EPOCH + Duration::new(made.0, made.1);
+        SystemTime::now().duration_since(made).unwrap_or_default()
+    }
+
     pub(crate) fn home(&self) -> Option<&Home> {
         self.home.as_deref()
     }
@@ -80,6 +88,14 @@ impl TransactionId {
             Home { environment: environment.into(), database_id: database_id.into(), incarnation: incarnation.into() };
         Some(Self { uuid: Uuid::from_slice(&bytes).ok()?, home: Some(Arc::new(home)) })
     }
+}
+
+/// Tells the name of a transaction from that of a branch, which MySQL writes together.
+pub(crate) fn split_global(data: &str) -> Option<(String, String)> {
+    let before_uuid = data.match_indices('_').nth(3)?.0 + 1;
+    let (global, branch) = data.split_at_checked(before_uuid + UUID_LENGTH)?;
+    TransactionId::long(global)?;
+    Some((global.to_owned(), branch.to_owned()))
 }
 
 impl PartialEq for TransactionId {

@@ -83,8 +83,9 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// How it writes statements on the library's own tables.
     const WORDS: Words;
 
-    /// Asks what the database is, and writes what it is to be: see [`identity`](super::identity).
-    const IDENTITY: [&str; 2];
+    /// Asks what the database is, writes what it is to be, and writes that it is on this server now: see
+    /// [`identity`](super::identity).
+    const IDENTITY: [&str; 3];
 
     /// Settings without which a confirmed commit may be lost, as the server shows them, and what they must be.
     const DURABLE: &[(&str, &str)];
@@ -104,8 +105,18 @@ pub trait Dialect: Sized + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Begins and ends the transaction that asks what became of another one, with a limit for lock waits.
+    /// Begins and ends the transaction that asks what became of another one, with a limit of `{wait}` seconds for lock waits.
     const PROBE: [&str; 2];
+
+    /// How many seconds recovery waits for a lock before it takes its holder for alive.
+    const RECOVERY_WAIT: u64 = 1;
+
+    /// The branches that are prepared in this database, or on its whole server, by their names.
+    fn prepared(raw: &mut Self::Raw) -> QueryResult<Vec<(String, String)>>;
+
+    /// A write that is committed only where it is replicated: it proves that this is the primary, and that what is read is
+    /// replicated. Empty where nothing is.
+    const CONFIRM: &str = "";
 
     /// Undoes what limits have set on the session, where they outlive the transaction.
     fn restore(_settings: &Settings) -> Option<String> {

@@ -5,6 +5,7 @@ use diesel::result::QueryResult;
 use super::backend::Dialect;
 use super::slot::AnySlot;
 use crate::error::Result;
+use crate::fault;
 use crate::transaction_id::TransactionId;
 
 /// `c`: committed.
@@ -38,20 +39,51 @@ pub fn intend(slot: &dyn AnySlot, id: &TransactionId, participants: &str, always
     Ok(slot.execute_at_end(sql, &[&id.to_string(), participants])? > 0)
 }
 
-/// Asks on a connection of its own. Inserting the row finds out all there is to know: it waits for a session that still
-/// holds it, and finds the row that was committed.
+/// What home says of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// The state of its row.
+    Row(String),
+    /// There is no row, and nobody holds one.
+    Absent,
+}
+
+/// How long whoever waits for an answer lets a session hold the row, in seconds.
+const PROBE_WAIT: u64 = 5;
+
+/// Asks on a connection of its own what became of a commit whose reply was lost.
 pub fn probe<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> QueryResult<Verdict> {
+    Ok(match ask::<B>(raw, id, PROBE_WAIT, B::PROBE[1])? {
+        Asked::Absent => Verdict::RolledBack,
+        Asked::Row(state) if state == "a" => Verdict::RolledBack,
+        Asked::Row(state) if state == "c" => Verdict::Committed,
+        Asked::Row(_) => Verdict::Unknown,
+    })
+}
+
+/// Inserting the row finds out all there is to know: it waits for a session that still holds it, and finds the row that was
+/// committed. `end` commits the inserted row or rolls it back. An error says nothing of the transaction: who holds the row
+/// may be alive.
+pub fn ask<B: Dialect>(raw: &mut B::Raw, id: &TransactionId, wait: u64, end: &str) -> QueryResult<Asked> {
     use diesel::connection::SimpleConnection;
     let id = &*id.to_string();
-    raw.batch_execute(B::PROBE[0])?;
-    let inserted = B::execute_own(raw, PROBE, &[id])?;
-    let found = if inserted == 0 { B::load_own(raw, SELECT, &[id])? } else { Vec::new() };
-    raw.batch_execute(B::PROBE[1])?;
-    Ok(match (inserted, found.first().and_then(|row| row.a.as_deref())) {
-        (1, _) | (_, Some("a")) => Verdict::RolledBack,
-        (_, Some("c")) => Verdict::Committed,
-        _ => Verdict::Unknown,
-    })
+    let asked = (|| {
+        raw.batch_execute(&B::PROBE[0].replace("{wait}", &wait.to_string()))?;
+        let inserted = B::execute_own(raw, PROBE, &[id])?;
+        let found = if inserted == 0 { B::load_own(raw, SELECT, &[id])? } else { Vec::new() };
+        fault::point("recover.probe.holding_lock");
+        raw.batch_execute(end)?;
+        match (inserted, found.into_iter().next().and_then(|row| row.a)) {
+            (0, Some(state)) => Ok(Asked::Row(state)),
+            // Held, and then gone: the next one will find it.
+            (0, None) => Err(diesel::result::Error::NotFound),
+            _ => Ok(Asked::Absent),
+        }
+    })();
+    if asked.is_err() {
+        let _ = raw.batch_execute("ROLLBACK");
+    }
+    asked
 }
 
 /// Looks for the row where nobody else could have written it: on the one connection of a test.

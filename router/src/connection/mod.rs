@@ -29,3 +29,4 @@ pub mod settings;
 pub mod slot;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+pub mod survey;

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use diesel::connection::Connection;
 use diesel::connection::SimpleConnection;
+use diesel::deserialize::QueryableByName;
 use diesel::mysql::{Mysql as Native, MysqlConnection};
 use diesel::query_builder::bind_collector::RawBytesBindCollector;
 use diesel::query_builder::{CollectedQuery, MoveableBindCollector, QueryFragment};
+use diesel::query_dsl::RunQueryDsl;
 use diesel::r2d2::R2D2Connection;
 use diesel::result::{ConnectionError, QueryResult};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
@@ -65,7 +67,7 @@ impl Dialect for Mysql {
         if_written: "",
         numbered: false,
     };
-    const IDENTITY: [&str; 2] = [
+    const IDENTITY: [&str; 3] = [
         concat!(
             "SELECT CONCAT(database_id, '|', environment, '|', incarnation, '|', server) AS a, CONCAT(",
             server!(),
@@ -81,10 +83,11 @@ impl Dialect for Mysql {
             incarnation!(),
             ", ''"
         ),
+        concat!("UPDATE multidb_meta SET environment = ?, server = ", server!(), ", incarnation = ", incarnation!()),
     ];
     const DURABLE: &[(&str, &str)] = &[("innodb_flush_log_at_trx_commit", "1"), ("sync_binlog", "1")];
     const PROBE: [&str; 2] = [
-        "SET SESSION innodb_lock_wait_timeout = 5; SET TRANSACTION ISOLATION LEVEL read committed, READ WRITE; START \
+        "SET SESSION innodb_lock_wait_timeout = {wait}; SET TRANSACTION ISOLATION LEVEL read committed, READ WRITE; START \
          TRANSACTION",
         "ROLLBACK",
     ];
@@ -134,6 +137,18 @@ impl Dialect for Mysql {
             Control::RollbackPrepared(gid) => write!(sql, "XA ROLLBACK {}", gid.xa()),
         };
         written.expect("a String takes everything");
+    }
+
+    fn prepared(raw: &mut MysqlConnection) -> QueryResult<Vec<(String, String)>> {
+        /// Others' names need not be text.
+        #[derive(QueryableByName)]
+        struct Recovered {
+            #[diesel(sql_type = diesel::sql_types::Binary)]
+            data: Vec<u8>,
+        }
+        let found: Vec<Recovered> = diesel::sql_query("XA RECOVER").load(raw)?;
+        let texts = found.into_iter().filter_map(|row| String::from_utf8(row.data).ok());
+        Ok(texts.filter_map(|data| crate::transaction_id::split_global(&data)).collect())
     }
 
     fn begins_at_once(_start: &Start) -> bool {

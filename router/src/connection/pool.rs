@@ -15,6 +15,7 @@ use super::instrument::SharedInstrumentation;
 use super::link::Link;
 use super::migrations::{Migrations, Ran};
 use super::settings::Settings;
+use super::survey::{Survey, Surveyor};
 use crate::error::{Error, Result};
 use crate::failure::classify;
 #[cfg(feature = "testing")]
@@ -125,6 +126,12 @@ impl<B: Dialect> Pool<B> {
             tracing::warn!(target: crate::telemetry::TARGET, %alias, %id, %error, "{text}");
             decision::Verdict::Unknown
         })
+    }
+
+    /// Opens a connection beside the pool, for recovery.
+    pub fn survey(&self) -> Result<Box<dyn Survey>> {
+        let raw = B::connect(&self.settings).map_err(|error| self.unreachable(&error.to_string()))?;
+        Ok(Box::new(Surveyor::<B>(raw)))
     }
 
     /// How many connections are open, and how many of them idle.

@@ -77,7 +77,7 @@ impl Dialect for Postgres {
         if_written: "WHERE pg_current_xact_id_if_assigned() IS NOT NULL",
         numbered: true,
     };
-    const IDENTITY: [&str; 2] = [
+    const IDENTITY: [&str; 3] = [
         concat!(
             "SELECT database_id || '|' || environment || '|' || incarnation || '|' || server AS a, ",
             server!(),
@@ -93,10 +93,11 @@ impl Dialect for Postgres {
             incarnation!(),
             ", '' {or_nothing}"
         ),
+        concat!("UPDATE multidb_meta SET environment = ?, server = ", server!(), ", incarnation = ", incarnation!()),
     ];
     const DURABLE: &[(&str, &str)] = &[("fsync", "on"), ("full_page_writes", "on")];
     const PROBE: [&str; 2] =
-        ["BEGIN ISOLATION LEVEL read committed READ WRITE; SET LOCAL lock_timeout = '5s'", "ROLLBACK"];
+        ["BEGIN ISOLATION LEVEL read committed READ WRITE; SET LOCAL lock_timeout = '{wait}s'", "ROLLBACK"];
     const LEVELS_CAN_BE_READ_ONLY: bool = true;
 
     fn lacks(characteristics: &Characteristics) -> Option<&'static str> {
@@ -168,6 +169,16 @@ impl Dialect for Postgres {
         // more: an empty text is refused by Diesel, does nothing on the server, and may stand in an aborted transaction.
         let _ = raw.batch_execute("");
         AnsiTransactionManager::transaction_manager_status_mut(raw).transaction_depth().is_ok()
+    }
+
+    const CONFIRM: &str = "BEGIN; SET LOCAL synchronous_commit = 'on'; UPDATE multidb_meta SET environment = environment \
+                           WHERE current_setting('synchronous_standby_names') <> ''; COMMIT";
+
+    fn prepared(raw: &mut PgConnection) -> QueryResult<Vec<(String, String)>> {
+        let asked = "SELECT gid AS a, NULL AS b, NULL AS c FROM pg_prepared_xacts WHERE database = current_database() AND \
+                     gid LIKE 'm1\\_%'";
+        let found = Self::load_own(raw, asked, &[])?.into_iter().filter_map(|row| row.a);
+        Ok(found.filter_map(|gid| gid.split_once(':').map(|(global, branch)| (global.into(), branch.into()))).collect())
     }
 
     fn prepares(raw: &mut PgConnection) -> QueryResult<Option<bool>> {

@@ -46,15 +46,16 @@ impl Dialect for Sqlite {
         numbered: false,
     };
     // A file has neither a server nor a failover.
-    const IDENTITY: [&str; 2] = [
+    const IDENTITY: [&str; 3] = [
         "SELECT database_id || '|' || environment || '|' || incarnation || '|' || server AS a, '' AS b, '00000000' AS c \
          FROM multidb_meta",
         "{insert} multidb_meta (id, database_id, environment, server, incarnation, forgotten_up_to) VALUES (1, ?, ?, '', \
          '00000000', '') {or_nothing}",
+        "UPDATE multidb_meta SET environment = ?, server = '', incarnation = '00000000'",
     ];
     const DURABLE: &[(&str, &str)] = &[];
     // Committed and synced: docs/DESIGN.md says why.
-    const PROBE: [&str; 2] = ["PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE", "COMMIT"];
+    const PROBE: [&str; 2] = ["PRAGMA synchronous = EXTRA; PRAGMA busy_timeout = {wait}000; BEGIN IMMEDIATE", "COMMIT"];
     const LEVELS_CAN_BE_READ_ONLY: bool = true;
 
     fn lacks(characteristics: &Characteristics) -> Option<&'static str> {
@@ -108,6 +109,13 @@ impl Dialect for Sqlite {
 
     fn begins_at_once(_start: &Start) -> bool {
         true
+    }
+
+    // Steady writers must not starve it.
+    const RECOVERY_WAIT: u64 = 5;
+
+    fn prepared(_raw: &mut SqliteConnection) -> QueryResult<Vec<(String, String)>> {
+        Ok(Vec::new())
     }
 
     fn indecisive(raw: &mut SqliteConnection) -> QueryResult<Option<&'static str>> {

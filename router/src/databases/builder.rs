@@ -156,7 +156,15 @@ impl DatabasesBuilder {
         }
         let (chain, models, on_hook_failure) = (self.chain, self.models, self.on_hook_failure);
         let (same, across) = (same(&databases), self.across);
-        Ok(Databases::new(Registry { same, databases, chain, models, on_hook_failure, across }))
+        Ok(Databases::new(Registry {
+            same,
+            databases,
+            chain,
+            models,
+            on_hook_failure,
+            across,
+            complete: Arc::default(),
+        }))
     }
 
     /// Builds the registry and makes it the default of the process.

@@ -16,6 +16,7 @@ use crate::connection::migrations::{Migrations, Ran};
 use crate::connection::pool::Pool;
 use crate::connection::settings::Settings;
 use crate::connection::slot::{AnySlot, Slot};
+use crate::connection::survey::Survey;
 use crate::error::{Error, Result};
 use crate::site::{Function, Site};
 use crate::transaction_id::TransactionId;
@@ -83,6 +84,8 @@ pub(crate) trait Driver: Send + Sync {
     /// Runs a statement on the library's own tables in autocommit.
     fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize>;
     fn check(&self) -> Result<()>;
+    /// A connection beside the pool, for recovery.
+    fn survey(&self) -> Result<Box<dyn Survey>>;
     /// Whether it prepares transactions, as far as that is known.
     fn prepares(&self) -> Option<bool>;
     /// What became of a transaction whose reply was lost.
@@ -140,6 +143,10 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
 
     fn prepares(&self) -> Option<bool> {
         Pool::prepares(self)
+    }
+
+    fn survey(&self) -> Result<Box<dyn Survey>> {
+        Pool::survey(self)
     }
 
     fn check(&self) -> Result<()> {

@@ -2,6 +2,7 @@
 
 mod across;
 mod builder;
+mod complete;
 mod config;
 mod current;
 mod database;

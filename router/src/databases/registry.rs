@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::across::{Across, CrossDatabase, OnLostHome};
 use super::builder::DatabasesBuilder;
+use super::complete::Complete;
 use super::current::{self, Entered};
 use super::database::Database;
 use super::identity::same;
@@ -29,6 +30,7 @@ pub(super) struct Registry {
     pub(super) models: Vec<&'static ModelInfo>,
     pub(super) on_hook_failure: Option<HookFailureListener>,
     pub(super) across: Across,
+    pub(super) complete: Arc<Complete>,
 }
 
 /// Told of each hook that fails.
@@ -119,8 +121,8 @@ impl Databases {
         chain.push(router);
         let databases = Arc::clone(&self.0.databases);
         let (models, on_hook_failure) = (self.0.models.clone(), self.0.on_hook_failure.clone());
-        let (same, across) = (self.0.same.clone(), self.0.across.clone());
-        Self(Arc::new(Registry { databases, same, chain, models, on_hook_failure, across }))
+        let (same, across, complete) = (self.0.same.clone(), self.0.across.clone(), Arc::clone(&self.0.complete));
+        Self(Arc::new(Registry { databases, same, chain, models, on_hook_failure, across, complete }))
     }
 
     /// How the routers decide for a model, as of now: with the hints and routes that hold on this thread.
@@ -221,7 +223,7 @@ impl Databases {
 
     /// The same registry, with a new look at which aliases are one database.
     pub(super) fn with_identities(&self) -> Self {
-        let Registry { databases, chain, models, on_hook_failure, across, .. } = &*self.0;
+        let Registry { databases, chain, models, on_hook_failure, across, complete, .. } = &*self.0;
         Self::new(Registry {
             same: same(databases),
             databases: Arc::clone(databases),
@@ -229,6 +231,7 @@ impl Databases {
             models: models.clone(),
             on_hook_failure: on_hook_failure.clone(),
             across: across.clone(),
+            complete: Arc::clone(complete),
         })
     }
 
@@ -240,6 +243,11 @@ impl Databases {
     /// What becomes of a transaction that needs a second database.
     pub(crate) fn cross_database(&self) -> CrossDatabase {
         self.0.across.cross_database
+    }
+
+    /// The transactions whose rows nobody needs any more.
+    pub(crate) fn complete(&self) -> &Complete {
+        &self.0.complete
     }
 
     /// Whether recovery commits what is left where home has lost a decision.

@@ -57,6 +57,7 @@ impl Databases {
             models: models.clone(),
             on_hook_failure: on_hook_failure.clone(),
             across: across.clone(),
+            complete: Arc::default(),
         };
         Ok((Databases::new(registry), faults))
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cleaning;
 use super::protocol::{Answer, Coordinator, Ending, Part, Step};
 use crate::alias::Alias;
 use crate::connection::control::Gid;
@@ -101,6 +102,8 @@ struct Run<'a> {
     prepared: Vec<bool>,
     /// Branches whose PREPARE had no answer.
     in_doubt: Vec<bool>,
+    /// A row stands for the commit of the only branch that has written.
+    proven: bool,
     error: Option<Error>,
 }
 
@@ -120,6 +123,7 @@ pub(crate) fn commit(joint: &Joint<'_>) -> Fate {
         wrote: vec![false; members],
         prepared: vec![false; members],
         in_doubt: vec![false; members],
+        proven: false,
         error: None,
     };
     let ending = loop {
@@ -134,10 +138,17 @@ pub(crate) fn commit(joint: &Joint<'_>) -> Fate {
         run.tell(step, answer);
         machine.answer(step, answer);
     };
+    let complete = ending == Ending::Committed && !machine.left() && (machine.used_two_phases() || run.proven);
     fault::point("connection.before_return");
     for member in &joint.members {
         // Prepared ones are let go, and with them their connections. The others have ended.
         let _ = member.slot.roll_back();
+    }
+    if complete
+        && !joint.rehearsed
+        && let Some(id) = &run.id
+    {
+        cleaning::complete(joint.databases, id.clone());
     }
     run.fate(ending)
 }
@@ -302,6 +313,7 @@ impl Run<'_> {
                 let _ = self.slot(at).roll_back();
                 return Ok(Answer::RolledBack);
             }
+            self.proven = true;
         }
         let mut answer = self.outcome(self.slot(at).commit());
         if verifies && answer == Answer::Unknown {

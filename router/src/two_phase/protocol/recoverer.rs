@@ -68,7 +68,8 @@ pub enum Task {
     Probe,
     /// Ask every database that can be reached for receipts: [`Finding::Receipts`].
     AskReceipts,
-    /// Write the state `h` at home: [`Finding::Done`] or [`Finding::Failed`].
+    /// Write the state `h` at home, unless the transaction was closed meanwhile, so that its receipts are deleted:
+    /// [`Finding::Done`], [`Finding::Failed`] or [`Finding::Closed`].
     MarkHeuristic,
     /// Commit or roll back a prepared branch: [`Finding::Done`] or [`Finding::Failed`].
     Finish {
@@ -103,6 +104,8 @@ pub enum Finding {
     Gone,
     /// Whether the receipt is there.
     Receipt(bool),
+    /// All branches had committed, and the transaction was closed.
+    Closed,
 }
 
 /// What recovery has made of a transaction.
@@ -164,6 +167,7 @@ impl Recoverer {
         self.stage = match (self.stage, finding) {
             (Stage::Probing, Finding::Home(says)) => self.verdict(says),
             (Stage::Asking { trusted }, Finding::Receipts(receipts)) => self.absent(trusted, receipts),
+            (Stage::Marking, Finding::Closed) => Stage::Ended(Outcome::Left),
             (Stage::Marking, _) if self.commit_on_lost_home => self.from(0, true),
             (Stage::Marking, _) => Stage::Ended(Outcome::Heuristic),
             (Stage::Finishing { branch, commit }, Finding::Done) => self.from(branch + 1, commit),

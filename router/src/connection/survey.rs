@@ -1,0 +1,205 @@
+//! What recovery asks of a database and does to it, on a connection beside the pool.
+
+use diesel::connection::SimpleConnection;
+use diesel::result::QueryResult;
+
+use super::backend::Dialect;
+use super::control::{Control, Gid};
+use super::decision::{self, Asked};
+use super::identity::{self, Identity};
+use super::receipt;
+use crate::transaction_id::TransactionId;
+
+/// A branch that was found prepared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// The transaction.
+    pub id: TransactionId,
+    /// The branch's name, with its database's id.
+    pub branch: String,
+}
+
+impl Prepared {
+    /// Its name on the server.
+    pub fn gid(&self) -> Option<Gid> {
+        Gid::new(&self.id.to_string(), &self.branch)
+    }
+}
+
+/// A committed transaction that is not closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unclosed {
+    /// The transaction.
+    pub id: TransactionId,
+    /// Its branches beside home.
+    pub participants: Vec<String>,
+}
+
+/// The most decisions that are looked at, and deleted, at once.
+pub const BATCH: usize = 100;
+
+/// A database, as recovery sees it, whatever its backend.
+pub trait Survey: Send {
+    /// What the database is.
+    fn identity(&mut self) -> QueryResult<Identity>;
+    /// Proves that this is the primary and that what it says is replicated, where anything is.
+    fn confirm(&mut self) -> QueryResult<()>;
+    /// The library's prepared branches of this database.
+    fn prepared(&mut self, database_id: &str) -> QueryResult<Vec<Prepared>>;
+    /// Commits a prepared branch, or rolls it back.
+    fn finish(&mut self, gid: &Gid, commit: bool) -> QueryResult<()>;
+    /// The branches whose receipts can be read.
+    fn receipts(&mut self, id: &TransactionId) -> QueryResult<Vec<String>>;
+    /// What the decision's row says; an error says nothing.
+    fn ask(&mut self, id: &TransactionId) -> QueryResult<Asked>;
+    /// The same, and where there is no row there never will be one.
+    fn ask_finally(&mut self, id: &TransactionId) -> QueryResult<Asked>;
+    /// The states of the rows whose id has this UUID.
+    fn find(&mut self, uuid: &str) -> QueryResult<Vec<String>>;
+    /// A committed branch was found of a transaction that home knows nothing of.
+    fn mark_lost(&mut self, id: &TransactionId) -> QueryResult<()>;
+    /// A branch of a committed transaction was rolled back by somebody. Whether the transaction was not closed yet.
+    fn mark_split(&mut self, id: &TransactionId) -> QueryResult<bool>;
+    /// Committed transactions that are not closed, after an id.
+    fn unclosed(&mut self, after: &str) -> QueryResult<Vec<Unclosed>>;
+    /// All branches have committed.
+    fn close(&mut self, ids: &[TransactionId]) -> QueryResult<()>;
+    /// Deletes the receipts of closed transactions.
+    fn delete_receipts(&mut self, ids: &[TransactionId]) -> QueryResult<()>;
+    /// Deletes decisions that nobody needs any more, and raises the mark.
+    fn delete_decisions(&mut self, ids: &[TransactionId]) -> QueryResult<()>;
+    /// Closed or aborted transactions whose rows are older than this many seconds.
+    fn outdated(&mut self, seconds: u64) -> QueryResult<Vec<TransactionId>>;
+    /// The greatest id of a decision that was deleted.
+    fn forgotten_up_to(&mut self) -> QueryResult<String>;
+    /// This is the database now, whatever server it is on.
+    fn adopt(&mut self, environment: &str) -> QueryResult<()>;
+    /// Whether the server prepares transactions, as far as it says.
+    fn prepares(&mut self) -> QueryResult<Option<bool>>;
+}
+
+/// A connection for that.
+pub struct Surveyor<B: Dialect>(pub B::Raw);
+
+const FIND: &str = "SELECT state AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE gid LIKE ?";
+const UNCLOSED: &str = "SELECT gid AS a, participants AS b, NULL AS c FROM multidb_decision WHERE state = 'c' AND closed \
+                        IS NULL AND participants <> '' AND gid > ? ORDER BY gid LIMIT 100";
+const CLOSE: &str = "UPDATE multidb_decision SET closed = {now} WHERE closed IS NULL AND gid IN ";
+const LOST: &str =
+    "{insert} multidb_decision (gid, state, participants, created) VALUES (?, 'h', '', {now}) {or_nothing}";
+const SPLIT: &str = "UPDATE multidb_decision SET state = 'h' WHERE gid = ? AND state = 'c' AND closed IS NULL";
+const MARK: &str = "UPDATE multidb_meta SET forgotten_up_to = ? WHERE forgotten_up_to < ?";
+const OUTDATED: &str = "SELECT gid AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE (closed IS NOT NULL OR state = \
+                        'a' OR (state = 'c' AND participants = '')) AND created < {now} - ";
+const FORGOTTEN: &str = "SELECT forgotten_up_to AS a, NULL AS b, NULL AS c FROM multidb_meta";
+
+impl<B: Dialect> Surveyor<B> {
+    /// Runs a statement for many ids, whose texts are letters, digits and `_` alone.
+    fn for_all(&mut self, sql: &str, ids: &[TransactionId]) -> QueryResult<()> {
+        for ids in ids.chunks(BATCH) {
+            let list: Vec<String> = ids.iter().map(|id| format!("'{id}'")).collect();
+            B::execute_own(&mut self.0, &format!("{sql}({})", list.join(", ")), &[])?;
+        }
+        Ok(())
+    }
+
+    fn transaction(&mut self, work: impl FnOnce(&mut Self) -> QueryResult<()>) -> QueryResult<()> {
+        self.0.batch_execute(&B::PROBE[0].replace("{wait}", &B::RECOVERY_WAIT.to_string()))?;
+        let result = work(self).and_then(|()| self.0.batch_execute("COMMIT"));
+        if result.is_err() {
+            let _ = self.0.batch_execute("ROLLBACK");
+        }
+        result
+    }
+}
+
+impl<B: Dialect> Survey for Surveyor<B> {
+    fn identity(&mut self) -> QueryResult<Identity> {
+        identity::ask::<B>(&mut self.0)
+    }
+
+    fn confirm(&mut self) -> QueryResult<()> {
+        if B::CONFIRM.is_empty() { Ok(()) } else { self.0.batch_execute(B::CONFIRM) }
+    }
+
+    fn prepared(&mut self, database_id: &str) -> QueryResult<Vec<Prepared>> {
+        let found = B::prepared(&mut self.0)?.into_iter();
+        let ours = found.filter(|(_, branch)| branch.split_once('_').is_some_and(|(_, id)| id == database_id));
+        let read = ours.filter_map(|(global, branch)| Some(Prepared { id: global.parse().ok()?, branch }));
+        Ok(read.filter(|prepared| prepared.id.home().is_some()).collect())
+    }
+
+    fn finish(&mut self, gid: &Gid, commit: bool) -> QueryResult<()> {
+        let mut sql = String::new();
+        B::write(if commit { Control::CommitPrepared(gid) } else { Control::RollbackPrepared(gid) }, &mut sql);
+        self.0.batch_execute(&sql)
+    }
+
+    fn receipts(&mut self, id: &TransactionId) -> QueryResult<Vec<String>> {
+        receipt::find::<B>(&mut self.0, id)
+    }
+
+    fn ask(&mut self, id: &TransactionId) -> QueryResult<Asked> {
+        decision::ask::<B>(&mut self.0, id, B::RECOVERY_WAIT, B::PROBE[1])
+    }
+
+    fn ask_finally(&mut self, id: &TransactionId) -> QueryResult<Asked> {
+        decision::ask::<B>(&mut self.0, id, B::RECOVERY_WAIT, "COMMIT")
+    }
+
+    fn find(&mut self, uuid: &str) -> QueryResult<Vec<String>> {
+        let rows = B::load_own(&mut self.0, FIND, &[&format!("%{uuid}")])?;
+        Ok(rows.into_iter().filter_map(|row| row.a).collect())
+    }
+
+    fn mark_lost(&mut self, id: &TransactionId) -> QueryResult<()> {
+        B::execute_own(&mut self.0, LOST, &[&id.to_string()]).map(drop)
+    }
+
+    fn mark_split(&mut self, id: &TransactionId) -> QueryResult<bool> {
+        Ok(B::execute_own(&mut self.0, SPLIT, &[&id.to_string()])? > 0)
+    }
+
+    fn unclosed(&mut self, after: &str) -> QueryResult<Vec<Unclosed>> {
+        let rows = B::load_own(&mut self.0, UNCLOSED, &[after])?.into_iter();
+        let read = rows.filter_map(|row| {
+            let participants = row.b?.split(',').map(str::to_owned).collect();
+            Some(Unclosed { id: row.a?.parse().ok()?, participants })
+        });
+        Ok(read.collect())
+    }
+
+    fn close(&mut self, ids: &[TransactionId]) -> QueryResult<()> {
+        self.for_all(CLOSE, ids)
+    }
+
+    fn delete_receipts(&mut self, ids: &[TransactionId]) -> QueryResult<()> {
+        self.for_all("DELETE FROM multidb_receipt WHERE gid IN ", ids)
+    }
+
+    fn delete_decisions(&mut self, ids: &[TransactionId]) -> QueryResult<()> {
+        let Some(greatest) = ids.iter().max().map(TransactionId::uuid_letters) else { return Ok(()) };
+        self.transaction(|survey| {
+            B::execute_own(&mut survey.0, MARK, &[&greatest, &greatest])?;
+            survey.for_all("DELETE FROM multidb_decision WHERE gid IN ", ids)
+        })
+    }
+
+    fn outdated(&mut self, seconds: u64) -> QueryResult<Vec<TransactionId>> {
+        let rows = B::load_own(&mut self.0, &format!("{OUTDATED}{seconds} ORDER BY gid LIMIT {BATCH}"), &[])?;
+        Ok(rows.into_iter().filter_map(|row| row.a?.parse().ok()).collect())
+    }
+
+    fn forgotten_up_to(&mut self) -> QueryResult<String> {
+        let found = B::load_own(&mut self.0, FORGOTTEN, &[])?.into_iter().next();
+        found.and_then(|row| row.a).ok_or(diesel::result::Error::NotFound)
+    }
+
+    fn adopt(&mut self, environment: &str) -> QueryResult<()> {
+        B::execute_own(&mut self.0, B::IDENTITY[2], &[environment]).map(drop)
+    }
+
+    fn prepares(&mut self) -> QueryResult<Option<bool>> {
+        B::prepares(&mut self.0)
+    }
+}

@@ -1,0 +1,268 @@
+//! Recovery: finishes the branches that a coordinator has left prepared.
+//!
+//! Any number of recoverers may run at once, in any process. None holds a lease, and none decides by a clock: what decides is
+//! the row at home, and the lock on it that says whether the coordinator's session lives.
+
+use std::collections::BTreeMap;
+
+use super::protocol::{
+    Closing, Finding, HomeSays, Outcome, Participant, Receipts, Recoverer, State, Task, Trust, closing,
+};
+use super::report::{Reason, RecoveryReport};
+use super::site::{Site, Sites};
+use crate::alias::Alias;
+use crate::connection::decision::Asked;
+use crate::connection::survey::{Prepared, Unclosed};
+use crate::databases::Databases;
+use crate::fault;
+use crate::telemetry::TARGET;
+use crate::transaction_id::TransactionId;
+
+/// One pass over all databases.
+pub(crate) fn recover(databases: &Databases) -> RecoveryReport {
+    let mut report = RecoveryReport::default();
+    let mut sites = Sites::open(databases, &mut report);
+    let mut found: BTreeMap<TransactionId, Vec<Branch>> = BTreeMap::new();
+    for at in 0..sites.len() {
+        // A listing that fails is no empty listing: it is reported, and the others go on.
+        for prepared in sites.list(at, &mut report) {
+            found.entry(prepared.id.clone()).or_default().push(Branch { at, prepared });
+        }
+    }
+    fault::point("recover.list.after");
+    for (id, branches) in found {
+        let pass = Pass { databases, sites: &mut sites, id: &id, branches: &branches };
+        let outcome = pass.run();
+        let aliases: Vec<Alias> = branches.iter().map(|branch| sites.at(branch.at).alias.clone()).collect();
+        tell(&id, &aliases, outcome);
+        report.add(id, aliases, outcome);
+    }
+    close(&mut sites, &mut report);
+    super::cleaning::delete_outdated(&mut sites);
+    report
+}
+
+/// A prepared branch, and the database that it was found in.
+struct Branch {
+    at: usize,
+    prepared: Prepared,
+}
+
+/// What became of a transaction, and why nothing could be done if so.
+pub(super) type Finished = (Outcome, Option<Reason>);
+
+fn tell(id: &TransactionId, aliases: &[Alias], (outcome, reason): Finished) {
+    let reason = reason.map(|reason| reason.to_string()).unwrap_or_default();
+    match outcome {
+        Outcome::Committed | Outcome::RolledBack => {
+            tracing::info!(target: TARGET, %id, ?aliases, ?outcome, "a transaction was recovered");
+        }
+        Outcome::Left => tracing::warn!(target: TARGET, %id, ?aliases, reason, "a transaction in doubt is left alone"),
+        Outcome::Heuristic => {
+            tracing::error!(target: TARGET, %id, ?aliases, "heuristic: the databases disagree, and an operator must look");
+        }
+    }
+}
+
+/// The recovery of one transaction.
+struct Pass<'a> {
+    databases: &'a Databases,
+    sites: &'a mut Sites,
+    id: &'a TransactionId,
+    branches: &'a [Branch],
+}
+
+impl Pass<'_> {
+    fn run(mut self) -> Finished {
+        let home = match self.home() {
+            Ok(home) => home,
+            Err(reason) => return (Outcome::Left, Some(reason)),
+        };
+        let mut machine = Recoverer::new(self.branches.len(), self.databases.commits_on_lost_home());
+        // What the marking is about: home has lost its row, or somebody has finished a branch the other way.
+        let (mut lost, mut reason) = (true, None);
+        loop {
+            let finding = match machine.next() {
+                Task::End(outcome) => return (outcome, reason),
+                Task::Probe => {
+                    let says = self.probe(home);
+                    reason = (says == HomeSays::Nothing).then_some(Reason::Alive);
+                    Finding::Home(says)
+                }
+                Task::AskReceipts => {
+                    reason = Some(Reason::Failover);
+                    Finding::Receipts(self.receipts())
+                }
+                Task::Finish { branch, commit } => {
+                    reason = Some(Reason::NotFinished);
+                    fault::point_at("recover.finish.before", branch);
+                    let finished = self.finish(branch, commit);
+                    fault::point_at("recover.finish.after", branch);
+                    finished
+                }
+                Task::ListAgain(branch) => self.list_again(branch),
+                Task::AskReceipt(branch) => {
+                    lost = false;
+                    self.receipt(branch)
+                }
+                Task::MarkHeuristic => self.mark(home, lost),
+            };
+            machine.found(finding);
+        }
+    }
+
+    /// The database that holds the decision, if it can be asked.
+    fn home(&self) -> Result<usize, Reason> {
+        let home = self.id.home().expect("prepared branches have long names");
+        let at = self.sites.of(&home.database_id).ok_or(Reason::HomeUnknown)?;
+        let site = self.sites.at(at);
+        match () {
+            () if *site.identity.environment != *home.environment => Err(Reason::OtherEnvironment),
+            () if site.identity.incarnation.is_none() => Err(Reason::Standby),
+            () => Ok(at),
+        }
+    }
+
+    fn probe(&mut self, home: usize) -> HomeSays {
+        fault::point("recover.probe.before");
+        let says = self.ask(home);
+        fault::point("recover.probe.after");
+        says
+    }
+
+    fn ask(&mut self, home: usize) -> HomeSays {
+        let named = self.id.home().map(|home| home.incarnation.clone());
+        let site = self.sites.at_mut(home);
+        match site.confirm().and_then(|()| site.survey.ask(self.id)) {
+            Ok(Asked::Row(letter)) => State::of(&letter).map_or(HomeSays::Nothing, HomeSays::Row),
+            Ok(Asked::Absent) => {
+                let now = &site.identity.incarnation;
+                let trusted = match () {
+                    () if *now == named => Trust::Same,
+                    () if now.as_ref() == Some(&site.identity.adopted) => Trust::Adopted,
+                    () => Trust::Other,
+                };
+                HomeSays::Absent { trusted }
+            }
+            // Blocked, busy, or anything else: not proven dead.
+            Err(error) => {
+                tracing::debug!(target: TARGET, id = %self.id, alias = %site.alias, %error, "home does not answer");
+                HomeSays::Nothing
+            }
+        }
+    }
+
+    fn receipts(&mut self) -> Receipts {
+        let mut receipts = Receipts { found: false, complete: self.sites.is_complete() };
+        for at in 0..self.sites.len() {
+            match self.sites.at_mut(at).survey.receipts(self.id) {
+                Ok(found) => receipts.found |= !found.is_empty(),
+                Err(_) => receipts.complete = false,
+            }
+        }
+        receipts
+    }
+
+    fn finish(&mut self, branch: usize, commit: bool) -> Finding {
+        let Branch { at, prepared } = &self.branches[branch];
+        let Some(gid) = prepared.gid() else { return Finding::Failed };
+        match self.sites.at_mut(*at).survey.finish(&gid, commit) {
+            Ok(()) => Finding::Done,
+            Err(error) => {
+                let alias = &self.sites.at(*at).alias;
+                tracing::debug!(target: TARGET, id = %self.id, %alias, %error, "a branch could not be finished");
+                Finding::Failed
+            }
+        }
+    }
+
+    fn list_again(&mut self, branch: usize) -> Finding {
+        let Branch { at, prepared } = &self.branches[branch];
+        match self.sites.at_mut(*at).prepared() {
+            Ok(listed) if listed.contains(prepared) => Finding::Listed,
+            Ok(_) => Finding::Gone,
+            Err(_) => Finding::Failed,
+        }
+    }
+
+    fn receipt(&mut self, branch: usize) -> Finding {
+        let Branch { at, prepared } = &self.branches[branch];
+        match self.sites.at_mut(*at).survey.receipts(self.id) {
+            Ok(found) => Finding::Receipt(found.contains(&prepared.branch)),
+            Err(_) => Finding::Failed,
+        }
+    }
+
+    fn mark(&mut self, home: usize, lost: bool) -> Finding {
+        let survey = &mut self.sites.at_mut(home).survey;
+        let marked = if lost { survey.mark_lost(self.id).map(|()| true) } else { survey.mark_split(self.id) };
+        match marked {
+            Ok(true) => Finding::Done,
+            Ok(false) => Finding::Closed,
+            Err(_) => Finding::Failed,
+        }
+    }
+}
+
+/// Closes committed transactions whose participants have all committed, and finds those that somebody has rolled back in part.
+fn close(sites: &mut Sites, report: &mut RecoveryReport) {
+    for home in 0..sites.len() {
+        let mut after = String::new();
+        loop {
+            let found = match sites.at_mut(home).survey.unclosed(&after) {
+                Ok(found) => found,
+                Err(error) => {
+                    report.problem(sites.at(home).alias.clone(), error.to_string());
+                    break;
+                }
+            };
+            let Some(last) = found.last() else { break };
+            after = last.id.to_string();
+            close_those(sites, home, &found, report);
+        }
+    }
+}
+
+fn close_those(sites: &mut Sites, home: usize, found: &[Unclosed], report: &mut RecoveryReport) {
+    let mut done = Vec::new();
+    for Unclosed { id, participants } in found {
+        let states = participants.iter().map(|branch| participant(sites, id, branch)).collect::<Vec<_>>();
+        match closing(states) {
+            Closing::Close => done.push(id.clone()),
+            Closing::Leave => {}
+            Closing::Heuristic => {
+                if sites.at_mut(home).survey.mark_split(id).is_ok_and(|marked| marked) {
+                    let aliases = vec![sites.at(home).alias.clone()];
+                    tell(id, &aliases, (Outcome::Heuristic, None));
+                    report.add(id.clone(), aliases, (Outcome::Heuristic, None));
+                }
+            }
+        }
+    }
+    if sites.at_mut(home).survey.close(&done).is_ok() {
+        fault::point("clean.close.after");
+        report.closed += done.len();
+    }
+}
+
+/// What is known of a participant: its receipt, the list, and its receipt once more, since it may commit in between.
+fn participant(sites: &mut Sites, id: &TransactionId, branch: &str) -> Participant {
+    let at = branch.split_once('_').and_then(|(_, database_id)| sites.of(database_id));
+    let Some(at) = at else { return Participant::Unknown };
+    let site: &mut Site = sites.at_mut(at);
+    let has_receipt = |site: &mut Site| site.survey.receipts(id).map(|found| found.iter().any(|name| name == branch));
+    match has_receipt(site) {
+        Ok(true) => return Participant::Receipt,
+        Ok(false) => {}
+        Err(_) => return Participant::Unknown,
+    }
+    match site.prepared() {
+        Ok(listed) if listed.iter().any(|listed| listed.id == *id && listed.branch == branch) => Participant::Listed,
+        Ok(_) => match has_receipt(site) {
+            Ok(true) => Participant::Receipt,
+            Ok(false) => Participant::Gone,
+            Err(_) => Participant::Unknown,
+        },
+        Err(_) => Participant::Unknown,
+    }
+}

@@ -1,0 +1,148 @@
+//! What a pass of recovery has done, and what it has left.
+
+use std::fmt;
+
+use super::protocol::Outcome;
+use super::recovery::Finished;
+use crate::alias::Alias;
+use crate::transaction_id::TransactionId;
+
+/// What [`Databases::recover`](crate::Databases::recover) has done and what it has left.
+#[derive(Debug, Clone, Default)]
+pub struct RecoveryReport {
+    committed: Vec<TransactionId>,
+    rolled_back: Vec<TransactionId>,
+    heuristic: Vec<TransactionId>,
+    left: Vec<InDoubt>,
+    problems: Vec<(Alias, String)>,
+    pub(super) closed: usize,
+}
+
+/// A transaction with prepared branches that recovery may not finish yet.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct InDoubt {
+    /// The transaction.
+    pub id: TransactionId,
+    /// The databases on which it is prepared, where it holds its locks.
+    pub databases: Vec<Alias>,
+    /// Why it is left.
+    pub reason: Reason,
+}
+
+/// Why a transaction is left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Its home holds no answer yet: the coordinator's session may be alive, or home could not be asked.
+    Alive,
+    /// Its home is none of the databases that can be asked.
+    HomeUnknown,
+    /// Its home belongs to another environment now.
+    OtherEnvironment,
+    /// Its home is a standby, or read-only.
+    Standby,
+    /// Its home has another incarnation than when it was named, and may have lost the decision in a failover.
+    Failover,
+    /// A branch could not be finished.
+    NotFinished,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Alive => "its coordinator may be alive: the decision is held, or home does not answer",
+            Self::HomeUnknown => "its home is none of the configured databases that can be reached",
+            Self::OtherEnvironment => "its home belongs to another environment",
+            Self::Standby => "its home is a standby or read-only",
+            Self::Failover => {
+                "its home was failed over since, and may have lost the decision; call `databases.adopt` for home once that \
+                 is settled"
+            }
+            Self::NotFinished => "a branch could not be finished; its session may still hold it",
+        })
+    }
+}
+
+impl RecoveryReport {
+    /// The transactions whose prepared branches were committed.
+    pub fn committed(&self) -> &[TransactionId] {
+        &self.committed
+    }
+
+    /// The transactions whose prepared branches were rolled back.
+    pub fn rolled_back(&self) -> &[TransactionId] {
+        &self.rolled_back
+    }
+
+    /// The transactions on which the databases disagree: an operator must look.
+    pub fn heuristic(&self) -> &[TransactionId] {
+        &self.heuristic
+    }
+
+    /// The transactions that are still in doubt.
+    pub fn left(&self) -> &[InDoubt] {
+        &self.left
+    }
+
+    /// The databases that could not be asked, or not be trusted, and why.
+    pub fn problems(&self) -> &[(Alias, String)] {
+        &self.problems
+    }
+
+    /// How many committed transactions were found to be complete.
+    pub fn closed(&self) -> usize {
+        self.closed
+    }
+
+    /// Whether nothing is in doubt, as far as every configured database was asked.
+    pub fn is_clear(&self) -> bool {
+        self.left.is_empty() && self.heuristic.is_empty() && self.problems.is_empty()
+    }
+
+    pub(super) fn problem(&mut self, alias: Alias, problem: String) {
+        tracing::warn!(target: crate::telemetry::TARGET, %alias, problem, "recovery can't ask a database");
+        self.problems.push((alias, problem));
+    }
+
+    pub(super) fn add(&mut self, id: TransactionId, databases: Vec<Alias>, (outcome, reason): Finished) {
+        match outcome {
+            Outcome::Committed => self.committed.push(id),
+            Outcome::RolledBack => self.rolled_back.push(id),
+            Outcome::Heuristic => self.heuristic.push(id),
+            Outcome::Left => {
+                self.left.push(InDoubt { id, databases, reason: reason.unwrap_or(Reason::NotFinished) });
+            }
+        }
+    }
+}
+
+impl InDoubt {
+    /// How long ago the transaction was named, by this machine's clock. For reports: nothing is decided by it.
+    pub fn age(&self) -> std::time::Duration {
+        self.id.age()
+    }
+}
+
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} committed, {} rolled back, {} left in doubt, {} heuristic",
+            self.committed.len(),
+            self.rolled_back.len(),
+            self.left.len(),
+            self.heuristic.len()
+        )?;
+        for InDoubt { id, reason, .. } in &self.left {
+            write!(f, "; {id}: {reason}")?;
+        }
+        for id in &self.heuristic {
+            write!(f, "; {id}: the databases disagree")?;
+        }
+        for (alias, problem) in &self.problems {
+            write!(f, "; `{alias}`: {problem}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,137 @@
+//! The databases as recovery sees them, each on a connection of its own.
+
+use diesel::result::{Error as DieselError, QueryResult};
+
+use super::report::RecoveryReport;
+use crate::alias::Alias;
+use crate::connection::identity::Identity;
+use crate::connection::survey::{Prepared, Survey};
+use crate::databases::Databases;
+
+/// A database that can be asked.
+pub(super) struct Site {
+    pub(super) alias: Alias,
+    pub(super) identity: Identity,
+    pub(super) survey: Box<dyn Survey>,
+    confirmed: bool,
+}
+
+impl Site {
+    /// Proves once in a pass that this is the primary.
+    pub(super) fn confirm(&mut self) -> QueryResult<()> {
+        if !self.confirmed {
+            self.survey.confirm()?;
+            self.confirmed = true;
+        }
+        Ok(())
+    }
+
+    /// Its prepared branches.
+    pub(super) fn prepared(&mut self) -> QueryResult<Vec<Prepared>> {
+        self.survey.prepared(&self.identity.database_id)
+    }
+}
+
+/// All databases that can be asked, each once, whatever aliases it has.
+pub(crate) struct Sites {
+    sites: Vec<Site>,
+    complete: bool,
+}
+
+impl Sites {
+    /// Connects to each database. What is wrong with one is reported, and never stops the others.
+    pub(crate) fn open(databases: &Databases, report: &mut RecoveryReport) -> Self {
+        let mut sites: Vec<Site> = Vec::new();
+        let mut complete = true;
+        for (index, database) in databases.iter().enumerate() {
+            if (0..index).any(|before| databases.are_same(before, index)) || database.is_in_memory() {
+                continue;
+            }
+            let alias = database.alias().clone();
+            match Self::site(databases, index) {
+                Ok(Some(site)) => sites.push(site),
+                // Without the library's tables nothing of it can be there.
+                Ok(None) => {}
+                Err(problem) => {
+                    complete = false;
+                    report.problem(alias, problem);
+                }
+            }
+        }
+        let mut sites = Self { sites, complete };
+        sites.remove_copies(report);
+        sites
+    }
+
+    fn site(databases: &Databases, index: usize) -> Result<Option<Site>, String> {
+        let database = databases.at(index);
+        let mut survey = database.driver().survey().map_err(|error| error.to_string())?;
+        let identity = match survey.identity() {
+            Ok(identity) => identity,
+            Err(error) if is_not_installed(&error) => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        if !identity.is_known_server() {
+            return Err(format!(
+                "it is on another server than `multidb_meta` says (`{}`, not `{}`), so it may be a copy or a restored \
+                 backup; call `databases.adopt(\"{}\")` if it is the only one",
+                identity.server,
+                identity.known_server,
+                database.alias()
+            ));
+        }
+        Ok(Some(Site { alias: database.alias().clone(), identity, survey, confirmed: false }))
+    }
+
+    /// Of two databases with one id, one is a copy, and nobody knows which.
+    fn remove_copies(&mut self, report: &mut RecoveryReport) {
+        let ids: Vec<Box<str>> = self.sites.iter().map(|site| site.identity.database_id.clone()).collect();
+        let is_copied = |site: &Site| ids.iter().filter(|id| **id == site.identity.database_id).count() > 1;
+        for site in self.sites.extract_if(.., |site| is_copied(site)) {
+            self.complete = false;
+            let text = "another database of the configuration has the same `database_id`: one is a copy of the other, or \
+                        both are one, and `same_as` says so";
+            report.problem(site.alias, text.into());
+        }
+    }
+
+    /// Whether every configured database can be asked.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sites.len()
+    }
+
+    pub(super) fn at(&self, at: usize) -> &Site {
+        &self.sites[at]
+    }
+
+    pub(super) fn at_mut(&mut self, at: usize) -> &mut Site {
+        &mut self.sites[at]
+    }
+
+    /// The database of this id.
+    pub(super) fn of(&self, database_id: &str) -> Option<usize> {
+        self.sites.iter().position(|site| *site.identity.database_id == *database_id)
+    }
+
+    /// Its prepared branches. A failure is reported.
+    pub(super) fn list(&mut self, at: usize, report: &mut RecoveryReport) -> Vec<Prepared> {
+        let site = &mut self.sites[at];
+        site.prepared().unwrap_or_else(|error| {
+            self.complete = false;
+            report.problem(site.alias.clone(), error.to_string());
+            Vec::new()
+        })
+    }
+}
+
+/// Whether the library's tables are not there.
+fn is_not_installed(error: &DieselError) -> bool {
+    let text = error.to_string();
+    matches!(error, DieselError::NotFound)
+        || text.contains("multidb_meta")
+            && ["no such table", "does not exist", "doesn't exist"].iter().any(|absent| text.contains(absent))
+}

@@ -1,0 +1,147 @@
+//! Recovery as a function, and as a thread of a service.
+
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::report::RecoveryReport;
+use super::{cleaning, recovery};
+use crate::databases::Databases;
+use crate::error::Result;
+
+/// How long the thread waits between two passes. It saves work; nothing is decided by it.
+pub const RECOVERY_INTERVAL: Duration = Duration::from_secs(10);
+
+impl Databases {
+    /// Finishes what coordinators have left prepared on these databases, once. Any number of processes may do so at once, beside
+    /// transactions that run.
+    ///
+    /// What may not be finished yet is left and reported: see [`Reason`](crate::Reason). A database that can't be reached is
+    /// reported too, and stops nothing else.
+    ///
+    /// # Errors
+    /// None so far: what went wrong stands in the report.
+    pub fn recover(&self) -> Result<RecoveryReport> {
+        let report = recovery::recover(self);
+        cleaning::clean(self, &self.complete().take());
+        Ok(report)
+    }
+
+    /// Starts a thread that recovers now and then every [`RECOVERY_INTERVAL`], until the handle is stopped or dropped. It
+    /// returns at once: a database that can't be reached never blocks a start.
+    pub fn start_recovery(&self) -> RecoveryHandle {
+        let shared = Arc::new(Shared::default());
+        let (databases, own) = (self.clone(), Arc::clone(&shared));
+        let thread = std::thread::Builder::new().name("multidb-recovery".into()).spawn(move || own.run(&databases));
+        let thread = thread.inspect_err(|error| {
+            tracing::error!(target: crate::telemetry::TARGET, %error, "the recovery thread could not be started");
+        });
+        RecoveryHandle { shared, thread: thread.ok() }
+    }
+}
+
+/// The thread that recovers. Dropping it stops the thread after its current pass.
+#[must_use = "recovery stops when this is dropped"]
+pub struct RecoveryHandle {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    stopped: bool,
+    suspended: bool,
+    /// A pass is wanted now.
+    woken: bool,
+    running: bool,
+    last: Option<RecoveryReport>,
+}
+
+impl RecoveryHandle {
+    /// No pass begins until [`resume`](Self::resume). Returns once the current one has ended.
+    pub fn suspend(&self) {
+        let mut state = self.shared.state();
+        state.suspended = true;
+        while state.running {
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Passes begin again, the first one now.
+    pub fn resume(&self) {
+        let mut state = self.shared.state();
+        (state.suspended, state.woken) = (false, true);
+        self.shared.changed.notify_all();
+    }
+
+    /// What the last pass has done and left; `None` before the first has ended.
+    pub fn last_report(&self) -> Option<RecoveryReport> {
+        self.shared.state().last.clone()
+    }
+
+    /// Stops the thread, and waits until its current pass has ended.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.shared.state().stopped = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!(target: crate::telemetry::TARGET, "the recovery thread panicked");
+        }
+    }
+}
+
+impl Drop for RecoveryHandle {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl fmt::Debug for RecoveryHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecoveryHandle").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, databases: &Databases) {
+        while self.begin_pass() {
+            // Its failures are in the report, so only a bug can end it.
+            let report = databases.recover().ok();
+            let mut state = self.state();
+            (state.running, state.last) = (false, report);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until a pass may begin; `false` once the thread is to end.
+    fn begin_pass(&self) -> bool {
+        let mut state = self.state();
+        if state.last.is_some() {
+            let waits = |state: &mut State| !state.stopped && !state.woken;
+            let waited = self.changed.wait_timeout_while(state, RECOVERY_INTERVAL, waits);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        while state.suspended && !state.stopped {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.woken = false;
+        state.running = !state.stopped;
+        state.running
+    }
+}
