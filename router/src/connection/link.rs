@@ -11,6 +11,7 @@ use diesel::connection::{
 use diesel::query_builder::{QueryBuilder, QueryFragment, QueryId};
 use diesel::result::QueryResult;
 
+use super::attached::Attached;
 use super::backend::Dialect;
 use super::characteristics::Limits;
 use super::control::Control;
@@ -38,6 +39,8 @@ pub struct Link<B: Dialect> {
     repeated: Option<Repeated>,
     /// Takes the limits of a scope away again.
     restore: Option<Box<str>>,
+    /// Where it holds several files.
+    pub(super) attached: Option<Arc<Attached>>,
     #[cfg(feature = "testing")]
     pub(super) rehearsal: Option<Rehearsal>,
 }
@@ -71,6 +74,7 @@ impl<B: Dialect> Link<B> {
             sql: String::new(),
             repeated,
             restore: B::restore(settings).map(String::into_boxed_str),
+            attached: Attached::new(&settings.files),
             #[cfg(feature = "testing")]
             rehearsal: settings.test.clone().map(Rehearsal::new),
         }

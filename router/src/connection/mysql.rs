@@ -48,6 +48,7 @@ impl Dialect for Mysql {
         insert_new: ["INSERT IGNORE INTO", ""],
         now_committed: "LOCK IN SHARE MODE",
         numbered: false,
+        schema: None,
     };
     const PROBE: [&str; 2] = [
         "SET SESSION innodb_lock_wait_timeout = 5; SET TRANSACTION ISOLATION LEVEL read committed, READ WRITE; START \

@@ -56,6 +56,7 @@ impl Dialect for Postgres {
         insert_new: ["INSERT INTO", "ON CONFLICT DO NOTHING"],
         now_committed: "",
         numbered: true,
+        schema: None,
     };
     const PROBE: [&str; 2] =
         ["BEGIN ISOLATION LEVEL read committed READ WRITE; SET LOCAL lock_timeout = '5s'", "ROLLBACK"];

@@ -8,6 +8,7 @@ use diesel::result::{ConnectionError, QueryResult};
 use diesel::sqlite::{Sqlite as Native, SqliteConnection};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
+use super::attached::{attach, schema};
 use super::backend::{Dialect, Names, collect};
 use super::characteristics::{Characteristics, Lock};
 use super::control::{Control, Start, savepoint};
@@ -40,6 +41,7 @@ impl Dialect for Sqlite {
         insert_new: ["INSERT INTO", "ON CONFLICT DO NOTHING"],
         now_committed: "",
         numbered: false,
+        schema: Some(|file, sql| write!(sql, "{}.", schema(file)).expect("a String takes everything")),
     };
     // Committed and synced: docs/DESIGN.md says why.
     const PROBE: [&str; 2] = ["PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE", "COMMIT"];
@@ -142,6 +144,10 @@ fn session(settings: &Settings) -> String {
         sqlite.busy_timeout.as_millis(),
         u8::from(sqlite.foreign_keys)
     );
+    if !settings.files.is_empty() {
+        // Each pragma for its own file: without a name `journal_mode` is set on all of them.
+        return sql + &attach(&settings.files);
+    }
     for (pragma, value) in [("journal_mode", sqlite.journal_mode), ("synchronous", sqlite.synchronous)] {
         if let Some(value) = value {
             write!(sql, " PRAGMA {pragma} = {value};").expect("a String takes everything");

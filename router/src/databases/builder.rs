@@ -130,7 +130,8 @@ impl DatabasesBuilder {
             return Err(Error::Config { alias, key, problem, remedy });
         }
         let (chain, models, on_hook_failure) = (self.chain, self.models, self.on_hook_failure);
-        Ok(Databases::new(Registry { same: same(&databases), databases, chain, models, on_hook_failure }))
+        let (same, attached) = (same(&databases), Arc::default());
+        Ok(Databases::new(Registry { databases, same, attached, chain, models, on_hook_failure }))
     }
 
     /// Builds the registry and makes it the default of the process.
@@ -180,6 +181,7 @@ fn open(config: DatabaseConfig) -> Result<Database> {
         pool,
         private,
         sqlite: config.sqlite_settings()?,
+        files: Vec::new(),
         prepare_repeated: config.prepare_repeated.unwrap_or(true),
         #[cfg(feature = "testing")]
         test: None,

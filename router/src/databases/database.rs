@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::alias::Alias;
@@ -79,6 +80,8 @@ pub(crate) trait Driver: Send + Sync {
     /// Runs a statement on the library's own tables in autocommit.
     fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize>;
     fn check(&self) -> Result<()>;
+    /// Refuses several files that can't be committed as one. Gives their paths.
+    fn inspect(&self) -> Result<Vec<PathBuf>>;
     /// What became of a transaction whose reply was lost.
     fn probe(&self, id: &TransactionId) -> decision::Verdict;
 }
@@ -130,6 +133,10 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
 
     fn check(&self) -> Result<()> {
         Pool::check(self)
+    }
+
+    fn inspect(&self) -> Result<Vec<PathBuf>> {
+        Pool::inspect(self)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The databases of an application: the registry, its builder and its configuration.
 
+mod attached;
 mod builder;
 mod config;
 mod current;
@@ -12,6 +13,8 @@ mod registry;
 mod rehearsed;
 mod url;
 
+#[cfg(all(test, feature = "sqlite"))]
+pub(crate) use attached::{ATTACHED_POOL_SIZE, ATTACHED_SETS_LIMIT};
 pub use builder::DatabasesBuilder;
 pub use config::{DatabaseConfig, PoolConfig, SqliteConfig};
 pub use current::Entered;

@@ -53,6 +53,7 @@ impl Databases {
         let registry = Registry {
             same: same(&databases),
             databases: databases.into(),
+            attached: Arc::default(),
             chain: chain.clone(),
             models: models.clone(),
             on_hook_failure: on_hook_failure.clone(),
