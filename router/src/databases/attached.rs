@@ -80,11 +80,8 @@ impl Databases {
     fn attach(&self, key: &[usize]) -> Result<(Arc<dyn Driver>, Vec<usize>)> {
         self.refuse_unfit(key)?;
         let paths = Kind::Sqlite.driver(self.settings_of(key))?.inspect()?;
-        let mut found: Vec<(PathBuf, usize)> = paths
-            .into_iter()
-            .map(|path| std::fs::canonicalize(&path).unwrap_or(path))
-            .zip(key.iter().copied())
-            .collect();
+        // SQLite gives whole paths, with all links resolved.
+        let mut found: Vec<(PathBuf, usize)> = paths.into_iter().zip(key.iter().copied()).collect();
         found.sort();
         if let Some([(path, one), (_, other)]) = found.array_windows().find(|[a, b]| a.0 == b.0) {
             let (one, other) = (self.at(*one).alias(), self.at(*other).alias());

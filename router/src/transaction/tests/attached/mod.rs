@@ -9,6 +9,8 @@ use crate::connection::slot::Slot;
 
 mod changed;
 mod commits;
+#[cfg(target_os = "linux")]
+mod killed;
 mod refused;
 
 type Raw = diesel::SqliteConnection;
