@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::backend::Dialect;
+use super::control::Start;
 use super::link::Link;
 use super::own::TextRow;
 use crate::alias::Alias;
@@ -58,6 +59,7 @@ pub struct Attached {
     files: Vec<File>,
     modes: String,
     names: String,
+    reads: String,
 }
 
 impl Attached {
@@ -66,7 +68,7 @@ impl Attached {
         if files.is_empty() {
             return None;
         }
-        let (mut modes, mut names) = (String::new(), String::new());
+        let (mut modes, mut names, mut reads) = (String::new(), String::new(), String::new());
         for place in 0..files.len() {
             let (schema, more) = (schema(place), if place == 0 { "" } else { " UNION ALL " });
             // Where it is asked for in a transaction the mode can't change any more.
@@ -76,6 +78,7 @@ impl Attached {
                  pragma_database_list WHERE name = '{schema}') AS b, NULL AS c"
             )
             .expect("a String takes everything");
+            write!(reads, "; SELECT 1 FROM \"{schema}\".sqlite_schema LIMIT 1").expect("a String takes everything");
             write!(names, "{more}SELECT '{place}' AS file, type, lower(name) AS name FROM \"{schema}\".sqlite_schema")
                 .expect("a String takes everything");
         }
@@ -85,7 +88,15 @@ impl Attached {
              NOT GLOB 'sqlite_*' AND name NOT GLOB 'multidb_*' AND name <> '__diesel_schema_migrations' GROUP BY name \
              HAVING count(*) > 1 ORDER BY name LIMIT 1"
         );
-        Some(Arc::new(Self { files: files.to_vec(), modes, names }))
+        Some(Arc::new(Self { files: files.to_vec(), modes, names, reads }))
+    }
+
+    /// Takes the locks of a transaction that only reads with its BEGIN, in the order of the files, as BEGIN IMMEDIATE does.
+    /// Taken one by one when each is read first, they and those of a COMMIT could wait for each other.
+    pub fn write_locks(&self, begin: &Start, sql: &mut String) {
+        if begin.characteristics.limits.read_only {
+            sql.push_str(&self.reads);
+        }
     }
 
     /// Refuses where what is written to the files could be committed in part, or in another file than was meant. Gives the

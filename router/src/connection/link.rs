@@ -125,6 +125,9 @@ impl<B: Dialect> Link<B> {
                 _ => {}
             }
             B::write(control, &mut sql);
+            if let (Some(attached), Control::Begin(begin)) = (&self.attached, control) {
+                attached.write_locks(begin, &mut sql);
+            }
             if sql.len() == start {
                 // Nothing to be said on this database.
                 sql.truncate(end);

@@ -88,8 +88,9 @@ impl Dialect for Sqlite {
         }
     }
 
-    fn begins_at_once(_start: &Start) -> bool {
-        true
+    fn begins_at_once(start: &Start) -> bool {
+        // One that only reads may be sent with reads of several files.
+        !start.characteristics.limits.read_only
     }
 
     fn alive(_raw: &mut SqliteConnection) -> bool {

@@ -145,8 +145,11 @@ impl Databases {
             settings.prepare_repeated &= one.prepare_repeated;
         }
         #[cfg(feature = "testing")]
-        if let Some(undeclared) = all().find(|one| one.test.as_ref().is_some_and(|test| test.undeclared)) {
-            settings.test.clone_from(&undeclared.test);
+        if let Some(test) = &mut settings.test {
+            for other in all().skip(1).filter_map(|one| one.test.as_ref()) {
+                test.undeclared |= other.undeclared;
+                test.more_faults.push(Arc::clone(&other.faults));
+            }
         }
         // Opened when first needed.
         settings.pool.min_idle = 0;

@@ -3,6 +3,7 @@
 use std::sync::Barrier;
 
 use super::*;
+use crate::connection::characteristics::Characteristics;
 use crate::databases::{ATTACHED_POOL_SIZE, ATTACHED_SETS_LIMIT};
 
 #[test]
@@ -35,6 +36,56 @@ fn a_reader_of_one_file_that_commit_can_not_wait_for_undoes_both() {
     assert!(matches!(leave(ticket, Verdict::Keep), Err(Error::Query(_))), "COMMIT has no lock on the second");
     reader.batch_execute("COMMIT").expect("the reader ends");
     assert_eq!((files.rows(0), files.rows(1)), (vec![], vec![]));
+}
+
+#[test]
+fn a_reader_locks_all_files_at_once_so_that_a_commit_waits_for_it_and_never_it_for_the_commit() {
+    let read_only = Limits { read_only: true, timeout: None };
+    let files = files(2);
+    let mut builder = Databases::builder();
+    for (name, path) in NAMES.iter().zip(&files.paths) {
+        let mut config = DatabaseConfig::new(*name, path.to_str().expect("a plain path"));
+        config.sqlite.busy_timeout = Some("0s".to_owned());
+        builder = builder.database(config);
+    }
+    let impatient = builder.build_lazy().expect("the databases");
+    let start =
+        Start { characteristics: Characteristics { limits: read_only, ..Characteristics::PLAIN }, ..Start::default() };
+    let reader = open_with(&impatient, &[0, 1], &start).expect("a transaction");
+    assert_eq!(numbers(&mut conn(), "SELECT count(*) AS n FROM items_b"), [0]);
+    std::thread::scope(|threads| {
+        let databases = &files.databases;
+        let writer = threads.spawn(move || {
+            let ticket = open(databases, &[0, 1]).expect("a transaction");
+            put(0, 1).expect("a row");
+            put(1, 1).expect("a row");
+            leave(ticket, Verdict::Keep)
+        });
+        // Until COMMIT lets no new reader in.
+        while observer(&files.paths[0]).batch_execute("SELECT * FROM items_a").is_ok() {
+            assert!(!writer.is_finished(), "it must wait for the reader");
+        }
+        assert_eq!(numbers(&mut conn(), "SELECT count(*) AS n FROM items_a"), [0], "not from half of the commit");
+        leave(reader, Verdict::Keep).expect("read");
+        writer.join().expect("no panic").expect("committed when the reader had ended");
+    });
+    assert_eq!((files.rows(0), files.rows(1)), (vec![1], vec![1]));
+}
+
+#[cfg(feature = "testing")]
+#[test]
+fn a_failure_that_a_test_plans_for_either_database_happens() {
+    use crate::connection::fault::{Fault, Point};
+    let files = files(2);
+    let (databases, faults) = files.databases.for_test(false, None).expect("a test");
+    for (alias, faults) in &faults {
+        faults.plan(Point::Commit, 0, Fault::Refused);
+        let ticket = open(&databases, &[0, 1]).expect("a transaction");
+        put(0, 1).expect("a row");
+        assert!(leave(ticket, Verdict::Keep).is_err(), "{alias}");
+        assert_eq!(faults.left(), 0);
+    }
+    assert_eq!(files.rows(0), Vec::<i64>::new());
 }
 
 #[test]

@@ -109,6 +109,18 @@ fn aliases_that_turn_out_to_be_one_file_are_refused_with_the_key_that_says_so() 
     assert!(text.contains("are one file") && text.contains("`same_as = \"a\"` for `b`"), "{text}");
 }
 
+#[cfg(feature = "testing")]
+#[test]
+fn files_whose_work_a_test_rolls_back_are_refused_and_undeclared_ones_stay_undeclared() {
+    let files = files(2);
+    let (databases, _) = files.databases.for_test(true, None).expect("a test");
+    assert!(refusal(&databases, &[0, 1]).contains("`testing::committed`"));
+    let (databases, _) = files.databases.for_test(false, Some(&["a"])).expect("a test");
+    let ticket = open(&databases, &[0, 1]).expect("nothing is sent yet");
+    assert!(matches!(put(0, 1), Err(Error::Config { .. })), "`b` is not declared");
+    leave(ticket, Verdict::Undo).expect("undone");
+}
+
 #[test]
 fn a_file_that_can_not_be_opened_is_an_error_at_once() {
     let files = files(1);
