@@ -135,6 +135,8 @@ impl Databases {
         let all = || order.iter().map(|index| self.at(*index).driver().settings());
         let mut settings = all().next().expect("at least one file").clone();
         settings.files = self.files_of(order);
+        // What each file gets; whatever sets the session of the first one again must not set it lower.
+        settings.sqlite.synchronous = Some("extra");
         settings.alias = all().map(|one| one.alias.as_str()).collect::<Vec<_>>().join("+").into();
         for one in all() {
             let (pool, sqlite) = (&mut settings.pool, &mut settings.sqlite);
