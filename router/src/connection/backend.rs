@@ -160,10 +160,20 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     fn collect_binds<T: QueryFragment<Self::Native>>(raw: &mut Self::Raw, statement: &T) -> QueryResult<Self::Binds>;
 
     /// Runs a statement on the library's own tables.
-    fn execute_own(raw: &mut Self::Raw, sql: &str, binds: &[&str]) -> QueryResult<usize>;
+    fn execute_own(raw: &mut Self::Raw, sql: &str, binds: &[&str]) -> QueryResult<usize> {
+        Self::execute_own_in(raw, 0, sql, binds)
+    }
 
     /// Runs a query on the library's own tables.
-    fn load_own(raw: &mut Self::Raw, sql: &str, binds: &[&str]) -> QueryResult<Vec<TextRow>>;
+    fn load_own(raw: &mut Self::Raw, sql: &str, binds: &[&str]) -> QueryResult<Vec<TextRow>> {
+        Self::load_own_in(raw, 0, sql, binds)
+    }
+
+    /// Runs a statement on the library's own tables, in the file at this place of the connection.
+    fn execute_own_in(raw: &mut Self::Raw, file: usize, sql: &str, binds: &[&str]) -> QueryResult<usize>;
+
+    /// Runs a query on the library's own tables, in the file at this place of the connection.
+    fn load_own_in(raw: &mut Self::Raw, file: usize, sql: &str, binds: &[&str]) -> QueryResult<Vec<TextRow>>;
 
     /// Runs what is missing of these migrations, or of the library's own.
     fn migrate(raw: &mut Self::Raw, source: Option<&dyn Migrations>) -> diesel::migration::Result<Ran>;

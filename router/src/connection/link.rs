@@ -11,6 +11,7 @@ use diesel::connection::{
 use diesel::query_builder::{QueryBuilder, QueryFragment, QueryId};
 use diesel::result::QueryResult;
 
+use super::attached::Attached;
 use super::backend::Dialect;
 use super::characteristics::Limits;
 use super::control::Control;
@@ -41,6 +42,8 @@ pub struct Link<B: Dialect> {
     restore: Option<Box<str>>,
     /// What the database is, once it was asked: as of this connection, since a failover ends it.
     identity: Option<Arc<Identity>>,
+    /// Where it holds several files.
+    pub(super) attached: Option<Arc<Attached>>,
     #[cfg(feature = "testing")]
     pub(super) rehearsal: Option<Rehearsal>,
 }
@@ -77,6 +80,7 @@ impl<B: Dialect> Link<B> {
             repeated,
             restore: B::restore(settings).map(String::into_boxed_str),
             identity: None,
+            attached: Attached::new(&settings.files),
             #[cfg(feature = "testing")]
             rehearsal: settings.test.clone().map(Rehearsal::new),
         }
@@ -127,6 +131,9 @@ impl<B: Dialect> Link<B> {
                 _ => {}
             }
             B::write(control, &mut sql);
+            if let (Some(attached), Control::Begin(begin)) = (&self.attached, control) {
+                attached.write_locks(begin, &mut sql);
+            }
             if sql.len() == start {
                 // Nothing to be said on this database.
                 sql.truncate(end);

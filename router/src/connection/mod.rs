@@ -2,6 +2,7 @@
 //!
 //! Only [`slot::Slot`] and [`pool::Pool`] touch a real connection. Nothing here knows of scopes or of routes.
 
+pub mod attached;
 pub mod backend;
 pub mod characteristics;
 pub mod control;

@@ -66,6 +66,7 @@ impl Dialect for Mysql {
         text: "?",
         if_written: "",
         numbered: false,
+        schema: None,
     };
     const IDENTITY: [&str; 3] = [
         concat!(

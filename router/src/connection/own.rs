@@ -37,12 +37,21 @@ pub struct Words {
     pub if_written: &'static str,
     /// Whether parameters have numbers.
     pub numbered: bool,
+    /// Writes what stands before the name of a table in the file at this place of a connection, with its dot. `None` where a
+    /// connection holds one database alone.
+    pub schema: Option<fn(usize, &mut String)>,
 }
 
+/// How the names of the library's own tables begin.
+const PREFIX: &str = "multidb_";
+
 impl Words {
-    /// The statement as the backend wants it: with the names of the fields above in braces, and `?`, replaced.
-    pub fn write(&self, sql: &str) -> String {
+    /// The statement as the backend wants it: with the names of the fields above in braces, and `?`, replaced, and for the
+    /// tables of the file at this place, where a connection may hold several.
+    pub fn write(&self, file: usize, sql: &str) -> String {
         let [insert, or_nothing] = self.insert_new;
+        let qualified = self.schema.map(|schema| qualified(sql, |sql| schema(file, sql)));
+        let sql = qualified.as_deref().unwrap_or(sql);
         let sql = sql.replace("{now}", self.now).replace("{insert}", insert);
         let sql = sql.replace("{or_nothing}", or_nothing).replace("{now_committed}", self.now_committed);
         let sql = sql.replace("{text}", self.text).replace("{if_written}", self.if_written);
@@ -58,25 +67,53 @@ impl Words {
     }
 }
 
+/// The statement with a schema before each name of a table of ours. Column names that tell their table stay, and so does
+/// what is in quotes.
+fn qualified(sql: &str, write_schema: impl Fn(&mut String)) -> String {
+    let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let mut written = String::with_capacity(sql.len() + PREFIX.len());
+    let mut rest = sql;
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '\'' | '"' => rest[1..].find(first).map_or(rest.len(), |end| end + 2),
+            first if is_word(first) => rest.find(|letter| !is_word(letter)).unwrap_or(rest.len()),
+            first => first.len_utf8(),
+        };
+        let (token, after) = rest.split_at(length);
+        if token.starts_with(PREFIX) && !written.ends_with('.') && !after.starts_with('.') {
+            write_schema(&mut written);
+        }
+        written.push_str(token);
+        rest = after;
+    }
+    written
+}
+
 /// The ways to run such a statement, and migrations, for one backend.
 macro_rules! own_statements {
     ($native:ty, $raw:ty) => {
-        fn execute_own(raw: &mut $raw, sql: &str, binds: &[&str]) -> diesel::result::QueryResult<usize> {
+        fn execute_own_in(
+            raw: &mut $raw,
+            file: usize,
+            sql: &str,
+            binds: &[&str],
+        ) -> diesel::result::QueryResult<usize> {
             use diesel::prelude::*;
-            let mut query = diesel::sql_query(Self::WORDS.write(sql)).into_boxed::<$native>();
+            let mut query = diesel::sql_query(Self::WORDS.write(file, sql)).into_boxed::<$native>();
             for bind in binds {
                 query = query.bind::<diesel::sql_types::Text, _>(*bind);
             }
             query.execute(raw)
         }
 
-        fn load_own(
+        fn load_own_in(
             raw: &mut $raw,
+            file: usize,
             sql: &str,
             binds: &[&str],
         ) -> diesel::result::QueryResult<Vec<crate::connection::own::TextRow>> {
             use diesel::prelude::*;
-            let mut query = diesel::sql_query(Self::WORDS.write(sql)).into_boxed::<$native>();
+            let mut query = diesel::sql_query(Self::WORDS.write(file, sql)).into_boxed::<$native>();
             for bind in binds {
                 query = query.bind::<diesel::sql_types::Text, _>(*bind);
             }
@@ -140,7 +177,7 @@ pub(super) use own_statements;
 
 #[cfg(test)]
 mod tests {
-    use super::Words;
+    use super::{Words, qualified};
 
     #[test]
     fn a_statement_is_written_in_the_words_of_the_backend() {
@@ -151,12 +188,31 @@ mod tests {
             text: "CAST(? AS TEXT)",
             if_written: "WHERE wrote()",
             numbered: true,
+            schema: None,
         };
         let sql = "{insert} t (a, b) VALUES (?, {now}) {or_nothing} AND b = ?";
-        assert_eq!(words.write(sql), "INSERT INTO t (a, b) VALUES ($1, now()) OR NOTHING AND b = $2");
+        assert_eq!(words.write(0, sql), "INSERT INTO t (a, b) VALUES ($1, now()) OR NOTHING AND b = $2");
         let sql = "INSERT INTO t SELECT {text}, {text} {if_written}";
-        assert_eq!(words.write(sql), "INSERT INTO t SELECT CAST($1 AS TEXT), CAST($2 AS TEXT) WHERE wrote()");
+        assert_eq!(words.write(0, sql), "INSERT INTO t SELECT CAST($1 AS TEXT), CAST($2 AS TEXT) WHERE wrote()");
         let plain = Words { numbered: false, ..words };
-        assert_eq!(plain.write("a = ?"), "a = ?");
+        assert_eq!(plain.write(0, "a = ?"), "a = ?");
+    }
+
+    #[test]
+    fn only_names_of_our_tables_get_a_schema() {
+        let schema = |sql: &mut String| sql.push_str("main.");
+        for (sql, expected) in [
+            (
+                "DELETE FROM multidb_once WHERE multidb_once.id = ?",
+                "DELETE FROM main.multidb_once WHERE multidb_once.id = ?",
+            ),
+            ("SELECT gid FROM (multidb_decision)", "SELECT gid FROM (main.multidb_decision)"),
+            ("SELECT 'multidb_a', \"multidb_1\".x FROM items", "SELECT 'multidb_a', \"multidb_1\".x FROM items"),
+            ("SELECT 'it''s multidb_a' FROM multidb_b, c", "SELECT 'it''s multidb_a' FROM main.multidb_b, c"),
+            ("SELECT a FROM x.multidb_b, my_multidb_c", "SELECT a FROM x.multidb_b, my_multidb_c"),
+            ("SELECT 'multidb_a", "SELECT 'multidb_a"),
+        ] {
+            assert_eq!(qualified(sql, schema), expected);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The pool of one database.
 
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use diesel::r2d2::{self, ManageConnection, PooledConnection};
 use diesel::result::{ConnectionError, QueryResult};
 use scheduled_thread_pool::ScheduledThreadPool;
 
+use super::attached::Attached;
 use super::backend::Dialect;
 use super::decision;
 use super::holders::{Holder, Holders};
@@ -84,6 +86,12 @@ impl<B: Dialect> Pool<B> {
     /// Whether the server prepares transactions, as far as that is known.
     pub fn prepares(&self) -> Option<bool> {
         self.prepares.get().copied()
+    }
+
+    /// Opens one connection beside the pool, to find out whether its files can be committed as one. Gives their paths.
+    pub fn inspect(&self) -> Result<Vec<PathBuf>> {
+        let mut raw = B::connect(&self.settings).map_err(|error| self.unreachable(&error.to_string()))?;
+        Attached::new(&self.settings.files).map_or(Ok(Vec::new()), |attached| attached.examine::<B>(&mut raw))
     }
 
     /// Runs what is missing of these migrations, or of the library's own, on a connection beside the pool, unless that would
@@ -171,7 +179,10 @@ impl<B: Dialect> Pool<B> {
         }
         let full = self.settings.pool.connection_timeout;
         let wait = if Holder::is_holding() { full.min(WAIT_WHILE_HOLDING) } else { full };
-        self.r2d2.get_timeout(wait).map_err(|error| self.exhausted_or_unreachable(&error, wait))
+        let mut link = self.r2d2.get_timeout(wait).map_err(|error| self.exhausted_or_unreachable(&error, wait))?;
+        // Not where it is opened: there a refusal would be tried again until the time is over.
+        link.examine()?;
+        Ok(link)
     }
 
     /// Takes a connection for a handle outside of any scope.

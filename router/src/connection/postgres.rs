@@ -76,6 +76,7 @@ impl Dialect for Postgres {
         text: "CAST(? AS TEXT)",
         if_written: "WHERE pg_current_xact_id_if_assigned() IS NOT NULL",
         numbered: true,
+        schema: None,
     };
     const IDENTITY: [&str; 3] = [
         concat!(

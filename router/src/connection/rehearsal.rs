@@ -23,6 +23,8 @@ pub struct Test {
     pub undeclared: bool,
     /// The failures that the test has planned.
     pub faults: Arc<Faults>,
+    /// Those of the other databases that its connections hold.
+    pub more_faults: Vec<Arc<Faults>>,
 }
 
 /// The state of a connection of a test.
@@ -118,7 +120,9 @@ impl<B: Dialect> Link<B> {
         if rehearsal.lost {
             return Err(Fault::ConnectionLost.error());
         }
-        let Some(fault) = rehearsal.test.faults.at(point) else { return Ok(None) };
+        let Test { faults, more_faults, .. } = &rehearsal.test;
+        let mut planned = std::iter::once(faults).chain(more_faults).filter_map(|faults| faults.at(point));
+        let Some(fault) = planned.next() else { return Ok(None) };
         rehearsal.lost = fault.loses_connection();
         if fault == Fault::ReplyLost { Ok(Some(fault)) } else { Err(fault.error()) }
     }

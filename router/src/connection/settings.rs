@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::attached::File;
 use crate::alias::Alias;
 
 /// How long SQLite waits for a lock of another connection, unless configured otherwise.
@@ -25,6 +26,8 @@ pub struct Settings {
     pub private: bool,
     /// SQLite's session.
     pub sqlite: SqliteSettings,
+    /// SQLite: the files that each connection holds together, `main` first. None where it is one file alone.
+    pub files: Vec<File>,
     /// Whether statements that Diesel would parse anew each time are kept prepared from their second use on.
     pub prepare_repeated: bool,
     /// How its connections serve a test, if they do.
@@ -99,6 +102,7 @@ impl fmt::Debug for Settings {
             .field("url", &crate::databases::mask(&self.url))
             .field("pool", &self.pool)
             .field("sqlite", &self.sqlite)
+            .field("files", &self.files.len())
             .field("prepare_repeated", &self.prepare_repeated)
             .finish_non_exhaustive()
     }

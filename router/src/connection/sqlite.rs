@@ -10,6 +10,7 @@ use diesel::result::{ConnectionError, QueryResult};
 use diesel::sqlite::{Sqlite as Native, SqliteConnection};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
+use super::attached::{attach, schema};
 use super::backend::{Dialect, Names, collect};
 use super::characteristics::{Characteristics, Lock};
 use super::control::{Control, Start, savepoint};
@@ -44,6 +45,7 @@ impl Dialect for Sqlite {
         text: "?",
         if_written: "",
         numbered: false,
+        schema: Some(|file, sql| write!(sql, "{}.", schema(file)).expect("a String takes everything")),
     };
     // A file has neither a server nor a failover.
     const IDENTITY: [&str; 3] = [
@@ -107,8 +109,9 @@ impl Dialect for Sqlite {
         }
     }
 
-    fn begins_at_once(_start: &Start) -> bool {
-        true
+    fn begins_at_once(start: &Start) -> bool {
+        // One that only reads may be sent with reads of several files.
+        !start.characteristics.limits.read_only
     }
 
     // Steady writers must not starve it.
@@ -193,6 +196,10 @@ fn session(settings: &Settings) -> String {
         sqlite.busy_timeout.as_millis(),
         u8::from(sqlite.foreign_keys)
     );
+    if !settings.files.is_empty() {
+        // Each pragma for its own file: without a name `journal_mode` is set on all of them.
+        return sql + &attach(&settings.files);
+    }
     for (pragma, value) in [("journal_mode", sqlite.journal_mode), ("synchronous", sqlite.synchronous)] {
         if let Some(value) = value {
             write!(sql, " PRAGMA {pragma} = {value};").expect("a String takes everything");

@@ -158,6 +158,7 @@ impl DatabasesBuilder {
         let (same, across) = (same(&databases), self.across);
         Ok(Databases::new(Registry {
             same,
+            attached: Arc::default(),
             databases,
             chain,
             models,
@@ -214,6 +215,7 @@ fn open(config: DatabaseConfig) -> Result<Database> {
         pool,
         private,
         sqlite: config.sqlite_settings()?,
+        files: Vec::new(),
         prepare_repeated: config.prepare_repeated.unwrap_or(true),
         #[cfg(feature = "testing")]
         test: None,

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::identity::file_of;
@@ -88,6 +89,8 @@ pub(crate) trait Driver: Send + Sync {
     fn survey(&self) -> Result<Box<dyn Survey>>;
     /// Whether it prepares transactions, as far as that is known.
     fn prepares(&self) -> Option<bool>;
+    /// Refuses several files that can't be committed as one. Gives their paths.
+    fn inspect(&self) -> Result<Vec<PathBuf>>;
     /// What became of a transaction whose reply was lost.
     fn probe(&self, id: &TransactionId) -> decision::Verdict;
 }
@@ -151,6 +154,10 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
 
     fn check(&self) -> Result<()> {
         Pool::check(self)
+    }
+
+    fn inspect(&self) -> Result<Vec<PathBuf>> {
+        Pool::inspect(self)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The databases of an application: the registry, its builder and its configuration.
 
 mod across;
+mod attached;
 mod builder;
 mod complete;
 mod config;
@@ -15,6 +16,8 @@ mod rehearsed;
 mod url;
 
 pub use across::{CrossDatabase, OnLostHome};
+#[cfg(all(test, feature = "sqlite"))]
+pub(crate) use attached::{ATTACHED_POOL_SIZE, ATTACHED_SETS_LIMIT};
 pub use builder::DatabasesBuilder;
 pub use config::{DatabaseConfig, PoolConfig, SqliteConfig};
 pub use current::Entered;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::across::{Across, CrossDatabase, OnLostHome};
+use super::attached::Sets;
 use super::builder::DatabasesBuilder;
 use super::complete::Complete;
 use super::current::{self, Entered};
@@ -26,6 +27,8 @@ pub(super) struct Registry {
     pub(super) databases: Arc<[Database]>,
     /// For each database the first one that is the same under another alias.
     pub(super) same: Vec<usize>,
+    /// Connections that hold several of them.
+    pub(super) attached: Arc<Sets>,
     pub(super) chain: Chain,
     pub(super) models: Vec<&'static ModelInfo>,
     pub(super) on_hook_failure: Option<HookFailureListener>,
@@ -119,10 +122,17 @@ impl Databases {
     pub fn with_router(&self, router: impl crate::routing::Router) -> Databases {
         let mut chain = Chain::default();
         chain.push(router);
-        let databases = Arc::clone(&self.0.databases);
-        let (models, on_hook_failure) = (self.0.models.clone(), self.0.on_hook_failure.clone());
-        let (same, across, complete) = (self.0.same.clone(), self.0.across.clone(), Arc::clone(&self.0.complete));
-        Self(Arc::new(Registry { databases, same, chain, models, on_hook_failure, across, complete }))
+        let Registry { databases, same, attached, models, on_hook_failure, across, complete, .. } = &*self.0;
+        Self::new(Registry {
+            databases: Arc::clone(databases),
+            same: same.clone(),
+            attached: Arc::clone(attached),
+            chain,
+            models: models.clone(),
+            on_hook_failure: on_hook_failure.clone(),
+            across: across.clone(),
+            complete: Arc::clone(complete),
+        })
     }
 
     /// How the routers decide for a model, as of now: with the hints and routes that hold on this thread.
@@ -216,17 +226,17 @@ impl Databases {
         }
     }
 
-    #[cfg(feature = "testing")]
     pub(super) fn registry(&self) -> &Registry {
         &self.0
     }
 
     /// The same registry, with a new look at which aliases are one database.
     pub(super) fn with_identities(&self) -> Self {
-        let Registry { databases, chain, models, on_hook_failure, across, complete, .. } = &*self.0;
+        let Registry { databases, attached, chain, models, on_hook_failure, across, complete, .. } = &*self.0;
         Self::new(Registry {
             same: same(databases),
             databases: Arc::clone(databases),
+            attached: Arc::clone(attached),
             chain: chain.clone(),
             models: models.clone(),
             on_hook_failure: on_hook_failure.clone(),

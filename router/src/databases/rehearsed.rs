@@ -37,7 +37,7 @@ impl Databases {
             let entry = match shared.get(&key) {
                 Some(known) if !undeclared => known.clone(),
                 _ => {
-                    let test = Test { rolled_back, undeclared, faults: Arc::default() };
+                    let test = Test { rolled_back, undeclared, ..Test::default() };
                     let planned = Arc::clone(&test.faults);
                     (kind.driver(settings_of(settings, test))?, planned)
                 }
@@ -53,6 +53,7 @@ impl Databases {
         let registry = Registry {
             same: same(&databases),
             databases: databases.into(),
+            attached: Arc::default(),
             chain: chain.clone(),
             models: models.clone(),
             on_hook_failure: on_hook_failure.clone(),

@@ -88,7 +88,9 @@ impl<B: Dialect> Slot<B> {
             let text = "the database had aborted the transaction before COMMIT";
             self.gate.doom(1, Failure::new(FailureClass::Other, text));
         }
-        self.gate.doomed()
+        let doomed = self.gate.doomed();
+        // In the transaction, where no other process can change a file's journal any more.
+        if doomed.is_none() { link.examine().err() } else { doomed }
     }
 
     /// COMMIT failed: finds out what that means.
@@ -233,11 +235,19 @@ impl<B: Dialect> AnySlot for Slot<B> {
     }
 
     fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize> {
-        self.run(|link| B::execute_own(link.raw(), sql, binds)).map_err(Error::from)
+        self.execute_own_in(0, sql, binds)
     }
 
     fn load_own(&self, sql: &str, binds: &[&str]) -> Result<Vec<TextRow>> {
-        self.run(|link| B::load_own(link.raw(), sql, binds)).map_err(Error::from)
+        self.load_own_in(0, sql, binds)
+    }
+
+    fn execute_own_in(&self, file: usize, sql: &str, binds: &[&str]) -> Result<usize> {
+        self.run(|link| B::execute_own_in(link.raw(), file, sql, binds)).map_err(Error::from)
+    }
+
+    fn load_own_in(&self, file: usize, sql: &str, binds: &[&str]) -> Result<Vec<TextRow>> {
+        self.run(|link| B::load_own_in(link.raw(), file, sql, binds)).map_err(Error::from)
     }
 
     fn reopen(&self) {

@@ -65,6 +65,10 @@ pub trait AnySlot: Any + Send + Sync {
     fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize>;
     /// Runs a query on the library's own tables, as a part of the transaction.
     fn load_own(&self, sql: &str, binds: &[&str]) -> Result<Vec<TextRow>>;
+    /// The same in one of the files that the connection holds: its place in their order. Servers have one alone.
+    fn execute_own_in(&self, file: usize, sql: &str, binds: &[&str]) -> Result<usize>;
+    /// The same in one of the files that the connection holds: its place in their order. Servers have one alone.
+    fn load_own_in(&self, file: usize, sql: &str, binds: &[&str]) -> Result<Vec<TextRow>>;
     /// Makes an ended slot ready for another transaction.
     fn reopen(&self);
     /// What the database is. Takes the connection, if there is none yet, and begins nothing.

@@ -16,6 +16,8 @@ use crate::error::Error;
 use crate::handle::{Handle, Origin};
 use crate::site::{Function, Site};
 
+#[cfg(feature = "sqlite")]
+mod attached;
 mod branches;
 #[cfg(feature = "mysql")]
 mod prepared_on_mysql;
