@@ -56,7 +56,6 @@ impl Databases {
     /// # Errors
     /// [`Error::NotAtomic`](crate::Error::NotAtomic) where a commit could be kept in part. Nothing is kept of that: when
     /// the files have changed it may be asked again.
-    #[cfg_attr(not(test), expect(dead_code, reason = "scopes over several files come next"))]
     pub(crate) fn attached(&self, indices: &[usize]) -> Result<(Arc<dyn Driver>, Vec<usize>)> {
         let mut key: Vec<usize> = indices.iter().map(|index| self.registry().same[*index]).collect();
         key.sort_unstable();

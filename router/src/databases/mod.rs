@@ -21,6 +21,7 @@ pub(crate) use attached::{ATTACHED_POOL_SIZE, ATTACHED_SETS_LIMIT};
 pub use builder::DatabasesBuilder;
 pub use config::{DatabaseConfig, PoolConfig, SqliteConfig};
 pub use current::Entered;
+pub(crate) use database::Driver;
 pub(crate) use database::Kind;
 pub use database::{Database, PoolState};
 pub(crate) use identity::file_of;

@@ -170,15 +170,15 @@ impl<R> Once<R> {
     /// Writes the key, unless it is there: the first statement of the scope. Waits for a call with the same key that is
     /// under way.
     pub(super) fn claim(&self, scope: &Scope<'_>) -> Result<Claim<R>> {
-        let slot = scope.first_slot()?;
+        let (slot, file) = scope.first_slot()?;
         slot.limit_locks(true)?;
-        let inserted = slot.execute_own(INSERT, &[&self.key, &self.function, &self.body]);
+        let inserted = slot.execute_own_in(file, INSERT, &[&self.key, &self.function, &self.body]);
         let inserted = inserted.map_err(|error| explained(error, slot.alias()))?;
         slot.limit_locks(false)?;
         if inserted == 1 {
             return Ok(Claim::New);
         }
-        let found = slot.load_own(SELECT, &[&self.key])?;
+        let found = slot.load_own_in(file, SELECT, &[&self.key])?;
         let Some(row) = found.into_iter().next() else {
             return Err(self.mismatch("was forgotten at this moment; make the call again"));
         };
@@ -210,7 +210,8 @@ impl<R> Once<R> {
         // Once it is committed no repeat could be answered: JSON has no NaN, for one.
         (self.read)(&text)
             .map_err(|error| self.mismatch(format!("has a result that can't be read back from JSON: {error}")))?;
-        match scope.first_slot()?.execute_own(UPDATE, &[&text, &self.key])? {
+        let (slot, file) = scope.first_slot()?;
+        match slot.execute_own_in(file, UPDATE, &[&text, &self.key])? {
             1 => Ok(()),
             _ => Err(self.mismatch("was taken away while the scope ran")),
         }

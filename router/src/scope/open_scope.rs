@@ -41,10 +41,11 @@ impl<'a> Scope<'a> {
         self.opened.begun
     }
 
-    /// The branch of its first target.
-    pub(super) fn first_slot(&self) -> Result<Arc<dyn AnySlot>> {
-        let slot = self.opened.ticket.as_ref().and_then(|ticket| transaction::slot(ticket, self.opened.indices.get(0)));
-        slot.ok_or_else(|| Error::OptionConflict {
+    /// The branch of its first target, and which of its files that is.
+    pub(super) fn first_slot(&self) -> Result<(Arc<dyn AnySlot>, usize)> {
+        let first = self.opened.indices.get(0);
+        let found = |ticket| Some((transaction::slot(ticket, first)?, transaction::file(ticket, first)));
+        self.opened.ticket.as_ref().and_then(found).ok_or_else(|| Error::OptionConflict {
             outer: "which is none: the scope runs in autocommit".into(),
             inner: format!("`once` of {}", self.site),
             remedy: "use `nested` or `mandatory`",

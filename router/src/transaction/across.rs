@@ -89,11 +89,16 @@ impl Open {
 
 /// Makes a database a part of the innermost transaction.
 #[cold]
-pub(crate) fn enlist(databases: &Databases, enlisting: &Enlisting<'_>) -> Result<Arc<dyn AnySlot>> {
+fn enlist(databases: &Databases, enlisting: &Enlisting<'_>) -> Result<Arc<dyn AnySlot>> {
+    join(databases, enlisting, false)
+}
+
+/// The same; `listed` by the scope that opens the transaction, so that it was decided already whether it may.
+fn join(databases: &Databases, enlisting: &Enlisting<'_>, listed: bool) -> Result<Arc<dyn AnySlot>> {
     let open = top(Open::of).ok_or_else(|| Error::no_scope(enlisting.site.to_string()))?;
     let database = databases.at(enlisting.database);
     let reader = !open.only_reads() && enlisting.reads && Ability::of(database) != Ability::Prepares;
-    if !open.only_reads() && !reader {
+    if !open.only_reads() && !reader && !listed {
         may_join(databases, enlisting, &open)?;
     }
     if open.number > BRANCHES_LIMIT {
@@ -200,23 +205,27 @@ pub(crate) fn begin_across(
     start: &Start,
     terms: &Terms,
 ) -> Result<Ticket> {
-    let mut distinct: Vec<usize> = Vec::new();
-    for (_, database) in on {
-        if !distinct.iter().any(|known| databases.are_same(*known, *database)) {
-            distinct.push(*database);
-        }
-    }
     let only_reads = terms.characteristics.limits.read_only;
-    let home = if only_reads { 0 } else { home_among(databases, &distinct, site)? };
-    let home = distinct.remove(home);
+    let mut groups = groups(databases, on.iter().map(|(_, database)| *database), only_reads);
+    let home = if only_reads { 0 } else { home_among(databases, &groups, site)? };
+    let home = groups.remove(home);
     let subject = |database| on.iter().find(|(_, index)| *index == database).and_then(|(subject, _)| *subject);
-    let ticket = stack::begin(databases, [(subject(home), home)], site, Kind::Scope, start, terms)?;
-    let others = distinct.into_iter().try_for_each(|database| {
+    let ticket = match home[..] {
+        [_, _, ..] if !is_rehearsed(databases, home[0]) => {
+            stack::begin_attached(databases, databases.attached(&home)?, site, start, terms)?
+        }
+        [first, ..] => stack::begin(databases, [(subject(first), first)], site, Kind::Scope, start, terms)?,
+        [] => unreachable!("a group has a database"),
+    };
+    // In a test whose work is rolled back each file has a connection of its own.
+    let held = top(|open| home.iter().filter(|file| open.branch(**file).is_none()).copied().collect::<Vec<_>>());
+    let others = held.unwrap_or_default().into_iter().chain(groups.into_iter().flatten());
+    let enlisted = others.into_iter().try_for_each(|database| {
         let target = databases.at(database).alias();
         let enlisting = Enlisting { site, target, database, reads: only_reads };
-        enlist(databases, &enlisting).map(drop)
+        join(databases, &enlisting, true).map(drop)
     });
-    let pinned = others.and_then(|()| {
+    let pinned = enlisted.and_then(|()| {
         on.iter().try_for_each(|(subject, database)| subject.map_or(Ok(()), |subject| super::pin(subject, *database)))
     });
     match pinned {
@@ -228,16 +237,38 @@ pub(crate) fn begin_across(
     }
 }
 
+fn is_rehearsed(databases: &Databases, database: usize) -> bool {
+    databases.at(database).driver().settings().is_rolled_back()
+}
+
+/// The databases that are listed, each once. Several SQLite files are one group, since one connection can commit them as one;
+/// what is only read needs nothing like that.
+fn groups(databases: &Databases, listed: impl Iterator<Item = usize>, only_reads: bool) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for database in listed {
+        if groups.iter().flatten().any(|known| databases.are_same(*known, database)) {
+            continue;
+        }
+        let is_file = |index: usize| databases.at(index).is_sqlite() && !databases.at(index).is_in_memory();
+        let files = groups.iter_mut().find(|group| !only_reads && is_file(database) && is_file(group[0]));
+        match files {
+            Some(files) => files.push(database),
+            None => groups.push(vec![database]),
+        }
+    }
+    groups
+}
+
 /// Which of the listed databases is home.
-fn home_among(databases: &Databases, distinct: &[usize], site: Site) -> Result<usize> {
-    let aliases = || distinct.iter().map(|index| databases.at(*index).alias().clone()).collect::<Vec<Alias>>();
+fn home_among(databases: &Databases, groups: &[Vec<usize>], site: Site) -> Result<usize> {
+    let aliases = || groups.iter().flatten().map(|index| databases.at(*index).alias().clone()).collect::<Vec<Alias>>();
     if databases.cross_database() == CrossDatabase::Refuse {
         let reason = format!(
             "{site} lists models of several databases, and the configuration says `cross_database = \"refuse\"`"
         );
         return Err(Error::NotAtomic { databases: aliases(), reason, remedies: LISTED.into() });
     }
-    let abilities: Vec<Ability> = distinct.iter().map(|index| Ability::of(databases.at(*index))).collect();
+    let abilities: Vec<Ability> = groups.iter().map(|group| Ability::of(databases.at(group[0]))).collect();
     two_phase::home(&abilities).map_err(|why| Error::NotAtomic {
         databases: aliases(),
         reason: format!("{site} lists models of several databases, and {why}"),

@@ -17,7 +17,7 @@ use crate::connection::characteristics::{Characteristics, Conflict, Declared, Li
 use crate::connection::control::Start;
 use crate::connection::gate::{Gate, Limited};
 use crate::connection::slot::AnySlot;
-use crate::databases::Databases;
+use crate::databases::{Databases, Driver};
 use crate::error::{Error, Result};
 use crate::routing::{Access, Subject};
 use crate::site::Site;
@@ -360,10 +360,21 @@ pub(crate) fn any(test: impl FnMut(&Transaction) -> bool) -> bool {
 
 /// The slot of a database in the transaction of a ticket, which need not be the innermost one.
 pub(crate) fn slot(ticket: &Ticket, database: usize) -> Option<Arc<dyn AnySlot>> {
-    with(|stack| {
-        let entry = stack.iter().rev().find(|entry| entry.serial() == ticket.serial)?;
-        entry.transaction()?.branch(database).map(|branch| Arc::clone(&branch.slot))
-    })
+    look(ticket, |open| open.branch(database).map(|branch| Arc::clone(&branch.slot)))
+}
+
+/// The place of a database among the files of its branch; 0 where it has one.
+pub(crate) fn file(ticket: &Ticket, database: usize) -> usize {
+    let place = |open: &Transaction| {
+        let files = open.branch(database)?.files.as_ref()?;
+        files.iter().position(|file| open.databases().are_same(*file, database))
+    };
+    look(ticket, place).unwrap_or(0)
+}
+
+#[inline]
+fn look<R>(ticket: &Ticket, look: impl FnOnce(&Transaction) -> Option<R>) -> Option<R> {
+    with(|stack| look(stack.iter().rev().find(|entry| entry.serial() == ticket.serial)?.transaction()?))
 }
 
 /// Opens a transaction with one branch for each database; sends nothing.
@@ -375,6 +386,40 @@ pub(crate) fn begin(
     start: &Start,
     terms: &Terms,
 ) -> Result<Ticket> {
+    let mut transaction = blank(databases, site, terms)?;
+    for (subject, database) in on {
+        if let Some(subject) = subject {
+            // The first routes of a transaction are right, whatever they are.
+            transaction.pins.push(Pin::new(subject, database));
+        }
+        if transaction.branch(database).is_none() {
+            let spare = transaction.spare_slot.take();
+            let slot = databases.at(database).driver().slot(spare, &transaction.gate, start);
+            transaction.branches.push(Branch::first(database, slot));
+        }
+    }
+    Ok(open(transaction, site, kind, terms))
+}
+
+/// Opens a transaction with one branch for several SQLite files; sends nothing.
+pub(super) fn begin_attached(
+    databases: &Databases,
+    set: (Arc<dyn Driver>, Vec<usize>),
+    site: Site,
+    start: &Start,
+    terms: &Terms,
+) -> Result<Ticket> {
+    let mut transaction = blank(databases, site, terms)?;
+    let (driver, files) = set;
+    let slot = driver.slot(None, &transaction.gate, start);
+    let branch = Branch::first(files[0], slot);
+    transaction.branches.push(Branch { files: Some(files.into()), ..branch });
+    Ok(open(transaction, site, Kind::Scope, terms))
+}
+
+/// A transaction without branches.
+#[inline]
+fn blank(databases: &Databases, site: Site, terms: &Terms) -> Result<Box<Transaction>> {
     prune();
     // What is looked up on the thread is handed over in words: a large result would be moved once more.
     let mut transaction = THREAD.with(Thread::blank).ok_or_else(no_room)?;
@@ -388,21 +433,16 @@ pub(crate) fn begin(
         transaction.spare_slot = None;
     }
     transaction.databases = Some(databases.clone());
-    for (subject, database) in on {
-        if let Some(subject) = subject {
-            // The first routes of a transaction are right, whatever they are.
-            transaction.pins.push(Pin::new(subject, database));
-        }
-        if transaction.branch(database).is_none() {
-            let spare = transaction.spare_slot.take();
-            let slot = databases.at(database).driver().slot(spare, &transaction.gate, start);
-            transaction.branches.push(Branch::first(database, slot));
-        }
-    }
+    Ok(transaction)
+}
+
+/// Puts a transaction that has its branches on the thread's stack.
+#[inline]
+fn open(mut transaction: Box<Transaction>, site: Site, kind: Kind, terms: &Terms) -> Ticket {
     transaction.limit(site, 1, true, terms.characteristics.limits);
     let ticket = transaction.push(transaction.serial, site, 1, kind);
     THREAD.with(|thread| thread.push(transaction));
-    Ok(ticket)
+    ticket
 }
 
 /// Keeps an ended transaction for its allocations.
