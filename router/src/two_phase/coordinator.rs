@@ -138,6 +138,9 @@ pub(crate) fn commit(joint: &Joint<'_>) -> Fate {
         run.tell(step, answer);
         machine.answer(step, answer);
     };
+    if ending == Ending::Committed && machine.used_two_phases() {
+        fault::point("apply.all_done");
+    }
     let complete = ending == Ending::Committed && !machine.left() && (machine.used_two_phases() || run.proven);
     fault::point("connection.before_return");
     for member in &joint.members {
