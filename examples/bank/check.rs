@@ -30,9 +30,9 @@ impl Report {
 /// Compares balances with entries.
 ///
 /// It holds the lock of the bank: in a file SQLite's write lock, though it writes nothing. A transfer holds the same lock
-/// over both of its commits, so no other run can be between the two while both databases are read.
-#[transactional(Account)]
-pub fn check(#[conn] conn: &mut AnyConn, opening: i64) -> Result<Report, BankError> {
+/// until both databases are committed, so both are read as of one moment.
+#[transactional(Account, Entry)]
+pub fn check(#[conn(Account)] conn: &mut AnyConn, opening: i64) -> Result<Report, BankError> {
     lock_bank()?;
     let balances: BTreeMap<i64, i64> =
         accounts::table.select((accounts::id, accounts::balance)).load(conn)?.into_iter().collect();
@@ -65,8 +65,7 @@ struct Ledger {
     differences: Differences,
 }
 
-/// On a connection of its own, since the scope of [`check`] is one of the other database.
-#[transactional(Entry, propagation = requires_new)]
+#[transactional(Entry)]
 fn read_ledger(#[conn] conn: &mut AnyConn) -> Result<Ledger, BankError> {
     let mut ledger = Ledger::default();
     let columns = (entries::transfer, entries::account, entries::cents);

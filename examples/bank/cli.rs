@@ -35,6 +35,18 @@ pub struct Arguments {
     #[arg(long, value_name = "CENTS", allow_negative_numbers = true, value_parser = value_parser!(i64).range(0..))]
     pub opening: Option<i64>,
 
+    /// Lists the points at which `--crash` kills the run, and does nothing else
+    #[arg(long)]
+    pub points: bool,
+
+    /// Kills the run when it passes this point, as a crash would; see `--points`
+    #[arg(long, value_name = "POINT")]
+    pub crash: Option<String>,
+
+    /// How many times it passes the point before
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "crash")]
+    pub crash_after: u32,
+
     /// Lines of `from,to,cents`; a list that ships with the example if left out
     #[arg(value_name = "FILE.csv")]
     pub file: Option<PathBuf>,

@@ -17,12 +17,8 @@ pub enum BankError {
     #[error(transparent)]
     Database(#[from] multidb::Error),
 
-    /// The ledger was committed and the bank was not.
-    #[error(
-        "transfer {transfer} is in the ledger, but the bank did not confirm its balances: {source}. The next check \
-         tells whether they differ; if so, delete the entries of transfer {transfer}"
-    )]
-    HalfDone { transfer: i64, source: Box<BankError> },
+    #[error("there is no point `{0}`; `--points` lists them")]
+    NoSuchPoint(String),
 
     #[error("stopped at line {line}, the lines before it are done: {source}")]
     Stopped { line: u64, source: Box<BankError> },

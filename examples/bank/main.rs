@@ -2,6 +2,8 @@
 //!
 //! ```sh
 //! cargo run --example bank -- [--dir DIR] [--accounts N] [--opening CENTS] [FILE.csv]
+//! cargo run --example bank -- --points
+//! cargo run --example bank -- --crash transfer.credited
 //! cargo run --example bank --features postgres,mysql -- --url-bank postgres://.. --url-ledger mysql://..
 //! ```
 //!
@@ -18,12 +20,12 @@
 //! have, which a locking read is not, other runs are kept out by a row that is written (`lock_bank`). A URL may hold a
 //! password, and other users of the machine can read a command line: `PGPASSWORD` and `PGPASSFILE` keep it out of there.
 //!
-//! # The gap between the two databases
+//! # Two databases, one commit
 //!
-//! `multidb` can't commit two databases as one yet. So `record` says `propagation = requires_new` and commits by itself,
-//! just before `transfer` commits the balances. **A kill between the two commits leaves an entry without its balance
-//! change.** Nothing repairs that, but the check at the end of the next run finds it. Where the second commit fails
-//! without a kill, the run stops and says which transfer it was.
+//! `transfer` lists models of both databases, so it commits on both or on neither: two files are committed by SQLite as one,
+//! and servers in two phases. A kill at any moment, also of the machine, leaves both with the transfer or both without it.
+//! What a killed run has left half-done on servers is finished by the next start, which says what it did. `--points` lists
+//! points at which `--crash` kills the run.
 //!
 //! # Exit status
 //!
@@ -32,12 +34,14 @@
 
 mod check;
 mod cli;
+mod crash;
 mod csv_lines;
 mod error;
 mod input;
 mod order;
 mod progress;
 mod reason;
+mod recovery;
 mod setup;
 mod store;
 mod summary;
@@ -77,8 +81,17 @@ fn main() -> ExitCode {
 
 /// Whether the check found the two files to agree.
 fn run(arguments: &Arguments) -> Result<bool, BankError> {
+    if arguments.points {
+        say(crash::points().join("\n"))?;
+        return Ok(true);
+    }
+    if let Some(point) = &arguments.crash {
+        crash::arm(point, arguments.crash_after)?;
+    }
     let input = Input::open(arguments.file.as_deref())?;
-    let backends = store::open(arguments)?;
+    let journals = recovery::journals(arguments);
+    let (databases, backends) = store::open(arguments)?;
+    say(recovery::recover(&databases, &journals)?)?;
     let bank = retry(|| setup::set_up_bank(arguments.accounts, arguments.opening))?;
     retry(setup::set_up_ledger)?;
     say(introduction(arguments, &backends, &bank))?;
@@ -103,19 +116,15 @@ fn run(arguments: &Arguments) -> Result<bool, BankError> {
 fn introduction(arguments: &Arguments, backends: &Backends, bank: &Bank) -> String {
     let Bank { opening, accounts, added } = bank;
     let dir = arguments.dir.display();
-    let (place, databases) = match (&arguments.url_bank, &arguments.url_ledger) {
-        (None, None) => (format!("in {dir}"), "files"),
-        _ => (format!("on {}, ledger on {}", backends.bank, backends.ledger), "databases"),
+    let place = match (&arguments.url_bank, &arguments.url_ledger) {
+        (None, None) => format!("in {dir}"),
+        _ => format!("on {}, ledger on {}", backends.bank, backends.ledger),
     };
     let kept = match arguments.accounts {
         Some(asked) if asked < *accounts => "; none is taken away",
         _ => "",
     };
-    format!(
-        "bank {place}: {accounts} accounts, {added} of them new, each opened with {opening} cents{kept}\nnote: the two \
-         {databases} can't be committed as one yet; a kill between the two commits leaves an entry without its balance \
-         change"
-    )
+    format!("bank {place}: {accounts} accounts, {added} of them new, each opened with {opening} cents{kept}")
 }
 
 /// Runs the lines one by one. What is rejected is told and counted; any other error stops.

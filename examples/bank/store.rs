@@ -7,10 +7,10 @@ use std::path::Path;
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 use multidb::prelude::*;
-use multidb::{Database, DatabaseConfig, connection_on};
+use multidb::{Database, DatabaseConfig, connection_on, schema};
 
 use crate::cli::Arguments;
-use crate::error::BankError;
+use crate::error::{BankError, retry};
 use crate::tables::LOCK;
 
 diesel::table! { accounts (id) { id -> BigInt, owner -> Text, balance -> BigInt, } }
@@ -72,7 +72,7 @@ pub const SQLITE: &str = "SQLite";
 
 /// Makes what the URLs name the databases of this process, and where there is none, the files in the folder. Files that are
 /// missing are created empty.
-pub fn open(arguments: &Arguments) -> Result<Backends, BankError> {
+pub fn open(arguments: &Arguments) -> Result<(Databases, Backends), BankError> {
     let databases = Databases::builder()
         .database(config(BANK, arguments.url_bank.as_deref(), &arguments.dir)?)
         .database(config(LEDGER, arguments.url_ledger.as_deref(), &arguments.dir)?)
@@ -81,12 +81,14 @@ pub fn open(arguments: &Arguments) -> Result<Backends, BankError> {
         .install()?;
     let backend = |alias| databases.database(alias).map(Database::backend);
     let backends = Backends { bank: backend(BANK)?, ledger: backend(LEDGER)? };
+    // The library's own tables, with what a commit on both databases needs.
+    retry(|| Ok(schema::install(&databases).map(drop)?))?;
     for (alias, backend) in [(BANK, backends.bank), (LEDGER, backends.ledger)] {
         if backend == SQLITE {
             check_journal_mode(alias)?;
         }
     }
-    Ok(backends)
+    Ok((databases, backends))
 }
 
 fn config(alias: &'static str, url: Option<&str>, dir: &Path) -> Result<DatabaseConfig, BankError> {

@@ -4,6 +4,7 @@ use diesel::dsl::max;
 use diesel::prelude::*;
 use multidb::prelude::*;
 
+use crate::crash;
 use crate::error::{BankError, retry};
 use crate::order::Order;
 use crate::reason::Reason;
@@ -11,26 +12,22 @@ use crate::store::{Account, Entry, accounts, entries, lock_bank};
 
 /// Runs a transfer, again if another program's lock was in the way and nothing was committed.
 pub fn run(order: Order) -> Result<(), BankError> {
-    retry(|| {
-        let mut recorded = None;
-        transfer(order, &mut recorded).map_err(|error| match recorded {
-            // Another attempt would enter it twice. This error is not retried.
-            Some(transfer) => BankError::HalfDone { transfer, source: Box::new(error) },
-            None => error,
-        })
-    })
+    retry(|| transfer(order))?;
+    crash::point("transfer.committed");
+    Ok(())
 }
 
-/// Moves the money and records it. `recorded` is the transfer's number from the moment at which the ledger has it.
-///
-/// `record` is last: it commits by itself, so nothing that may be rejected comes after it.
-#[transactional(Account)]
-fn transfer(order: Order, recorded: &mut Option<i64>) -> Result<(), BankError> {
+/// Moves the money and records it: in both databases or in none.
+#[transactional(Account, Entry)]
+fn transfer(order: Order) -> Result<(), BankError> {
     lock_bank()?;
     both_exist(order.from, order.to)?;
     debit(order.from, order.cents)?;
+    crash::point("transfer.debited");
     credit(order.to, order.cents)?;
-    *recorded = Some(record(order)?);
+    crash::point("transfer.credited");
+    record(order)?;
+    crash::point("transfer.recorded");
     Ok(())
 }
 
@@ -60,11 +57,9 @@ fn credit(#[conn] conn: &mut AnyConn, id: i64, cents: i64) -> Result<(), BankErr
     if credited == 1 { Ok(()) } else { Err(Reason::BalanceTooLarge(id).into()) }
 }
 
-/// Enters both sides of the transfer and returns its number.
-///
-/// A transaction of its own, until one commit can cover both databases: see the text at the top of `main.rs`.
-#[transactional(Entry, propagation = requires_new)]
-fn record(#[conn] conn: &mut AnyConn, order: Order) -> Result<i64, BankError> {
+/// Enters both sides of the transfer, under the next number.
+#[transactional(Entry)]
+fn record(#[conn] conn: &mut AnyConn, order: Order) -> Result<(), BankError> {
     let Order { from, to, cents } = order;
     let last: Option<i64> = entries::table.select(max(entries::transfer)).first(conn)?;
     let transfer = last.unwrap_or(0) + 1;
@@ -73,5 +68,5 @@ fn record(#[conn] conn: &mut AnyConn, order: Order) -> Result<i64, BankError> {
     for side in &sides {
         diesel::insert_into(entries::table).values(side).execute(conn)?;
     }
-    Ok(transfer)
+    Ok(())
 }

@@ -13,9 +13,9 @@ pub(crate) fn point(_name: &'static str) {}
 pub(crate) fn point_at(_name: &'static str, _branch: usize) {}
 
 #[cfg(feature = "failpoints")]
-pub use armed::{POINTS, Stop, arm, passed};
+pub(crate) use armed::point_at;
 #[cfg(feature = "failpoints")]
-pub(crate) use armed::{point, point_at};
+pub use armed::{POINTS, Stop, arm, point};
 
 #[cfg(feature = "failpoints")]
 mod armed {
@@ -45,6 +45,8 @@ mod armed {
         "abort.after_home",
         "abort.before.N",
         "abort.after.N",
+        "alone.before_commit.N",
+        "alone.after_commit.N",
         "connection.before_return",
         "recover.list.after",
         "recover.probe.before",
@@ -73,27 +75,22 @@ mod armed {
     }
 
     static ARMED: Mutex<Option<Armed>> = Mutex::new(None);
-    static PASSED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
     /// The next time that the process passes `point`, after it has done so `skip` times, this happens.
     pub fn arm(point: &str, skip: u32, stop: Stop) {
         *ARMED.lock().unwrap_or_else(PoisonError::into_inner) = Some(Armed { point: point.into(), skip, stop });
     }
 
-    /// The points that were passed so far, in order.
-    pub fn passed() -> Vec<String> {
-        PASSED.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn point(name: &'static str) {
-        pass(name.into());
+    /// The process passes a point.
+    pub fn point(name: &'static str) {
+        pass(name);
     }
 
     pub(crate) fn point_at(name: &'static str, branch: usize) {
-        pass(format!("{name}.{branch}"));
+        pass(&format!("{name}.{branch}"));
     }
 
-    fn pass(name: String) {
+    fn pass(name: &str) {
         let mut armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner);
         let stop = match &mut *armed {
             Some(Armed { point, skip, .. }) if *point == name && *skip > 0 => {
@@ -104,7 +101,6 @@ mod armed {
             _ => None,
         };
         drop(armed);
-        PASSED.lock().unwrap_or_else(PoisonError::into_inner).push(name);
         let signal = match stop {
             Some(Stop::Kill) => Signal::KILL,
             Some(Stop::Pause) => Signal::STOP,

@@ -212,7 +212,9 @@ pub(crate) fn begin_across(
     let subject = |database| on.iter().find(|(_, index)| *index == database).and_then(|(subject, _)| *subject);
     let ticket = match home[..] {
         [_, _, ..] if !is_rehearsed(databases, home[0]) => {
-            stack::begin_attached(databases, databases.attached(&home)?, site, start, terms)?
+            let ticket = stack::begin_attached(databases, databases.attached(&home)?, site, start, terms)?;
+            go_across(databases)?;
+            ticket
         }
         [first, ..] => stack::begin(databases, [(subject(first), first)], site, Kind::Scope, start, terms)?,
         [] => unreachable!("a group has a database"),
@@ -235,6 +237,15 @@ pub(crate) fn begin_across(
             Err(error)
         }
     }
+}
+
+/// The transaction is on several databases from its start.
+fn go_across(databases: &Databases) -> Result<()> {
+    let Some(open) = top(Open::of) else { return Ok(()) };
+    let name = shown(&open.id, open.outermost);
+    promote(databases, &open, &name)?;
+    top(|open| open.across = Some(Box::new(Across { name, next: 1 })));
+    Ok(())
 }
 
 fn is_rehearsed(databases: &Databases, database: usize) -> bool {

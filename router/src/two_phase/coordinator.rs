@@ -318,7 +318,9 @@ impl Run<'_> {
             }
             self.proven = true;
         }
+        fault::point_at("alone.before_commit", at);
         let mut answer = self.outcome(self.slot(at).commit());
+        fault::point_at("alone.after_commit", at);
         if verifies && answer == Answer::Unknown {
             answer = self.ask(at);
         }
