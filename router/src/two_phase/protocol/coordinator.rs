@@ -218,10 +218,14 @@ impl Coordinator {
                 self.branches[at] = Branch::Ended;
                 self.left = true;
             }
-            (
-                Step::Receipt(_) | Step::EndReader(_) | Step::Intent { .. } | Step::Withdraw(_) | Step::Prepare(_),
-                Answer::Failed,
-            ) => self.course = Course::Decided(Ending::RolledBack),
+            (Step::Intent { .. }, Answer::Failed) => {
+                // It may have been begun for the row, and be open now.
+                self.branches[self.home] = Branch::Open;
+                self.course = Course::Decided(Ending::RolledBack);
+            }
+            (Step::Receipt(_) | Step::EndReader(_) | Step::Withdraw(_) | Step::Prepare(_), Answer::Failed) => {
+                self.course = Course::Decided(Ending::RolledBack)
+            }
             (step, answer) => unreachable!("{answer:?} is no answer to {step:?}"),
         }
     }
