@@ -130,7 +130,7 @@ enum Stage {
 }
 
 /// The recovery of one transaction.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Recoverer {
     branches: usize,
     /// What the configuration says where home has lost a commit: commit what is left.
@@ -203,7 +203,8 @@ impl Recoverer {
         match says {
             // A committed row is followed whatever the incarnation; only absence needs care.
             HomeSays::Row(State::Committed) => self.from(0, true),
-            HomeSays::Row(State::Aborted) => self.from(0, false),
+            // On SQLite it may have been written by a probe after the file had lost a commit, and nobody has looked since.
+            HomeSays::Row(State::Aborted) => Stage::Asking { trusted: Trust::Same },
             HomeSays::Row(State::Heuristic) if self.commit_on_lost_home => self.from(0, true),
             HomeSays::Row(State::Heuristic) => Stage::Ended(Outcome::Heuristic),
             HomeSays::Absent { trusted } => Stage::Asking { trusted },
