@@ -192,7 +192,6 @@ impl Coordinator {
         match (step, answer) {
             (Step::Receipt(at), Answer::Wrote) => self.branches[at] = Branch::Writer,
             (Step::Receipt(at), Answer::Read) => self.branches[at] = Branch::Reader,
-            (Step::EndReader(at), Answer::Done) => self.branches[at] = Branch::Ended,
             (Step::Intent { .. }, Answer::Wrote) => {
                 self.branches[self.home] = Branch::Writer;
                 self.intent = true;
@@ -218,7 +217,9 @@ impl Coordinator {
                 self.branches[self.home] = Branch::Ended;
                 self.course = Course::Decided(Ending::RolledBack);
             }
-            (Step::Apply(at) | Step::RollBack(at), Answer::Done) => self.branches[at] = Branch::Ended,
+            (Step::EndReader(at) | Step::Apply(at) | Step::RollBack(at), Answer::Done) => {
+                self.branches[at] = Branch::Ended;
+            }
             (Step::Apply(at) | Step::RollBack(at), Answer::Failed) => {
                 self.branches[at] = Branch::Ended;
                 self.left = true;
@@ -229,7 +230,7 @@ impl Coordinator {
                 self.course = Course::Decided(Ending::RolledBack);
             }
             (Step::Receipt(_) | Step::EndReader(_) | Step::Withdraw(_) | Step::Prepare(_), Answer::Failed) => {
-                self.course = Course::Decided(Ending::RolledBack)
+                self.course = Course::Decided(Ending::RolledBack);
             }
             (step, answer) => unreachable!("{answer:?} is no answer to {step:?}"),
         }
