@@ -34,23 +34,23 @@ fn whoever_has_written_all_databases_agree_whatever_is_lost_late_or_refused() {
         let one = roles[1..] != [Role::Writes; 2];
         both_homes(Rules { losses: one, refusals: true, kills: one, unreachable: one, ..Rules::quiet(&roles) })
     });
-    all_agree(worlds, 60_000);
+    all_agree(worlds, 68_000);
 }
 
 #[test]
 fn two_databases_agree_with_two_recoverers_whatever_fails() {
     let worlds = both_homes(Rules { recoverers: 2, unreachable: false, ..Rules::of(TWO) });
-    all_agree(worlds, 60_000);
+    all_agree(worlds, 80_000);
 }
 
 #[test]
 fn two_databases_agree_where_a_prepared_branch_belongs_to_its_session() {
-    all_agree([Rules { owned: true, ..Rules::of(TWO) }], 3_300);
+    all_agree([Rules { owned: true, ..Rules::of(TWO) }], 3_800);
 }
 
 #[test]
 fn three_databases_agree_with_two_recoverers_and_the_cleaning() {
-    all_agree([Rules { recoverers: 2, cleaning: true, ..Rules::quiet(THREE) }], 90_000);
+    all_agree([Rules { recoverers: 2, cleaning: true, ..Rules::quiet(THREE) }], 110_000);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn three_databases_agree_when_replies_are_lost_and_requests_late() {
 #[test]
 fn what_an_operator_does_by_hand_is_never_a_silent_split() {
     let rules = Rules { operator: true, cleaning: true, refusals: true, unreachable: true, ..Rules::quiet(THREE) };
-    all_agree(both_homes(rules), 60_000);
+    all_agree(both_homes(rules), 75_000);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_decision_lost_by_a_failover_is_never_a_silent_split() {
         let rules = Rules { failover: true, commit_on_lost_home, ..Rules::quiet(THREE) };
         all_agree(both_homes(Rules { unreachable: true, ..rules.clone() }), 11_000);
         let two = Rules { roles: TWO.to_vec(), losses: true, cleaning: true, ..rules };
-        all_agree(both_homes(two), 60_000);
+        all_agree(both_homes(two), 78_000);
     }
 }
 

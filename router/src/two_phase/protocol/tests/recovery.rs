@@ -47,6 +47,10 @@ impl World {
                 // They are all alike: the second begins while the first is at work.
                 None if who > 0 && self.recoveries[who - 1].is_none() => {}
                 None => {
+                    // By a receipt alone: its decision is looked for.
+                    if rules.cleaning && rules.participants().any(|at| self.servers[at].receipt) {
+                        moves.push(Move::Lists { who, branches: 0, stale: false });
+                    }
                     for branches in (1..=prepared).filter(|branches| branches & !prepared == 0) {
                         moves.push(Move::Lists { who, branches, stale: false });
                         if self.stale.is_some() {
