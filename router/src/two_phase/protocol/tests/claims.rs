@@ -81,7 +81,7 @@ fn a_decision_lost_by_a_failover_is_never_a_silent_split() {
 }
 
 #[test]
-#[ignore = "without optimisation it takes minutes, and it takes a few GiB"]
+#[ignore = "without optimisation it takes minutes; more than one GiB of memory"]
 fn three_databases_agree_whatever_fails_at_once() {
     all_agree(both_homes(Rules::of(THREE)), 500_000);
     all_agree(both_homes(Rules { owned: true, ..Rules::of(THREE) }), 300_000);

@@ -12,7 +12,7 @@ use crate::two_phase::protocol::{Ending, State};
 
 const TRANSACTIONS: usize = 8;
 const PROCESSES: usize = 2;
-/// How many moves a schedule has before all that is still alive dies.
+/// How many moves a schedule has before its transactions are brought to their end.
 const MOVES: usize = 250;
 /// One of so many moves may hurt.
 const MERCY: u64 = 10;
