@@ -20,7 +20,8 @@ pub enum Step {
     /// Commit a branch that has only read: [`Answer::Done`] or [`Answer::Failed`].
     EndReader(usize),
     /// Insert the decision into home's open transaction, and read the reply: always, or only if home has written.
-    /// [`Answer::Wrote`], [`Answer::Read`] or [`Answer::Failed`].
+    /// [`Answer::Wrote`], [`Answer::Failed`], and [`Answer::Read`] if home has not written and need not carry it. Where home
+    /// is idle or was ended as a reader, a transaction is begun for it: the row must never be committed by itself.
     Intent {
         /// Two other branches have written, so that home carries the decision whatever it did itself.
         always: bool,
@@ -33,7 +34,9 @@ pub enum Step {
     Prepare(usize),
     /// Commit home: [`Answer::Committed`], [`Answer::RolledBack`] or [`Answer::Unknown`].
     Decide,
-    /// Ask on a connection of its own what became of home's commit; the same answers.
+    /// Ask on a connection of its own what became of home's commit; the same answers. An absent row means
+    /// [`Answer::RolledBack`] only where home has the incarnation in which the transaction was named, and its mark of what was
+    /// forgotten is below the transaction; else it is [`Answer::Unknown`].
     Probe,
     /// Second phase of a prepared branch: [`Answer::Done`], or [`Answer::Failed`], which leaves it to recovery.
     Apply(usize),
@@ -170,6 +173,8 @@ impl Coordinator {
             (1, Branch::Idle | Branch::Reader | Branch::Ended) => {
                 Step::Withdraw(others(Branch::Writer).expect("the only one"))
             }
+            // A transaction that was begun read-only can't hold the decision.
+            (_, Branch::Reader) => Step::EndReader(self.home),
             (writers, _) if !self.intent => Step::Intent { always: writers > 1 },
             _ => others(Branch::Writer).map_or(Step::Decide, Step::Prepare),
         }
@@ -187,7 +192,6 @@ impl Coordinator {
         match (step, answer) {
             (Step::Receipt(at), Answer::Wrote) => self.branches[at] = Branch::Writer,
             (Step::Receipt(at), Answer::Read) => self.branches[at] = Branch::Reader,
-            (Step::EndReader(at), Answer::Done) => self.branches[at] = Branch::Ended,
             (Step::Intent { .. }, Answer::Wrote) => {
                 self.branches[self.home] = Branch::Writer;
                 self.intent = true;
@@ -213,15 +217,21 @@ impl Coordinator {
                 self.branches[self.home] = Branch::Ended;
                 self.course = Course::Decided(Ending::RolledBack);
             }
-            (Step::Apply(at) | Step::RollBack(at), Answer::Done) => self.branches[at] = Branch::Ended,
+            (Step::EndReader(at) | Step::Apply(at) | Step::RollBack(at), Answer::Done) => {
+                self.branches[at] = Branch::Ended;
+            }
             (Step::Apply(at) | Step::RollBack(at), Answer::Failed) => {
                 self.branches[at] = Branch::Ended;
                 self.left = true;
             }
-            (
-                Step::Receipt(_) | Step::EndReader(_) | Step::Intent { .. } | Step::Withdraw(_) | Step::Prepare(_),
-                Answer::Failed,
-            ) => self.course = Course::Decided(Ending::RolledBack),
+            (Step::Intent { .. }, Answer::Failed) => {
+                // It may have been begun for the row, and be open now.
+                self.branches[self.home] = Branch::Open;
+                self.course = Course::Decided(Ending::RolledBack);
+            }
+            (Step::Receipt(_) | Step::EndReader(_) | Step::Withdraw(_) | Step::Prepare(_), Answer::Failed) => {
+                self.course = Course::Decided(Ending::RolledBack);
+            }
             (step, answer) => unreachable!("{answer:?} is no answer to {step:?}"),
         }
     }

@@ -5,6 +5,8 @@
 
 mod coordinator;
 mod recoverer;
+#[cfg(test)]
+mod tests;
 
 pub use coordinator::{Answer, Coordinator, Ending, Part, Step};
 pub use recoverer::{

@@ -64,13 +64,19 @@ pub struct Receipts {
 /// What recovery does next. Numbers are branches that were found prepared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Task {
-    /// Ask home, with a conflicting write: [`Finding::Home`].
+    /// Ask home, with a conflicting write: [`Finding::Home`]. On SQLite the write stays, as an `a`: but only if one of the
+    /// branches is still prepared, asked while home's lock is held. Else the list is old, the transaction may have been
+    /// committed and forgotten, and it is [`HomeSays::Nothing`]. No row is left where no branch was listed at all.
     Probe,
     /// Ask every database that can be reached for receipts: [`Finding::Receipts`].
     AskReceipts,
-    /// Write the state `h` at home, unless the transaction was closed meanwhile, so that its receipts are deleted:
-    /// [`Finding::Done`], [`Finding::Failed`] or [`Finding::Closed`].
-    MarkHeuristic,
+    /// Write the state `h` at home: [`Finding::Done`], also where it is there already, [`Finding::Closed`] or
+    /// [`Finding::Failed`].
+    MarkHeuristic {
+        /// Home has decided to commit: only a `c` that is not closed may be changed, and nothing is inserted. Else home knows
+        /// nothing of the transaction: the row is inserted, or an `a` is changed. In one statement with the question.
+        decided: bool,
+    },
     /// Commit or roll back a prepared branch: [`Finding::Done`] or [`Finding::Failed`].
     Finish {
         /// The branch.
@@ -98,14 +104,15 @@ pub enum Finding {
     Done,
     /// It failed, or nobody knows.
     Failed,
+    /// The row is not what may be marked. Where home had decided, it was closed meanwhile, or closed and deleted: all
+    /// branches have committed, and receipts may be gone.
+    Closed,
     /// The branch is still prepared.
     Listed,
     /// The branch is prepared no more.
     Gone,
     /// Whether the receipt is there.
     Receipt(bool),
-    /// All branches had committed, and the transaction was closed.
-    Closed,
 }
 
 /// What recovery has made of a transaction.
@@ -125,15 +132,24 @@ pub enum Outcome {
 enum Stage {
     Probing,
     Asking { trusted: Trust },
-    Marking,
+    Marking(Why),
     Finishing { branch: usize, commit: bool },
     Listing { branch: usize, commit: bool },
     Receipt { branch: usize, commit: bool },
     Ended(Outcome),
 }
 
+/// Why the databases disagree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Why {
+    /// Another database has committed, and home knows nothing of it.
+    Lost,
+    /// A branch is gone, and not as home has decided.
+    Disputed { branch: usize, commit: bool },
+}
+
 /// The recovery of one transaction.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Recoverer {
     branches: usize,
     /// What the configuration says where home has lost a commit: commit what is left.
@@ -141,12 +157,14 @@ pub struct Recoverer {
     stage: Stage,
     /// A branch could not be finished.
     left: bool,
+    /// The databases disagree, whatever becomes of these branches.
+    heuristic: bool,
 }
 
 impl Recoverer {
-    /// This many branches were found prepared.
+    /// This many branches were found prepared; none where only a receipt was found whose decision is missing.
     pub fn new(branches: usize, commit_on_lost_home: bool) -> Self {
-        Self { branches, commit_on_lost_home, stage: Stage::Probing, left: false }
+        Self { branches, commit_on_lost_home, stage: Stage::Probing, left: false, heuristic: false }
     }
 
     /// What is to be done next.
@@ -154,7 +172,7 @@ impl Recoverer {
         match self.stage {
             Stage::Probing => Task::Probe,
             Stage::Asking { .. } => Task::AskReceipts,
-            Stage::Marking => Task::MarkHeuristic,
+            Stage::Marking(why) => Task::MarkHeuristic { decided: matches!(why, Why::Disputed { commit: true, .. }) },
             Stage::Finishing { branch, commit } => Task::Finish { branch, commit },
             Stage::Listing { branch, .. } => Task::ListAgain(branch),
             Stage::Receipt { branch, .. } => Task::AskReceipt(branch),
@@ -167,9 +185,20 @@ impl Recoverer {
         self.stage = match (self.stage, finding) {
             (Stage::Probing, Finding::Home(says)) => self.verdict(says),
             (Stage::Asking { trusted }, Finding::Receipts(receipts)) => self.absent(trusted, receipts),
-            (Stage::Marking, Finding::Closed) => Stage::Ended(Outcome::Left),
-            (Stage::Marking, _) if self.commit_on_lost_home => self.from(0, true),
-            (Stage::Marking, _) => Stage::Ended(Outcome::Heuristic),
+            (Stage::Marking(Why::Disputed { branch, commit: true }), Finding::Closed) => self.from(branch + 1, true),
+            (Stage::Marking(Why::Lost), Finding::Done) if self.commit_on_lost_home => {
+                self.heuristic = true;
+                self.from(0, true)
+            }
+            // Home knows of it after all. Nothing may be done on what was seen.
+            (Stage::Marking(_), Finding::Closed) => Stage::Ended(Outcome::Left),
+            // Perhaps it was closed: nobody is told yet, and the next pass over committed rows asks again.
+            (Stage::Marking(Why::Disputed { branch, commit: true }), Finding::Failed) => {
+                self.left = true;
+                self.from(branch + 1, true)
+            }
+            // What can't be stored is not followed either: the next pass must find what this one has found.
+            (Stage::Marking(_), Finding::Done | Finding::Failed) => Stage::Ended(Outcome::Heuristic),
             (Stage::Finishing { branch, commit }, Finding::Done) => self.from(branch + 1, commit),
             // Any error: only the list tells.
             (Stage::Finishing { branch, commit }, Finding::Failed) => Stage::Listing { branch, commit },
@@ -177,10 +206,9 @@ impl Recoverer {
             (Stage::Receipt { branch, commit }, Finding::Receipt(there)) if there == commit => {
                 self.from(branch + 1, commit)
             }
-            // Gone the other way: somebody has decided otherwise by hand.
-            (Stage::Receipt { .. }, Finding::Receipt(_)) => {
-                self.commit_on_lost_home = false;
-                Stage::Marking
+            // Gone the other way: by hand, or its receipt was deleted since.
+            (Stage::Receipt { branch, commit }, Finding::Receipt(_)) => {
+                Stage::Marking(Why::Disputed { branch, commit })
             }
             // A listing that fails is no empty listing.
             (Stage::Listing { branch, commit }, Finding::Listed | Finding::Failed)
@@ -197,18 +225,23 @@ impl Recoverer {
             return Stage::Finishing { branch, commit };
         }
         Stage::Ended(match (self.left, commit) {
+            _ if self.heuristic => Outcome::Heuristic,
             (true, _) => Outcome::Left,
             (false, true) => Outcome::Committed,
             (false, false) => Outcome::RolledBack,
         })
     }
 
-    fn verdict(&self, says: HomeSays) -> Stage {
+    fn verdict(&mut self, says: HomeSays) -> Stage {
         match says {
             // A committed row is followed whatever the incarnation; only absence needs care.
             HomeSays::Row(State::Committed) => self.from(0, true),
-            HomeSays::Row(State::Aborted) => self.from(0, false),
-            HomeSays::Row(State::Heuristic) if self.commit_on_lost_home => self.from(0, true),
+            // On SQLite it may have been written by a probe after the file had lost a commit, and nobody has looked since.
+            HomeSays::Row(State::Aborted) => Stage::Asking { trusted: Trust::Same },
+            HomeSays::Row(State::Heuristic) if self.commit_on_lost_home => {
+                self.heuristic = true;
+                self.from(0, true)
+            }
             HomeSays::Row(State::Heuristic) => Stage::Ended(Outcome::Heuristic),
             HomeSays::Absent { trusted } => Stage::Asking { trusted },
             HomeSays::Nothing => Stage::Ended(Outcome::Left),
@@ -218,7 +251,7 @@ impl Recoverer {
     fn absent(&self, trusted: Trust, receipts: Receipts) -> Stage {
         match (receipts, trusted) {
             // A branch has committed, so it was decided: home has lost it.
-            (Receipts { found: true, .. }, _) => Stage::Marking,
+            (Receipts { found: true, .. }, _) => Stage::Marking(Why::Lost),
             (_, Trust::Same) | (Receipts { complete: true, .. }, Trust::Adopted) => self.from(0, false),
             (_, Trust::Adopted | Trust::Other) => Stage::Ended(Outcome::Left),
         }
@@ -242,11 +275,13 @@ pub enum Participant {
 /// What may become of a committed transaction's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Closing {
-    /// All have committed: nobody needs the row for recovery any more.
+    /// All have committed: nobody needs the row for recovery any more. Only then may receipts be deleted, and the row after
+    /// all of them.
     Close,
     /// It must stay as it is.
     Leave,
-    /// The databases disagree.
+    /// The databases disagree, unless the row is no open `c` any more: who marks it asks that in the same statement, since
+    /// others close rows and delete receipts meanwhile.
     Heuristic,
 }
 

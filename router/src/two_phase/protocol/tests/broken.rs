@@ -1,0 +1,108 @@
+//! What the protocol must not be: each mistake leads to a state that must never be, and the explorer finds it.
+
+use super::explorer::{Violation, explore, explore_for};
+use super::rules::{Mistake, Role, Rules, Tombstone};
+use super::world::{How, Move};
+
+const TWO: &[Role] = &[Role::Writes; 2];
+
+/// What it is called when the databases disagree.
+const SPLIT: &str = "split: ";
+const FALSE_ALARM: &str = "somebody was told";
+
+/// The shortest way to what must never be.
+fn violation(rules: &Rules, mistake: Mistake, wanted: &str) -> Violation {
+    let rules = Rules { mistake: Some(mistake), ..rules.clone() };
+    let violation = explore_for(&rules, wanted).expect_err("a mistake that leads to nothing wrong");
+    println!("{mistake:?}: {violation}");
+    let sound = Rules { mistake: None, ..rules };
+    assert!(explore(&sound).is_ok(), "the same world without the mistake");
+    *violation
+}
+
+#[test]
+fn a_row_inserted_by_the_decision_itself_splits() {
+    let late = violation(&Rules::quiet(TWO), Mistake::LateRow(Tombstone::None), SPLIT);
+    assert!(!late.trace.contains(&Move::CoordinatorDies), "nobody has died: {late}");
+}
+
+#[test]
+fn a_late_row_holds_as_long_as_the_aborted_one_is_kept() {
+    let cleaning = Rules { cleaning: true, ..Rules::quiet(TWO) };
+    let kept = Rules { mistake: Some(Mistake::LateRow(Tombstone::Kept)), ..cleaning.clone() };
+    explore(&kept).unwrap_or_else(|violation| panic!("{violation}"));
+
+    let collected = violation(&cleaning, Mistake::LateRow(Tombstone::Collected), SPLIT);
+    assert!(collected.trace.contains(&Move::DeletesRow), "{collected}");
+}
+
+#[test]
+fn a_probe_that_only_reads_splits() {
+    let read = violation(&Rules::quiet(TWO), Mistake::SelectOnly, SPLIT);
+    assert!(!read.trace.contains(&Move::CoordinatorDies), "nobody has died: {read}");
+}
+
+#[test]
+fn a_prepare_sent_before_the_reply_to_the_intent_splits() {
+    let early = violation(&Rules::quiet(TWO), Mistake::PrepareBeforeReply, SPLIT);
+    assert!(!early.trace.contains(&Move::CoordinatorDies), "nobody has died: {early}");
+}
+
+#[test]
+fn on_sqlite_a_probe_that_is_rolled_back_splits() {
+    let sqlite = Rules { sqlite: true, ..Rules::quiet(TWO) };
+    let rolled_back = violation(&sqlite, Mistake::SqliteProbeRolledBack, SPLIT);
+    assert!(rolled_back.trace.contains(&Move::CoordinatorDiesBeforeSync), "{rolled_back}");
+}
+
+#[test]
+fn on_sqlite_a_probe_with_an_old_list_calls_a_forgotten_commit_aborted() {
+    let sqlite = Rules { sqlite: true, cleaning: true, ..Rules::quiet(TWO) };
+    let unasked = violation(&sqlite, Mistake::TombstoneUnasked, "home's row says aborted");
+    assert!(unasked.trace.contains(&Move::DeletesRow), "{unasked}");
+}
+
+#[test]
+fn a_decision_deleted_before_it_is_closed_splits() {
+    let early = violation(&Rules { cleaning: true, ..Rules::quiet(TWO) }, Mistake::RowDeletedEarly, SPLIT);
+    assert!(early.trace.contains(&Move::DeletesRow), "{early}");
+}
+
+#[test]
+fn receipts_deleted_before_the_decision_is_closed_raise_a_false_alarm() {
+    let early = violation(&Rules { cleaning: true, ..Rules::quiet(TWO) }, Mistake::ReceiptsDeletedEarly, FALSE_ALARM);
+    assert!(early.trace.contains(&Move::DeletesReceipt(1)), "{early}");
+}
+
+#[test]
+fn a_mark_that_does_not_ask_what_became_of_the_decision_raises_a_false_alarm() {
+    let unasked = violation(&Rules { cleaning: true, ..Rules::quiet(TWO) }, Mistake::MarkUnasked, FALSE_ALARM);
+    assert!(unasked.trace.contains(&Move::ClosesOwn), "{unasked}");
+}
+
+#[test]
+fn closing_a_decision_because_a_failed_listing_is_empty_splits() {
+    let rules = Rules { cleaning: true, unreachable: true, ..Rules::quiet(TWO) };
+    let empty = violation(&rules, Mistake::ClosedWhenNotListed, SPLIT);
+    assert!(empty.trace.contains(&Move::Looks(How::Refused)), "{empty}");
+}
+
+#[test]
+fn taking_a_branch_for_gone_when_its_listing_failed_raises_a_false_alarm() {
+    let empty = violation(&Rules { unreachable: true, ..Rules::quiet(TWO) }, Mistake::EmptyListing, FALSE_ALARM);
+    assert!(empty.trace.contains(&Move::Recoverer(0, How::Refused)), "{empty}");
+}
+
+#[test]
+fn a_coordinator_that_ignores_what_was_forgotten_breaks_its_word() {
+    let rules = Rules { cleaning: true, losses: true, ..Rules::quiet(TWO) };
+    let ignored = violation(&rules, Mistake::MarkIgnored, "the coordinator has said rolled back");
+    assert!(ignored.trace.contains(&Move::DeletesRow), "{ignored}");
+}
+
+#[test]
+fn what_an_operator_has_split_stays_silent_if_nobody_looks_for_receipts_without_a_decision() {
+    let silent =
+        violation(&Rules { operator: true, ..Rules::quiet(TWO) }, Mistake::NoAudit, "split, and nobody is told");
+    assert!(silent.trace.iter().any(|happens| matches!(happens, Move::ByHand(_, true))), "{silent}");
+}
