@@ -105,8 +105,11 @@ pub trait Dialect: Sized + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Begins and ends the transaction that asks what became of another one, with a limit of `{wait}` seconds for lock waits.
-    const PROBE: [&str; 2];
+    /// Begins the transaction that asks what became of another one, with a limit of `{wait}` seconds for lock waits.
+    const PROBE: &str;
+
+    /// Whether the row that asks must stay: see [`Keep::IfOpen`](super::decision::Keep::IfOpen).
+    const KEEPS_ASKED: bool = false;
 
     /// How many seconds recovery waits for a lock before it takes its holder for alive.
     const RECOVERY_WAIT: u64 = 1;

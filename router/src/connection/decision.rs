@@ -3,6 +3,7 @@
 use diesel::result::QueryResult;
 
 use super::backend::Dialect;
+use super::identity;
 use super::slot::AnySlot;
 use crate::error::Result;
 use crate::fault;
@@ -51,9 +52,35 @@ pub enum Asked {
 /// How long whoever waits for an answer lets a session hold the row, in seconds.
 const PROBE_WAIT: u64 = 5;
 
+/// What becomes of a row that was inserted to ask.
+pub enum Keep<'a> {
+    /// It goes again.
+    Never,
+    /// On SQLite it stays, so that a commit that was written and not yet synced can't come back. But only if there is
+    /// something left to be decided, which is asked while the lock is held. Elsewhere it goes.
+    IfOpen(&'a mut dyn FnMut() -> bool),
+    /// It stays: the transaction can't be committed any more.
+    Always,
+}
+
+impl Keep<'_> {
+    /// Whether it stays; `None` where nothing is left to be decided.
+    fn decide<B: Dialect>(self) -> Option<bool> {
+        match self {
+            Self::Never => Some(false),
+            Self::IfOpen(open) if B::KEEPS_ASKED => open().then_some(true),
+            Self::IfOpen(_) => Some(false),
+            Self::Always => Some(true),
+        }
+    }
+}
+
 /// Asks on a connection of its own what became of a commit whose reply was lost.
 pub fn probe<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> QueryResult<Verdict> {
-    Ok(match ask::<B>(raw, id, PROBE_WAIT, B::PROBE[1])? {
+    let named = id.home().map(|home| home.incarnation.clone());
+    Ok(match ask::<B>(raw, id, PROBE_WAIT, Keep::IfOpen(&mut || true))? {
+        // After a failover the row may have been lost, and others may have followed it before.
+        Asked::Absent if named != identity::ask::<B>(raw)?.incarnation => Verdict::Unknown,
         Asked::Absent => Verdict::RolledBack,
         Asked::Row(state) if state == "a" => Verdict::RolledBack,
         Asked::Row(state) if state == "c" => Verdict::Committed,
@@ -62,21 +89,22 @@ pub fn probe<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> QueryResult<Ve
 }
 
 /// Inserting the row finds out all there is to know: it waits for a session that still holds it, and finds the row that was
-/// committed. `end` commits the inserted row or rolls it back. An error says nothing of the transaction: who holds the row
-/// may be alive.
-pub fn ask<B: Dialect>(raw: &mut B::Raw, id: &TransactionId, wait: u64, end: &str) -> QueryResult<Asked> {
+/// committed. An error says nothing of the transaction: who holds the row may be alive.
+pub fn ask<B: Dialect>(raw: &mut B::Raw, id: &TransactionId, wait: u64, keep: Keep<'_>) -> QueryResult<Asked> {
     use diesel::connection::SimpleConnection;
     let id = &*id.to_string();
     let asked = (|| {
-        raw.batch_execute(&B::PROBE[0].replace("{wait}", &wait.to_string()))?;
+        raw.batch_execute(&B::PROBE.replace("{wait}", &wait.to_string()))?;
         let inserted = B::execute_own(raw, PROBE, &[id])?;
         let found = if inserted == 0 { B::load_own(raw, SELECT, &[id])? } else { Vec::new() };
         fault::point("recover.probe.holding_lock");
-        raw.batch_execute(end)?;
+        let keeps = keep.decide::<B>();
+        raw.batch_execute(if keeps == Some(true) { "COMMIT" } else { "ROLLBACK" })?;
         match (inserted, found.into_iter().next().and_then(|row| row.a)) {
             (0, Some(state)) => Ok(Asked::Row(state)),
-            // Held, and then gone: the next one will find it.
+            // Held, and then gone: the next one will find it. Or nothing is to be decided any more.
             (0, None) => Err(diesel::result::Error::NotFound),
+            _ if keeps.is_none() => Err(diesel::result::Error::NotFound),
             _ => Ok(Asked::Absent),
         }
     })();

@@ -87,11 +87,8 @@ impl Dialect for Mysql {
         concat!("UPDATE multidb_meta SET environment = ?, server = ", server!(), ", incarnation = ", incarnation!()),
     ];
     const DURABLE: &[(&str, &str)] = &[("innodb_flush_log_at_trx_commit", "1"), ("sync_binlog", "1")];
-    const PROBE: [&str; 2] = [
-        "SET SESSION innodb_lock_wait_timeout = {wait}; SET TRANSACTION ISOLATION LEVEL read committed, READ WRITE; START \
-         TRANSACTION",
-        "ROLLBACK",
-    ];
+    const PROBE: &str = "SET SESSION innodb_lock_wait_timeout = {wait}; SET TRANSACTION ISOLATION LEVEL read committed, READ WRITE; START \
+         TRANSACTION";
     const LEVELS_CAN_BE_READ_ONLY: bool = false;
 
     fn lacks(characteristics: &Characteristics) -> Option<&'static str> {

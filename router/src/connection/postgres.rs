@@ -97,8 +97,7 @@ impl Dialect for Postgres {
         concat!("UPDATE multidb_meta SET environment = ?, server = ", server!(), ", incarnation = ", incarnation!()),
     ];
     const DURABLE: &[(&str, &str)] = &[("fsync", "on"), ("full_page_writes", "on")];
-    const PROBE: [&str; 2] =
-        ["BEGIN ISOLATION LEVEL read committed READ WRITE; SET LOCAL lock_timeout = '{wait}s'", "ROLLBACK"];
+    const PROBE: &str = "BEGIN ISOLATION LEVEL read committed READ WRITE; SET LOCAL lock_timeout = '{wait}s'";
     const LEVELS_CAN_BE_READ_ONLY: bool = true;
 
     fn lacks(characteristics: &Characteristics) -> Option<&'static str> {

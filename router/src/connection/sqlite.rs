@@ -57,7 +57,8 @@ impl Dialect for Sqlite {
     ];
     const DURABLE: &[(&str, &str)] = &[];
     // Committed and synced: docs/DESIGN.md says why.
-    const PROBE: [&str; 2] = ["PRAGMA synchronous = EXTRA; PRAGMA busy_timeout = {wait}000; BEGIN IMMEDIATE", "COMMIT"];
+    const PROBE: &str = "PRAGMA synchronous = EXTRA; PRAGMA busy_timeout = {wait}000; BEGIN IMMEDIATE";
+    const KEEPS_ASKED: bool = true;
     const LEVELS_CAN_BE_READ_ONLY: bool = true;
 
     fn lacks(characteristics: &Characteristics) -> Option<&'static str> {

@@ -5,7 +5,7 @@ use diesel::result::QueryResult;
 
 use super::backend::Dialect;
 use super::control::{Control, Gid};
-use super::decision::{self, Asked};
+use super::decision::{self, Asked, Keep};
 use super::identity::{self, Identity};
 use super::receipt;
 use crate::transaction_id::TransactionId;
@@ -51,15 +51,16 @@ pub trait Survey: Send {
     /// The branches whose receipts can be read.
     fn receipts(&mut self, id: &TransactionId) -> QueryResult<Vec<String>>;
     /// What the decision's row says; an error says nothing.
-    fn ask(&mut self, id: &TransactionId) -> QueryResult<Asked>;
-    /// The same, and where there is no row there never will be one.
-    fn ask_finally(&mut self, id: &TransactionId) -> QueryResult<Asked>;
+    fn ask(&mut self, id: &TransactionId, keep: Keep<'_>) -> QueryResult<Asked>;
     /// The states of the rows whose id has this UUID.
     fn find(&mut self, uuid: &str) -> QueryResult<Vec<String>>;
-    /// A committed branch was found of a transaction that home knows nothing of.
-    fn mark_lost(&mut self, id: &TransactionId) -> QueryResult<()>;
-    /// A branch of a committed transaction was rolled back by somebody. Whether the transaction was not closed yet.
-    fn mark_split(&mut self, id: &TransactionId) -> QueryResult<bool>;
+    /// The databases disagree. Where home had `decided`, only a commit that is not closed is marked; otherwise the row is
+    /// missing, or a recoverer had put it there. Whether it is marked now.
+    fn mark(&mut self, id: &TransactionId, decided: bool) -> QueryResult<bool>;
+    /// The transactions of receipts, after an id.
+    fn receipt_ids(&mut self, after: &str) -> QueryResult<Vec<TransactionId>>;
+    /// Those of these that have a row here.
+    fn known(&mut self, ids: &[TransactionId]) -> QueryResult<Vec<TransactionId>>;
     /// Committed transactions that are not closed, after an id.
     fn unclosed(&mut self, after: &str) -> QueryResult<Vec<Unclosed>>;
     /// All branches have committed.
@@ -74,8 +75,6 @@ pub trait Survey: Send {
     fn forgotten_up_to(&mut self) -> QueryResult<String>;
     /// This is the database now, whatever server it is on.
     fn adopt(&mut self, environment: &str) -> QueryResult<()>;
-    /// Whether the server prepares transactions, as far as it says.
-    fn prepares(&mut self) -> QueryResult<Option<bool>>;
 }
 
 /// A connection for that.
@@ -87,24 +86,34 @@ const UNCLOSED: &str = "SELECT gid AS a, participants AS b, NULL AS c FROM multi
 const CLOSE: &str = "UPDATE multidb_decision SET closed = {now} WHERE closed IS NULL AND gid IN ";
 const LOST: &str =
     "{insert} multidb_decision (gid, state, participants, created) VALUES (?, 'h', '', {now}) {or_nothing}";
+/// A probe on SQLite may have put the row there after the file had lost a commit.
+const LOST_IN_VAIN: &str = "UPDATE multidb_decision SET state = 'h' WHERE gid = ? AND state = 'a'";
+const STATE: &str = "SELECT state AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE gid = ?";
+const RECEIPT_IDS: &str =
+    "SELECT DISTINCT gid AS a, NULL AS b, NULL AS c FROM multidb_receipt WHERE gid > ? ORDER BY gid";
+const KNOWN: &str = "SELECT gid AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE gid IN ";
 const SPLIT: &str = "UPDATE multidb_decision SET state = 'h' WHERE gid = ? AND state = 'c' AND closed IS NULL";
 const MARK: &str = "UPDATE multidb_meta SET forgotten_up_to = ? WHERE forgotten_up_to < ?";
 const OUTDATED: &str = "SELECT gid AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE (closed IS NOT NULL OR state = \
                         'a' OR (state = 'c' AND participants = '')) AND created < {now} - ";
 const FORGOTTEN: &str = "SELECT forgotten_up_to AS a, NULL AS b, NULL AS c FROM multidb_meta";
 
+/// Ids as SQL writes a list: their texts are letters, digits and `_` alone.
+fn listed(ids: &[TransactionId]) -> String {
+    ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ")
+}
+
 impl<B: Dialect> Surveyor<B> {
-    /// Runs a statement for many ids, whose texts are letters, digits and `_` alone.
+    /// Runs a statement for many ids.
     fn for_all(&mut self, sql: &str, ids: &[TransactionId]) -> QueryResult<()> {
         for ids in ids.chunks(BATCH) {
-            let list: Vec<String> = ids.iter().map(|id| format!("'{id}'")).collect();
-            B::execute_own(&mut self.0, &format!("{sql}({})", list.join(", ")), &[])?;
+            B::execute_own(&mut self.0, &format!("{sql}({})", listed(ids)), &[])?;
         }
         Ok(())
     }
 
     fn transaction(&mut self, work: impl FnOnce(&mut Self) -> QueryResult<()>) -> QueryResult<()> {
-        self.0.batch_execute(&B::PROBE[0].replace("{wait}", &B::RECOVERY_WAIT.to_string()))?;
+        self.0.batch_execute(&B::PROBE.replace("{wait}", &B::RECOVERY_WAIT.to_string()))?;
         let result = work(self).and_then(|()| self.0.batch_execute("COMMIT"));
         if result.is_err() {
             let _ = self.0.batch_execute("ROLLBACK");
@@ -139,12 +148,8 @@ impl<B: Dialect> Survey for Surveyor<B> {
         receipt::find::<B>(&mut self.0, id)
     }
 
-    fn ask(&mut self, id: &TransactionId) -> QueryResult<Asked> {
-        decision::ask::<B>(&mut self.0, id, B::RECOVERY_WAIT, B::PROBE[1])
-    }
-
-    fn ask_finally(&mut self, id: &TransactionId) -> QueryResult<Asked> {
-        decision::ask::<B>(&mut self.0, id, B::RECOVERY_WAIT, "COMMIT")
+    fn ask(&mut self, id: &TransactionId, keep: Keep<'_>) -> QueryResult<Asked> {
+        decision::ask::<B>(&mut self.0, id, B::RECOVERY_WAIT, keep)
     }
 
     fn find(&mut self, uuid: &str) -> QueryResult<Vec<String>> {
@@ -152,12 +157,26 @@ impl<B: Dialect> Survey for Surveyor<B> {
         Ok(rows.into_iter().filter_map(|row| row.a).collect())
     }
 
-    fn mark_lost(&mut self, id: &TransactionId) -> QueryResult<()> {
-        B::execute_own(&mut self.0, LOST, &[&id.to_string()]).map(drop)
+    fn mark(&mut self, id: &TransactionId, decided: bool) -> QueryResult<bool> {
+        let id = &*id.to_string();
+        if decided {
+            B::execute_own(&mut self.0, SPLIT, &[id])?;
+        } else {
+            B::execute_own(&mut self.0, LOST, &[id])?;
+            B::execute_own(&mut self.0, LOST_IN_VAIN, &[id])?;
+        }
+        let found = B::load_own(&mut self.0, STATE, &[id])?;
+        Ok(found.first().and_then(|row| row.a.as_deref()) == Some("h"))
     }
 
-    fn mark_split(&mut self, id: &TransactionId) -> QueryResult<bool> {
-        Ok(B::execute_own(&mut self.0, SPLIT, &[&id.to_string()])? > 0)
+    fn receipt_ids(&mut self, after: &str) -> QueryResult<Vec<TransactionId>> {
+        let rows = B::load_own(&mut self.0, &format!("{RECEIPT_IDS} LIMIT {BATCH}"), &[after])?;
+        Ok(rows.into_iter().filter_map(|row| row.a?.parse().ok()).collect())
+    }
+
+    fn known(&mut self, ids: &[TransactionId]) -> QueryResult<Vec<TransactionId>> {
+        let rows = B::load_own(&mut self.0, &format!("{KNOWN}({})", listed(ids)), &[])?;
+        Ok(rows.into_iter().filter_map(|row| row.a?.parse().ok()).collect())
     }
 
     fn unclosed(&mut self, after: &str) -> QueryResult<Vec<Unclosed>> {
@@ -197,9 +216,5 @@ impl<B: Dialect> Survey for Surveyor<B> {
 
     fn adopt(&mut self, environment: &str) -> QueryResult<()> {
         B::execute_own(&mut self.0, B::IDENTITY[2], &[environment]).map(drop)
-    }
-
-    fn prepares(&mut self) -> QueryResult<Option<bool>> {
-        B::prepares(&mut self.0)
     }
 }

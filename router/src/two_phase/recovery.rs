@@ -11,7 +11,7 @@ use super::protocol::{
 use super::report::{Reason, RecoveryReport};
 use super::site::{Site, Sites};
 use crate::alias::Alias;
-use crate::connection::decision::Asked;
+use crate::connection::decision::{Asked, Keep};
 use crate::connection::survey::{Prepared, Unclosed};
 use crate::databases::Databases;
 use crate::fault;
@@ -31,13 +31,13 @@ pub(crate) fn recover(databases: &Databases) -> RecoveryReport {
     }
     fault::point("recover.list.after");
     for (id, branches) in found {
-        let pass = Pass { databases, sites: &mut sites, id: &id, branches: &branches };
-        let outcome = pass.run();
+        let finished = Pass { databases, sites: &mut sites, id: &id, branches: &branches }.run();
         let aliases: Vec<Alias> = branches.iter().map(|branch| sites.at(branch.at).alias.clone()).collect();
-        tell(&id, &aliases, outcome);
-        report.add(id, aliases, outcome);
+        tell(&id, &aliases, finished);
+        report.add(id, aliases, finished);
     }
     close(&mut sites, &mut report);
+    audit(databases, &mut sites, &mut report);
     super::cleaning::delete_outdated(&mut sites);
     report
 }
@@ -79,8 +79,7 @@ impl Pass<'_> {
             Err(reason) => return (Outcome::Left, Some(reason)),
         };
         let mut machine = Recoverer::new(self.branches.len(), self.databases.commits_on_lost_home());
-        // What the marking is about: home has lost its row, or somebody has finished a branch the other way.
-        let (mut lost, mut reason) = (true, None);
+        let mut reason = None;
         loop {
             let finding = match machine.next() {
                 Task::End(outcome) => return (outcome, reason),
@@ -101,11 +100,8 @@ impl Pass<'_> {
                     finished
                 }
                 Task::ListAgain(branch) => self.list_again(branch),
-                Task::AskReceipt(branch) => {
-                    lost = false;
-                    self.receipt(branch)
-                }
-                Task::MarkHeuristic => self.mark(home, lost),
+                Task::AskReceipt(branch) => self.receipt(branch),
+                Task::MarkHeuristic { decided } => self.mark(home, decided),
             };
             machine.found(finding);
         }
@@ -132,8 +128,15 @@ impl Pass<'_> {
 
     fn ask(&mut self, home: usize) -> HomeSays {
         let named = self.id.home().map(|home| home.incarnation.clone());
-        let site = self.sites.at_mut(home);
-        match site.confirm().and_then(|()| site.survey.ask(self.id)) {
+        let (site, mut others) = self.sites.split(home);
+        // An old list: the transaction may have been committed and forgotten since.
+        let mut open = || {
+            self.branches.iter().any(|Branch { at, prepared }| {
+                others.get(*at).is_some_and(|site| site.prepared().is_ok_and(|listed| listed.contains(prepared)))
+            })
+        };
+        let keep = if self.branches.is_empty() { Keep::Never } else { Keep::IfOpen(&mut open) };
+        match site.confirm().and_then(|()| site.survey.ask(self.id, keep)) {
             Ok(Asked::Row(letter)) => State::of(&letter).map_or(HomeSays::Nothing, HomeSays::Row),
             Ok(Asked::Absent) => {
                 let now = &site.identity.incarnation;
@@ -193,15 +196,50 @@ impl Pass<'_> {
         }
     }
 
-    fn mark(&mut self, home: usize, lost: bool) -> Finding {
-        let survey = &mut self.sites.at_mut(home).survey;
-        let marked = if lost { survey.mark_lost(self.id).map(|()| true) } else { survey.mark_split(self.id) };
-        match marked {
+    fn mark(&mut self, home: usize, decided: bool) -> Finding {
+        match self.sites.at_mut(home).survey.mark(self.id, decided) {
             Ok(true) => Finding::Done,
             Ok(false) => Finding::Closed,
             Err(_) => Finding::Failed,
         }
     }
+}
+
+/// Looks for receipts whose decision is missing. Where the last branch was committed by hand, or home lost its commit after
+/// it, nothing is prepared, and nothing else tells.
+fn audit(databases: &Databases, sites: &mut Sites, report: &mut RecoveryReport) {
+    for at in 0..sites.len() {
+        let mut after = String::new();
+        loop {
+            let Ok(ids) = sites.at_mut(at).survey.receipt_ids(&after) else { break };
+            let Some(last) = ids.last() else { break };
+            after = last.to_string();
+            for id in without_decision(sites, &ids) {
+                let finished = Pass { databases, sites, id: &id, branches: &[] }.run();
+                if finished.0 == Outcome::Heuristic {
+                    let aliases = vec![sites.at(at).alias.clone()];
+                    tell(&id, &aliases, finished);
+                    report.add(id, aliases, finished);
+                }
+            }
+        }
+    }
+}
+
+/// Those of these whose home can be asked and has no row.
+fn without_decision(sites: &mut Sites, ids: &[TransactionId]) -> Vec<TransactionId> {
+    let mut missing = Vec::new();
+    for home in 0..sites.len() {
+        let site = sites.at_mut(home);
+        let is_here = |id: &&TransactionId| id.home().is_some_and(|home| home.database_id == site.identity.database_id);
+        let here: Vec<TransactionId> = ids.iter().filter(is_here).cloned().collect();
+        if here.is_empty() {
+            continue;
+        }
+        let Ok(known) = site.survey.known(&here) else { continue };
+        missing.extend(here.into_iter().filter(|id| !known.contains(id)));
+    }
+    missing
 }
 
 /// Closes committed transactions whose participants have all committed, and finds those that somebody has rolled back in part.
@@ -231,7 +269,7 @@ fn close_those(sites: &mut Sites, home: usize, found: &[Unclosed], report: &mut 
             Closing::Close => done.push(id.clone()),
             Closing::Leave => {}
             Closing::Heuristic => {
-                if sites.at_mut(home).survey.mark_split(id).is_ok_and(|marked| marked) {
+                if sites.at_mut(home).survey.mark(id, true).is_ok_and(|marked| marked) {
                     let aliases = vec![sites.at(home).alias.clone()];
                     tell(id, &aliases, (Outcome::Heuristic, None));
                     report.add(id.clone(), aliases, (Outcome::Heuristic, None));

@@ -112,6 +112,13 @@ impl Sites {
         &mut self.sites[at]
     }
 
+    /// One database, and the others beside it.
+    pub(super) fn split(&mut self, at: usize) -> (&mut Site, Others<'_>) {
+        let (before, rest) = self.sites.split_at_mut(at);
+        let (site, after) = rest.split_first_mut().expect("a site of this number");
+        (site, Others { before, after })
+    }
+
     /// The database of this id.
     pub(super) fn of(&self, database_id: &str) -> Option<usize> {
         self.sites.iter().position(|site| *site.identity.database_id == *database_id)
@@ -125,6 +132,19 @@ impl Sites {
             report.problem(site.alias.clone(), error.to_string());
             Vec::new()
         })
+    }
+}
+
+/// All databases but one.
+pub(super) struct Others<'a> {
+    before: &'a mut [Site],
+    after: &'a mut [Site],
+}
+
+impl Others<'_> {
+    pub(super) fn get(&mut self, at: usize) -> Option<&mut Site> {
+        let first_after = self.before.len() + 1;
+        if at < self.before.len() { self.before.get_mut(at) } else { self.after.get_mut(at.checked_sub(first_after)?) }
     }
 }
 

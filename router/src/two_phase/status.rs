@@ -5,7 +5,7 @@ use std::fmt;
 use super::protocol::State;
 use super::report::RecoveryReport;
 use super::site::Sites;
-use crate::connection::decision::Asked;
+use crate::connection::decision::{Asked, Keep};
 use crate::databases::Databases;
 use crate::error::{Error, Result};
 use crate::transaction_id::{Home, TransactionId};
@@ -92,7 +92,7 @@ fn of_home(sites: &mut Sites, id: &TransactionId, home: &Home) -> Result<Transac
     if now != Some(&home.incarnation) && now != Some(&site.identity.adopted) {
         return Ok(TransactionStatus::InDoubt);
     }
-    Ok(match site.confirm().and_then(|()| site.survey.ask_finally(id)) {
+    Ok(match site.confirm().and_then(|()| site.survey.ask(id, Keep::Always)) {
         Ok(Asked::Row(letter)) => row(&[letter]).unwrap_or(TransactionStatus::InDoubt),
         Ok(Asked::Absent) => TransactionStatus::RolledBack,
         // Its session holds the row, or nobody can tell.
