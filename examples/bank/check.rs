@@ -8,7 +8,7 @@ use diesel::prelude::*;
 use multidb::prelude::*;
 
 use crate::error::BankError;
-use crate::store::{Account, Entry, accounts, entries, lock_bank};
+use crate::store::{Account, Entry, accounts, entries, lock_bank, lock_ledger};
 
 /// How many differences are described; the others are counted.
 const DESCRIBED: usize = 5;
@@ -29,13 +29,14 @@ impl Report {
 
 /// Compares balances with entries.
 ///
-/// It holds the lock of the bank: in a file SQLite's write lock, though it writes nothing. A transfer holds the same lock
-/// until both databases are committed, so both are read as of one moment.
+/// It holds the locks of both, in a file SQLite's write lock. A transfer holds them until its part is committed there, so
+/// both are read as of one moment.
 #[transactional(Account, Entry)]
 pub fn check(#[conn(Account)] conn: &mut AnyConn, opening: i64) -> Result<Report, BankError> {
     lock_bank()?;
     let balances: BTreeMap<i64, i64> =
         accounts::table.select((accounts::id, accounts::balance)).load(conn)?.into_iter().collect();
+    lock_ledger()?;
     let mut ledger = read_ledger()?;
     let mut report = Report { accounts: balances.len(), entries: ledger.entries, ..Report::default() };
     let mut total = 0;

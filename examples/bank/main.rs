@@ -110,6 +110,9 @@ fn run(arguments: &Arguments) -> Result<bool, BankError> {
     }
     let report = retry(|| check::check(bank.opening))?;
     say(&report)?;
+    if let Some(point) = &arguments.crash {
+        drop(writeln!(io::stderr(), "note: the point `{point}` was never passed"));
+    }
     Ok(report.is_ok())
 }
 

@@ -15,6 +15,7 @@ use crate::tables::LOCK;
 
 diesel::table! { accounts (id) { id -> BigInt, owner -> Text, balance -> BigInt, } }
 diesel::table! { settings (name) { name -> Text, value -> BigInt, } }
+diesel::table! { ledger_locks (id) { id -> BigInt, value -> BigInt, } }
 diesel::table! { entries (id) { id -> BigInt, transfer -> BigInt, account -> BigInt, cents -> BigInt, } }
 
 /// What somebody owns.
@@ -121,6 +122,19 @@ fn check_journal_mode(database: &'static str) -> Result<(), BankError> {
     let conn = &mut connection_on::<SqliteConn>(database)?;
     let mode: String = diesel::select(diesel::dsl::sql::<Text>("journal_mode FROM pragma_journal_mode")).first(conn)?;
     if mode == "delete" { Ok(()) } else { Err(BankError::JournalMode { database, mode }) }
+}
+
+/// Waits until what earlier transfers wrote into the ledger can be read.
+///
+/// A commit on two servers is done on one of them a moment before the other. Whoever has the lock of the bank by then would
+/// not see the last entries of the ledger, which is still prepared. But it still holds this lock.
+#[transactional(Entry)]
+pub fn lock_ledger(#[conn] conn: &mut AnyConn) -> Result<(), BankError> {
+    if !matches!(conn, AnyConn::Sqlite(_)) {
+        let lock = diesel::update(ledger_locks::table.find(0));
+        lock.set(ledger_locks::value.eq(ledger_locks::value + 1)).execute(conn)?;
+    }
+    Ok(())
 }
 
 /// Lets no other run work on the bank until the transaction ends.

@@ -8,7 +8,7 @@ use crate::crash;
 use crate::error::{BankError, retry};
 use crate::order::Order;
 use crate::reason::Reason;
-use crate::store::{Account, Entry, accounts, entries, lock_bank};
+use crate::store::{Account, Entry, accounts, entries, lock_bank, lock_ledger};
 
 /// Runs a transfer, again if another program's lock was in the way and nothing was committed.
 pub fn run(order: Order) -> Result<(), BankError> {
@@ -60,6 +60,7 @@ fn credit(#[conn] conn: &mut AnyConn, id: i64, cents: i64) -> Result<(), BankErr
 /// Enters both sides of the transfer, under the next number.
 #[transactional(Entry)]
 fn record(#[conn] conn: &mut AnyConn, order: Order) -> Result<(), BankError> {
+    lock_ledger()?;
     let Order { from, to, cents } = order;
     let last: Option<i64> = entries::table.select(max(entries::transfer)).first(conn)?;
     let transfer = last.unwrap_or(0) + 1;

@@ -6,15 +6,16 @@ use crate::astakos::{Quota, release, reserve};
 use crate::cyclades::{Server, start};
 use crate::error::AppError;
 
-/// Both or neither. Where the two models live apart it is refused before its body runs.
+/// Both or neither, wherever the two models live.
 #[transactional(Quota, Server)]
 pub fn launch(user: &str, image: &str) -> Result<i64, AppError> {
     reserve(user)?;
     start(user, image)
 }
 
-/// The same without a word of servers in the attribute. Where they live apart it is the call of `start` that is refused,
-/// and the reservation is rolled back with the function.
+/// The same without a word of servers in the attribute. On servers that is enough. A second SQLite file can't join a
+/// transaction that has begun on another one, so there the call of `start` is refused, and the reservation is rolled back with
+/// the function.
 #[transactional(Quota)]
 pub fn launch_nested(user: &str, image: &str) -> Result<i64, AppError> {
     reserve(user)?;

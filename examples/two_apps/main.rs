@@ -10,9 +10,10 @@
 //! `one.toml` puts both on one database and `two.toml` gives each its own. **Between the two no function changes**, only
 //! what the configuration says.
 //!
-//! What differs is what one transaction can cover. `launch` reserves quota in one application and starts a server in the
-//! other: on one database it does both or neither. On two it is refused with `NotAtomic` before anything is done, since
-//! `multidb` can't commit two databases as one yet. `launch_apart` works on both, with what that costs.
+//! `launch` reserves quota in one application and starts a server in the other. It lists both models, so it does both or
+//! neither: on one database in a local transaction, on two in one that commits on both. `launch_nested` lists one model alone;
+//! on two SQLite files that is refused with `NotAtomic`, which says to list the other one. `launch_apart` is two transactions,
+//! with what that costs.
 //!
 //! # Exit status
 //!
