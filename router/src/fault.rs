@@ -2,14 +2,12 @@
 
 /// The process passes a point.
 #[cfg(not(feature = "failpoints"))]
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "it is nothing")]
+#[inline]
 pub(crate) fn point(_name: &'static str) {}
 
 /// The process passes a point that there is once for each branch.
 #[cfg(not(feature = "failpoints"))]
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "it is nothing")]
+#[inline]
 pub(crate) fn point_at(_name: &'static str, _branch: usize) {}
 
 #[cfg(feature = "failpoints")]

@@ -35,6 +35,8 @@ mod two_phase;
 pub use alias::Alias;
 pub use connection::backend::Backend;
 pub use connection::characteristics::Isolation;
+pub use connection::check::Shortcoming;
+pub use connection::control::{BRANCH_IDLE_LIMIT, CROSS_LOCK_WAIT};
 pub use connection::migrations::{Migrations, Ran};
 #[cfg(feature = "mysql")]
 pub use connection::mysql::Mysql;
@@ -43,8 +45,8 @@ pub use connection::postgres::Postgres;
 #[cfg(feature = "sqlite")]
 pub use connection::sqlite::Sqlite;
 pub use databases::{
-    CrossDatabase, Database, DatabaseConfig, Databases, DatabasesBuilder, Entered, MigrationReport, OnLostHome,
-    PoolConfig, PoolState, SqliteConfig,
+    CheckReport, CrossDatabase, Database, DatabaseConfig, Databases, DatabasesBuilder, Entered, MigrationReport,
+    OnLostHome, PoolConfig, PoolState, SqliteConfig,
 };
 pub use error::{Error, Result};
 pub use failure::{Failure, FailureClass};

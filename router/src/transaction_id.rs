@@ -91,6 +91,7 @@ impl TransactionId {
 }
 
 /// Tells the name of a transaction from that of a branch, which MySQL writes together.
+#[cfg(feature = "mysql")]
 pub(crate) fn split_global(data: &str) -> Option<(String, String)> {
     let before_uuid = data.match_indices('_').nth(3)?.0 + 1;
     let (global, branch) = data.split_at_checked(before_uuid + UUID_LENGTH)?;

@@ -68,6 +68,7 @@ macro_rules! backend {
 
 #[cfg(feature = "sqlite")]
 mod aliases;
+mod checks;
 #[cfg(all(feature = "sqlite", feature = "testing"))]
 mod layouts;
 #[cfg(feature = "mysql")]

@@ -8,6 +8,7 @@ use diesel::r2d2::R2D2Connection;
 use diesel::result::{ConnectionError, QueryResult};
 
 use super::characteristics::Characteristics;
+use super::check::Shortcoming;
 use super::control::{Control, Start};
 use super::guard::Syntax;
 use super::migrations::{Migrations, Ran};
@@ -99,6 +100,9 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     fn prepares(_raw: &mut Self::Raw) -> QueryResult<Option<bool>> {
         Ok(None)
     }
+
+    /// What is not set up for transactions over several databases.
+    fn shortcomings(raw: &mut Self::Raw, settings: &Settings) -> QueryResult<Vec<Shortcoming>>;
 
     /// Makes a commit durable that the database itself has not made so.
     fn sync_folder(_settings: &Settings) -> std::io::Result<()> {

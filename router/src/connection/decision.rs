@@ -67,9 +67,8 @@ impl Keep<'_> {
     /// Whether it stays; `None` where nothing is left to be decided.
     fn decide<B: Dialect>(self) -> Option<bool> {
         match self {
-            Self::Never => Some(false),
             Self::IfOpen(open) if B::KEEPS_ASKED => open().then_some(true),
-            Self::IfOpen(_) => Some(false),
+            Self::IfOpen(_) | Self::Never => Some(false),
             Self::Always => Some(true),
         }
     }

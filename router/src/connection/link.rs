@@ -1,7 +1,5 @@
 //! One live connection with what has to be remembered of it.
 
-use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use diesel::connection::{
@@ -21,12 +19,10 @@ use super::identity::{self, Identity};
 use super::instrument::{Seen, SharedInstrumentation, Watcher};
 #[cfg(feature = "testing")]
 use super::rehearsal::Rehearsal;
+use super::repeated::Repeated;
 use super::settings::Settings;
 use crate::alias::Alias;
 use crate::error::Error;
-
-/// How many statement texts a connection keeps prepared beyond those that Diesel keeps.
-pub const REPEATED_LIMIT: usize = 256;
 
 /// A live connection. Diesel's transaction manager on it is the only owner of its depth.
 pub struct Link<B: Dialect> {
@@ -464,57 +460,4 @@ pub fn is_raw_sql(type_name: &str) -> bool {
 /// Whether the statement is nothing but such a text.
 fn is_raw_query(type_name: &str) -> bool {
     type_name.contains("::sql_query::") || type_name.starts_with("diesel::expression::sql_literal::SqlLiteral<")
-}
-
-/// Which statement texts are worth keeping prepared.
-#[derive(Default)]
-struct Repeated {
-    hasher: RandomState,
-    seen: HashSet<u64>,
-    kept: HashSet<Box<str>>,
-}
-
-impl Repeated {
-    /// Whether this text is kept.
-    fn keeps(&self, sql: &str) -> bool {
-        self.kept.contains(sql)
-    }
-
-    /// Whether this text, which is not kept, was seen before and there is room for it, so that it is kept from now on.
-    fn admits(&mut self, sql: &str) -> bool {
-        if self.kept.len() >= REPEATED_LIMIT {
-            return false;
-        }
-        let hash = self.hasher.hash_one(sql);
-        if self.seen.remove(&hash) {
-            self.kept.insert(sql.into());
-            return true;
-        }
-        if self.seen.len() >= REPEATED_LIMIT {
-            self.seen.clear();
-        }
-        self.seen.insert(hash);
-        false
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_is_kept_from_its_second_use_and_no_more_than_the_limit() {
-        let mut repeated = Repeated::default();
-        assert!(!repeated.admits("UPDATE a"));
-        assert!(!repeated.keeps("UPDATE a"));
-        assert!(repeated.admits("UPDATE a"));
-        for n in 0..2 * REPEATED_LIMIT {
-            let text = format!("UPDATE {n}");
-            repeated.admits(&text);
-            repeated.admits(&text);
-        }
-        assert_eq!(repeated.kept.len(), REPEATED_LIMIT);
-        assert!(repeated.keeps("UPDATE a"));
-        assert!(repeated.seen.len() <= REPEATED_LIMIT);
-    }
 }

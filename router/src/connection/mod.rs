@@ -5,6 +5,7 @@
 pub mod attached;
 pub mod backend;
 pub mod characteristics;
+pub mod check;
 pub mod control;
 pub mod decision;
 #[cfg(feature = "testing")]
@@ -26,6 +27,7 @@ pub mod postgres;
 pub mod receipt;
 #[cfg(feature = "testing")]
 pub mod rehearsal;
+pub mod repeated;
 pub mod settings;
 pub mod slot;
 #[cfg(feature = "sqlite")]

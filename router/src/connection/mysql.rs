@@ -16,6 +16,7 @@ use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
 use super::backend::{Dialect, Names, collect};
 use super::characteristics::{Characteristics, Lock};
+use super::check::{Shortcoming, text};
 use super::control::{BRANCH_IDLE_LIMIT, CROSS_LOCK_WAIT, Control, Start, savepoint};
 use super::guard::Syntax;
 use super::own::{Words, own_statements};
@@ -149,6 +150,42 @@ impl Dialect for Mysql {
         Ok(texts.filter_map(|data| crate::transaction_id::split_global(&data)).collect())
     }
 
+    fn shortcomings(raw: &mut MysqlConnection, _settings: &Settings) -> QueryResult<Vec<Shortcoming>> {
+        let mut found = Vec::new();
+        let asked = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('innodb_flush_log_at_trx_commit', 'log_bin', \
+                     'sync_binlog', 'version', 'wsrep_on')";
+        let variables: Vec<Variable> = diesel::sql_query(asked).load(raw)?;
+        let value = |name: &str| variables.iter().find(|variable| variable.name == name).map(|found| &*found.value);
+        let mut must = |name: &str, wanted: &str, why: &'static str| match value(name) {
+            Some(value) if value != wanted => {
+                found.push(Shortcoming::new(name, format!("`{value}`"), format!("`{wanted}`"), why));
+            }
+            _ => {}
+        };
+        must("innodb_flush_log_at_trx_commit", "1", DURABILITY);
+        if value("log_bin") == Some("ON") {
+            must("sync_binlog", "1", DURABILITY);
+        }
+        must("wsrep_on", "OFF", "Galera refuses XA");
+        let version = value("version").unwrap_or_default().to_owned();
+        if !is_new_enough(&version) {
+            let wanted = "MariaDB 10.5 or MySQL 8.0.30, or newer";
+            found.push(Shortcoming::new("version", format!("`{version}`"), wanted, "older ones lose XA in a crash"));
+        }
+        let asked = "SELECT table_name AS a, engine AS b, NULL AS c FROM information_schema.tables WHERE table_schema = \
+                     DATABASE() AND table_type = 'BASE TABLE' AND engine <> 'InnoDB' ORDER BY table_name";
+        for row in Self::load_own(raw, asked, &[])? {
+            let engine = format!("in the engine {}", row.b.as_deref().unwrap_or_default());
+            let why = "its rows stay when a transaction is rolled back";
+            found.push(Shortcoming::new(format!("table {}", text(&row)), engine, "in InnoDB", why));
+        }
+        if let Err(error) = Self::prepared(raw) {
+            let why = "recovery could not find what is prepared";
+            found.push(Shortcoming::new("XA RECOVER", format!("refused ({error})"), "granted: XA_RECOVER_ADMIN", why));
+        }
+        Ok(found)
+    }
+
     fn begins_at_once(_start: &Start) -> bool {
         // Diesel switches batches on and off around it, which are round trips of their own.
         false
@@ -243,6 +280,25 @@ fn limit_statements(timeout: Option<Duration>, sql: &mut String) -> fmt::Result 
          /*!80000 , max_execution_time = {milliseconds} */",
         milliseconds % 1000
     )
+}
+
+const DURABILITY: &str = "a confirmed commit could be lost by a crash, on one database alone";
+
+/// A server variable.
+#[derive(QueryableByName)]
+struct Variable {
+    #[diesel(sql_type = diesel::sql_types::Text, column_name = "Variable_name")]
+    name: String,
+    #[diesel(sql_type = diesel::sql_types::Text, column_name = "Value")]
+    value: String,
+}
+
+/// Whether a prepared transaction survives a crash of the server.
+fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let mut next = || numbers.next().unwrap_or(0);
+    let found = (next(), next(), next());
+    if version.contains("MariaDB") { found >= (10, 5, 0) } else { found >= (8, 0, 30) }
 }
 
 /// Whether migrations that must run outside of a transaction can be kept apart too.

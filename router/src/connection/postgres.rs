@@ -12,6 +12,7 @@ use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
 use super::backend::{Dialect, Names, collect};
 use super::characteristics::{Characteristics, Lock};
+use super::check::{Shortcoming, number, text};
 use super::control::{BRANCH_IDLE_LIMIT, CROSS_LOCK_WAIT, Control, Start, savepoint};
 use super::guard::Syntax;
 use super::own::{Words, own_statements};
@@ -181,6 +182,37 @@ impl Dialect for Postgres {
         Ok(found.filter_map(|gid| gid.split_once(':').map(|(global, branch)| (global.into(), branch.into()))).collect())
     }
 
+    fn shortcomings(raw: &mut PgConnection, settings: &Settings) -> QueryResult<Vec<Shortcoming>> {
+        let mut found = Vec::new();
+        let asked = "SELECT name AS a, setting AS b, NULL AS c FROM pg_settings WHERE name IN ('fsync', \
+                     'full_page_writes', 'lc_messages', 'max_prepared_transactions', 'server_version_num')";
+        for row in Self::load_own(raw, asked, &[])? {
+            let value = row.b.clone().unwrap_or_default();
+            let english = ["en", "C", "POSIX"].iter().any(|begin| value.starts_with(begin)) || value.is_empty();
+            let (wanted, why) = match text(&row) {
+                "max_prepared_transactions" if number(&row) < u64::from(settings.pool.max_size) => {
+                    (format!("at least {}, the size of the pool (then restart)", settings.pool.max_size), PREPARES)
+                }
+                "server_version_num" if number(&row) < OLDEST => (format!("{OLDEST} or newer"), VERSION),
+                "lc_messages" if !english => ("`en_US.UTF-8` (`ALTER ROLE .. SET lc_messages`)".into(), LANGUAGE),
+                name if Self::DURABLE.iter().any(|(durable, should)| *durable == name && *should != value) => {
+                    ("`on`".into(), DURABILITY)
+                }
+                _ => continue,
+            };
+            found.push(Shortcoming::new(text(&row), format!("`{value}`"), wanted, why));
+        }
+        let asked = "SELECT relname::text AS a, NULL AS b, NULL AS c FROM pg_class WHERE relname LIKE 'multidb\\_%' AND \
+                     relkind = 'r' AND relnamespace = current_schema()::regnamespace AND NOT \
+                     (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT') AND \
+                     has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))";
+        for row in Self::load_own(raw, asked, &[])? {
+            let wanted = "granted SELECT, INSERT, UPDATE and DELETE to this role";
+            found.push(Shortcoming::new(text(&row), "not granted", wanted, PRIVILEGES));
+        }
+        Ok(found)
+    }
+
     fn prepares(raw: &mut PgConnection) -> QueryResult<Option<bool>> {
         let asked = "SELECT current_setting('max_prepared_transactions') AS a, NULL AS b, NULL AS c";
         let found = Self::load_own(raw, asked, &[])?;
@@ -254,6 +286,14 @@ fn limit_statements(timeout: Option<Duration>, sql: &mut String) -> fmt::Result 
     let milliseconds = timeout.as_millis().clamp(1, i32::MAX.unsigned_abs().into());
     write!(sql, "SET LOCAL statement_timeout = {milliseconds}")
 }
+
+/// The oldest version that tells whether a transaction has written.
+const OLDEST: u64 = 130_000;
+const PREPARES: &str = "a transaction over several databases needs one for each that is under way";
+const VERSION: &str = "older ones don't tell whether a transaction has written";
+const LANGUAGE: &str = "the class of some errors is found by their English texts, and without it nothing is retried";
+const DURABILITY: &str = "a confirmed commit could be lost by a crash, on one database alone";
+const PRIVILEGES: &str = "the decision about a transaction could not be written or cleaned";
 
 /// Whether migrations that must run outside of a transaction can be kept apart too.
 const LOCKS_ALWAYS: bool = true;

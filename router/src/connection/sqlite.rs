@@ -13,6 +13,7 @@ use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use super::attached::{attach, schema};
 use super::backend::{Dialect, Names, collect};
 use super::characteristics::{Characteristics, Lock};
+use super::check::{Shortcoming, number, text};
 use super::control::{Control, Start, savepoint};
 use super::guard::Syntax;
 use super::own::{Words, own_statements};
@@ -81,16 +82,13 @@ impl Dialect for Sqlite {
     fn write(control: Control<'_>, sql: &mut String) {
         let written = match control {
             Control::Begin(start) => begin(start, sql),
-            // It holds its lock already.
-            Control::Across(_) => Ok(()),
             Control::Narrow(limits) if limits.read_only => sql.write_str("PRAGMA query_only = 1"),
-            // It already has the only lock that it could wait for.
-            Control::Narrow(_) => Ok(()),
+            // It already has the only lock that it could wait for, and nothing to check later.
+            Control::Narrow(_) | Control::Across(_) | Control::Decide(_) => Ok(()),
             Control::Widen { to, .. } => write!(sql, "PRAGMA query_only = {}", u8::from(to.read_only)),
             Control::Savepoint(level) => write!(sql, "SAVEPOINT {}", savepoint(level)),
             Control::Release(level) => write!(sql, "RELEASE {}", savepoint(level)),
             Control::RollbackTo(level) => write!(sql, "ROLLBACK TO {}", savepoint(level)),
-            Control::Decide(_) => Ok(()),
             Control::Commit(_) => sql.write_str("COMMIT"),
             Control::Rollback(_) => sql.write_str("ROLLBACK"),
             // SQLite has no PREPARE: the statement is a syntax error, and nothing can come of it.
@@ -120,6 +118,24 @@ impl Dialect for Sqlite {
 
     fn prepared(_raw: &mut SqliteConnection) -> QueryResult<Vec<(String, String)>> {
         Ok(Vec::new())
+    }
+
+    fn shortcomings(raw: &mut SqliteConnection, _settings: &Settings) -> QueryResult<Vec<Shortcoming>> {
+        let asked = "SELECT (SELECT journal_mode FROM pragma_journal_mode) AS a, (SELECT CAST(synchronous AS TEXT) FROM \
+                     pragma_synchronous) AS b, NULL AS c";
+        let mut found = Vec::new();
+        for row in Self::load_own(raw, asked, &[])? {
+            let mode = text(&row);
+            if matches!(mode, "off" | "memory") {
+                let why = "a crash could leave half a transaction";
+                found.push(Shortcoming::new("journal_mode", format!("`{mode}`"), "`delete`", why));
+            }
+            if number(&row) < 2 {
+                let why = "a power failure could lose the decision of a transaction that another database joins late";
+                found.push(Shortcoming::new("synchronous", row.b.unwrap_or_default(), "`full` or `extra`", why));
+            }
+        }
+        Ok(found)
     }
 
     fn indecisive(raw: &mut SqliteConnection) -> QueryResult<Option<&'static str>> {

@@ -9,6 +9,7 @@ use super::identity::file_of;
 use crate::alias::Alias;
 use crate::connection::backend::{Dialect, Names};
 use crate::connection::characteristics::Characteristics;
+use crate::connection::check::Shortcoming;
 use crate::connection::control::Start;
 use crate::connection::decision;
 use crate::connection::gate::Gate;
@@ -85,6 +86,8 @@ pub(crate) trait Driver: Send + Sync {
     /// Runs a statement on the library's own tables in autocommit.
     fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize>;
     fn check(&self) -> Result<()>;
+    /// What is not set up for transactions over several databases.
+    fn shortcomings(&self) -> Result<Vec<Shortcoming>>;
     /// A connection beside the pool, for recovery.
     fn survey(&self) -> Result<Box<dyn Survey>>;
     /// Whether it prepares transactions, as far as that is known.
@@ -146,6 +149,10 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
 
     fn prepares(&self) -> Option<bool> {
         Pool::prepares(self)
+    }
+
+    fn shortcomings(&self) -> Result<Vec<Shortcoming>> {
+        Pool::shortcomings(self)
     }
 
     fn survey(&self) -> Result<Box<dyn Survey>> {

@@ -3,6 +3,7 @@
 mod across;
 mod attached;
 mod builder;
+mod check;
 mod complete;
 mod config;
 mod current;
@@ -19,11 +20,13 @@ pub use across::{CrossDatabase, OnLostHome};
 #[cfg(all(test, feature = "sqlite"))]
 pub(crate) use attached::{ATTACHED_POOL_SIZE, ATTACHED_SETS_LIMIT};
 pub use builder::DatabasesBuilder;
+pub use check::CheckReport;
 pub use config::{DatabaseConfig, PoolConfig, SqliteConfig};
 pub use current::Entered;
 pub(crate) use database::Driver;
 pub(crate) use database::Kind;
 pub use database::{Database, PoolState};
+#[cfg(feature = "sqlite")]
 pub(crate) use identity::file_of;
 pub use migrate::MigrationReport;
 pub use registry::Databases;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use once_cell::unsync::OnceCell;
 
-use super::stack::{self, Branch, Kind, Ticket, Transaction, top};
+use super::branch::Branch;
+use super::frame::Kind;
+use super::stack::{self, Ticket, Transaction, top};
 use super::terms::Terms;
 use super::{Verdict, leave};
 use crate::alias::Alias;
@@ -104,15 +106,14 @@ fn join(databases: &Databases, enlisting: &Enlisting<'_>, listed: bool) -> Resul
     if open.number > BRANCHES_LIMIT {
         return Err(Error::LimitExceeded { what: "databases of one transaction", limit: BRANCHES_LIMIT });
     }
-    let name = match &open.name {
-        Some(name) => Arc::clone(name),
-        None => {
-            let name = shown(&open.id, open.outermost);
-            if !open.only_reads() {
-                promote(databases, &open, &name)?;
-            }
-            name
+    let name = if let Some(name) = &open.name {
+        Arc::clone(name)
+    } else {
+        let name = shown(&open.id, open.outermost);
+        if !open.only_reads() {
+            promote(databases, &open, &name)?;
         }
+        name
     };
     fault::point("enlist.promoted");
     let mut characteristics = open.terms.characteristics;

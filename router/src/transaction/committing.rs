@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use once_cell::unsync::OnceCell;
 
+use super::branch::Branch;
 use super::hooks::When;
-use super::stack::Branch;
 use crate::alias::Alias;
 use crate::connection::decision;
 use crate::connection::gate::Gate;

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::branch::Branch;
 use super::committing::{NotCommitted, commit_across, commit_all, roll_back_all, tell};
+use super::frame::{Entry, Frame, Kind};
 use super::hooks::{self, Hook, When};
-use super::stack::{self, Branch, Entry, Frame, Kind, Ticket, Transaction};
+use super::stack::{self, Ticket, Transaction};
 use crate::connection::characteristics::Limits;
 use crate::connection::gate::Gate;
 use crate::connection::slot::AnySlot;

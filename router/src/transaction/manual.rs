@@ -5,9 +5,11 @@ use std::sync::Arc;
 use once_cell::unsync::OnceCell;
 
 use super::across;
+use super::branch::Branch;
 use super::committing::{NotCommitted, Proof, commit_across, commit_all, roll_back_all};
+use super::frame::Kind;
 use super::hooks::{self, Hook, When};
-use super::stack::{self, Branch, Kind, Transaction};
+use super::stack::{self, Transaction};
 use crate::connection::gate::Gate;
 use crate::databases::Databases;
 use crate::error::{Error, Result};

@@ -5,8 +5,10 @@
 //! back to that level. So a function that nests means the same whether its models share a database or not.
 
 mod across;
+mod branch;
 mod committing;
 mod ending;
+mod frame;
 mod hooks;
 pub(crate) mod manual;
 mod pins;
@@ -15,13 +17,13 @@ mod terms;
 
 pub(crate) use across::{Enlisting, begin_across, branch_of, id};
 pub(crate) use ending::{Verdict, abandon, leave, no_scope_inside};
+pub(crate) use frame::Kind;
 pub(crate) use hooks::{HOOKS_LIMIT, HookBody, When, run_now as run_hook};
 #[cfg(feature = "testing")]
 pub(crate) use hooks::{capturing, run_captured};
 pub(crate) use pins::pin;
 pub(crate) use stack::{
-    Kind, Surroundings, Ticket, any, begin, file, forbid_repetition, hide, hide_always, join, nest, slot, surroundings,
-    top,
+    Surroundings, Ticket, any, begin, file, forbid_repetition, hide, hide_always, join, nest, slot, surroundings, top,
 };
 pub(crate) use terms::Terms;
 

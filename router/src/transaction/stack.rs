@@ -8,7 +8,9 @@ use std::time::Instant;
 use once_cell::unsync::OnceCell;
 
 use super::across::Across;
+use super::branch::Branch;
 use super::committing::Proof;
+use super::frame::{Entry, Frame, Kind};
 use super::hooks::{HOOKS_LIMIT, Hook, HookBody, When};
 use super::pins::Pin;
 use super::terms::Terms;
@@ -82,45 +84,6 @@ fn no_room() -> Error {
     Error::LimitExceeded { what: "transactions open on one thread", limit: LEVELS_LIMIT }
 }
 
-/// What a scope has put on the thread's stack.
-pub(super) enum Entry {
-    Open(Box<Transaction>),
-    /// Hides the transactions below: the scope runs in autocommit.
-    Hidden {
-        serial: u64,
-    },
-}
-
-impl Entry {
-    pub(super) fn serial(&self) -> u64 {
-        match self {
-            Self::Open(transaction) => transaction.serial,
-            Self::Hidden { serial } => *serial,
-        }
-    }
-
-    pub(super) fn transaction(&self) -> Option<&Transaction> {
-        match self {
-            Self::Open(transaction) => Some(transaction),
-            Self::Hidden { .. } => None,
-        }
-    }
-
-    pub(super) fn into_transaction(self) -> Option<Box<Transaction>> {
-        match self {
-            Self::Open(transaction) => Some(transaction),
-            Self::Hidden { .. } => None,
-        }
-    }
-
-    pub(super) fn transaction_mut(&mut self) -> Option<&mut Transaction> {
-        match self {
-            Self::Open(transaction) => Some(transaction),
-            Self::Hidden { .. } => None,
-        }
-    }
-}
-
 /// An open transaction.
 pub(crate) struct Transaction {
     pub(super) serial: u64,
@@ -138,55 +101,6 @@ pub(crate) struct Transaction {
     pub(super) id: OnceCell<TransactionId>,
     /// What it has beyond that once it is on several databases.
     pub(super) across: Option<Box<Across>>,
-}
-
-/// A database's part of a transaction.
-#[derive(Clone)]
-pub(crate) struct Branch {
-    /// Its index in the registry.
-    pub(crate) database: usize,
-    pub(crate) slot: Arc<dyn AnySlot>,
-    /// All its SQLite files, where there are several: indices too, in the order of the connection.
-    pub(crate) files: Option<Arc<[usize]>>,
-    /// The level that it was enlisted in, or that this one was handed down to.
-    pub(crate) level: u32,
-    /// Its number in the transaction: never given twice.
-    pub(crate) number: u32,
-    /// It was begun read-only, in a transaction that is not.
-    pub(crate) reader: bool,
-}
-
-impl Branch {
-    /// A branch on one database, of the outermost level.
-    #[inline]
-    pub(super) fn first(database: usize, slot: Arc<dyn AnySlot>) -> Self {
-        Self { database, slot, files: None, level: 1, number: 0, reader: false }
-    }
-}
-
-/// Something that was opened in a transaction and not yet ended.
-#[derive(Clone, Copy)]
-pub(super) struct Frame {
-    pub(super) number: u64,
-    pub(super) site: Site,
-    /// The level that it is in: of its own, or the one that it joined.
-    pub(super) level: u32,
-    pub(super) kind: Kind,
-    /// The level is to be undone although its scope returns `Ok`.
-    pub(super) undone: bool,
-}
-
-/// What has opened a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// An annotated function or a closure scope, with a level of its own.
-    Scope,
-    /// A scope that joined a level.
-    Joined,
-    /// Diesel's own `transaction` on a handle.
-    Handle,
-    /// A savepoint that the user set. It ends with its scope at the latest.
-    Savepoint,
 }
 
 /// The right to end what was opened.

@@ -55,6 +55,7 @@ struct Shared {
 }
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each changes by itself")]
 struct State {
     stopped: bool,
     suspended: bool,
@@ -120,6 +121,9 @@ impl Shared {
     }
 
     fn run(&self, databases: &Databases) {
+        for (alias, shortcoming) in databases.check().findings() {
+            tracing::warn!(target: crate::telemetry::TARGET, %alias, ?shortcoming, "not set up for transactions over several databases");
+        }
         while self.begin_pass() {
             // Its failures are in the report, so only a bug can end it.
             let report = databases.recover().ok();
