@@ -226,7 +226,7 @@ mod tests {
             characteristics.into_iter().flat_map(|one| (0..4).map(move |flags| (one, flags)))
         {
             let (tripwire, lock_limit) = (flags & 1 == 1, flags & 2 == 2);
-            let start = &Start { xa: None, tripwire, lock_limit, characteristics, across: None };
+            let start = &Start { tripwire, lock_limit, characteristics, across: None };
             for control in
                 [Control::Begin(start), Control::Commit(start), Control::Rollback(start), Control::Savepoint(2)]
             {

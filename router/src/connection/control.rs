@@ -17,8 +17,6 @@ pub const BRANCH_IDLE_LIMIT: Duration = Duration::from_mins(1);
 /// How a transaction begins. It also decides how it ends, on MySQL and MariaDB.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Start {
-    /// MySQL and MariaDB: the transaction is a branch of an XA transaction from its start.
-    pub xa: Option<Box<Gid>>,
     /// MySQL and MariaDB: set a savepoint that an implicit commit destroys, so that COMMIT notices.
     pub tripwire: bool,
     /// PostgreSQL: give lock waits a limit where they have none, since another transaction of this thread may hold the
@@ -26,9 +24,25 @@ pub struct Start {
     pub lock_limit: bool,
     /// What the scope asks of the database.
     pub characteristics: Characteristics,
-    /// The transaction has branches on other databases: the name that its sessions show. Limits ride with it, since no server
+    /// What it has beyond that where the transaction has branches on other databases. Limits ride with it, since no server
     /// sees a deadlock that spans two, and what is held must not be held for ever.
-    pub across: Option<Arc<str>>,
+    pub across: Option<Box<Joint>>,
+}
+
+/// What a branch of a transaction over several databases begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joint {
+    /// The name that its session shows.
+    pub name: Arc<str>,
+    /// MySQL and MariaDB: it is a branch of an XA transaction from its start.
+    pub xa: Option<Gid>,
+}
+
+impl Start {
+    /// The branch of an XA transaction that it begins as.
+    pub fn xa(&self) -> Option<&Gid> {
+        self.across.as_ref()?.xa.as_ref()
+    }
 }
 
 /// One control statement. Levels are numbered from 1, the transaction itself.

@@ -123,10 +123,12 @@ impl Dialect for Mysql {
             Control::Release(level) => write!(sql, "RELEASE SAVEPOINT {}", savepoint(level)),
             Control::RollbackTo(level) => write!(sql, "ROLLBACK TO SAVEPOINT {}", savepoint(level)),
             // Otherwise the decision would be a statement of its own, and committed at once.
-            Control::Decide(Start { xa: None, tripwire: true, .. }) => write!(sql, "RELEASE SAVEPOINT {TRIPWIRE}"),
+            Control::Decide(start) if start.tripwire && start.xa().is_none() => {
+                write!(sql, "RELEASE SAVEPOINT {TRIPWIRE}")
+            }
             Control::Decide(_) => Ok(()),
             Control::Commit(start) => commit(start, sql),
-            Control::Rollback(start) => match (&start.xa, start.tripwire) {
+            Control::Rollback(start) => match (start.xa(), start.tripwire) {
                 (Some(gid), _) => write!(sql, "XA END {0}; XA ROLLBACK {0}", gid.xa()),
                 (None, true) => write!(sql, "ROLLBACK TO SAVEPOINT {TRIPWIRE}; ROLLBACK"),
                 (None, false) => sql.write_str("ROLLBACK"),
@@ -238,7 +240,7 @@ fn begin(start: &Start, sql: &mut String) -> fmt::Result {
     if limits.read_only {
         sql.write_str("SET TRANSACTION READ ONLY; ")?;
     }
-    match (&start.xa, start.tripwire) {
+    match (start.xa(), start.tripwire) {
         (Some(gid), _) => write!(sql, "XA START {}", gid.xa()),
         (None, true) => write!(sql, "START TRANSACTION; SAVEPOINT {TRIPWIRE}"),
         (None, false) => sql.write_str("START TRANSACTION"),
@@ -250,7 +252,7 @@ fn commit(start: &Start, sql: &mut String) -> fmt::Result {
         // No limit may interrupt the COMMIT itself: nobody would know what became of it.
         write!(sql, "{UNLIMITED}; ")?;
     }
-    match (&start.xa, start.tripwire) {
+    match (start.xa(), start.tripwire) {
         (Some(gid), _) => write!(sql, "XA END {0}; XA COMMIT {0} ONE PHASE", gid.xa()),
         (None, true) => write!(sql, "RELEASE SAVEPOINT {TRIPWIRE}; COMMIT"),
         (None, false) => sql.write_str("COMMIT"),

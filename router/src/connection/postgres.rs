@@ -256,9 +256,9 @@ fn begin(start: &Start, sql: &mut String) -> fmt::Result {
         sql.write_str("; ")?;
         limit_statements(limits.timeout, sql)?;
     }
-    if let Some(name) = &start.across {
+    if let Some(joint) = &start.across {
         sql.write_str("; ")?;
-        return across(name, sql);
+        return across(&joint.name, sql);
     }
     if start.lock_limit { write!(sql, "; {LIMIT_LOCKS}") } else { Ok(()) }
 }

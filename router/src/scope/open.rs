@@ -213,27 +213,19 @@ pub(super) fn open<'a>(site: Site, targets: &'a [Target], options: &Options) -> 
     };
     let in_scope = nested && entering != Entering::Suspend;
     let indices = Indices::of(targets, &databases, access, in_scope, site)?;
-    let enlist = || enlist(site, targets, &indices, &databases, asked.limits.read_only);
     if inside {
         pin(targets, &indices)?;
-    }
-    if entering == Entering::Join {
-        enlist()?;
+        if entering == Entering::Join {
+            enlist(site, targets, &indices, &databases, asked)?;
+        }
     }
     let ticket = match entering {
         Entering::Begin => Some(begin(site, targets, &indices, &databases, alone, &options.terms)?),
-        Entering::Level => Some(transaction::nest(site, Kind::Scope, asked.limits)?),
+        Entering::Level => Some(nest(site, targets, &indices, &databases, asked)?),
         Entering::Join => Some(transaction::join(site, asked.limits)?),
         Entering::Suspend => Some(transaction::hide()?),
         Entering::Autocommit => None,
     };
-    // In the level, which takes a branch with it that was enlisted there.
-    if entering == Entering::Level
-        && let Err(error) = enlist()
-    {
-        ticket.map(|ticket| transaction::leave(ticket, Verdict::Undo));
-        return Err(error);
-    }
     let begun = entering == Entering::Begin;
     let opened = Opened { ticket, in_transaction: inside || begun, begun, databases, indices };
     Ok(Scope { site, targets, opened })
@@ -256,7 +248,7 @@ fn begin(
         can_be_enforced(&asked, site, indices, databases)?;
     }
     // Another one of the thread, also a hidden one, may hold the lock that this one waits for.
-    let start = Start { tripwire: true, lock_limit: !alone, characteristics: asked, xa: None, across: None };
+    let start = Start { tripwire: true, lock_limit: !alone, characteristics: asked, across: None };
     let on = targets.iter().zip(indices.iter()).map(|(target, index)| (target.subject(), index));
     if indices.iter().all(|index| databases.are_same(index, indices.get(0))) {
         return transaction::begin(databases, on, site, Kind::Scope, &start, terms);
@@ -325,8 +317,33 @@ fn manual_inside(site: Site, entering: Entering) -> Error {
     }
 }
 
+/// Opens a level, and makes its databases parts of the transaction in it: it takes those with it that joined there.
+fn nest(
+    site: Site,
+    targets: &[Target],
+    indices: &Indices,
+    databases: &Databases,
+    asked: &Characteristics,
+) -> Result<Ticket> {
+    let ticket = transaction::nest(site, Kind::Scope, asked.limits)?;
+    match enlist(site, targets, indices, databases, asked) {
+        Ok(()) => Ok(ticket),
+        Err(error) => {
+            let _ = transaction::leave(ticket, Verdict::Undo);
+            Err(error)
+        }
+    }
+}
+
 /// Makes the scope's databases parts of the open transaction.
-fn enlist(site: Site, targets: &[Target], indices: &Indices, databases: &Databases, reads: bool) -> Result<()> {
+fn enlist(
+    site: Site,
+    targets: &[Target],
+    indices: &Indices,
+    databases: &Databases,
+    asked: &Characteristics,
+) -> Result<()> {
+    let reads = asked.limits.read_only;
     targets.iter().zip(indices.iter()).try_for_each(|(target, database)| {
         transaction::branch_of(databases, &Enlisting { site, target, database, reads }).map(drop)
     })

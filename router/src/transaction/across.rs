@@ -11,7 +11,7 @@ use super::terms::Terms;
 use super::{Verdict, leave};
 use crate::alias::Alias;
 use crate::connection::characteristics::Characteristics;
-use crate::connection::control::{Gid, Start};
+use crate::connection::control::{Gid, Joint, Start};
 use crate::connection::gate::Gate;
 use crate::connection::slot::AnySlot;
 use crate::databases::{CrossDatabase, Database, Databases};
@@ -49,7 +49,8 @@ pub(crate) struct Enlisting<'a> {
 /// The branch of a database in the innermost transaction, which becomes a part of it now if it is none.
 #[inline]
 pub(crate) fn branch_of(databases: &Databases, enlisting: &Enlisting<'_>) -> Result<Arc<dyn AnySlot>> {
-    let known = top(|open| open.branch(enlisting.database).map(|branch| (Arc::clone(&branch.slot), branch.reader)));
+    let known =
+        top(|open| open.branch(enlisting.database).map(|branch| (Arc::clone(&branch.slot), branch.is_reader())));
     match known.flatten() {
         Some((slot, reader)) if !reader || enlisting.reads => Ok(slot),
         Some(_) => Err(only_read(databases, enlisting)),
@@ -124,18 +125,11 @@ fn join(databases: &Databases, enlisting: &Enlisting<'_>, listed: bool) -> Resul
         let home = branches.first().map_or(&slot, |home| &home.slot);
         name_branch(databases, id, &**home, &name, *number, &*slot)?;
     }
-    let branch = Branch {
-        database: enlisting.database,
-        slot: Arc::clone(&slot),
-        files: None,
-        level: 0,
-        number: *number,
-        reader: reader || open.only_reads(),
-    };
+    let (number, reader) = (*number, reader || open.only_reads());
     tracing::debug!(target: TARGET, alias = %database.alias(), id = %open.id, "enlisted");
     top(|open| {
         let level = open.gate.depth();
-        open.branches.push(Branch { level, ..branch });
+        open.branches.push(Branch::further(enlisting.database, Arc::clone(&slot), level, number, reader));
         open.across = Some(Box::new(Across { name, next: number + 1 }));
     });
     Ok(slot)
@@ -152,8 +146,9 @@ fn new_slot(
     if let Some(option) = database.driver().lacks(&characteristics) {
         return Err(database.unsupported(option, site.to_string()));
     }
-    let across = (!characteristics.limits.read_only).then(|| Arc::clone(name));
-    let start = Start { tripwire: true, lock_limit: true, characteristics, across, xa: None };
+    let joint = || Box::new(Joint { name: Arc::clone(name), xa: None });
+    let across = (!characteristics.limits.read_only).then(joint);
+    let start = Start { tripwire: true, lock_limit: true, characteristics, across };
     Ok(database.driver().slot(None, gate, &start))
 }
 
@@ -163,7 +158,7 @@ fn promote(databases: &Databases, open: &Open, name: &Arc<str>) -> Result<()> {
         let named = begins_named(databases.at(branch.database)) && !branch.slot.begun();
         if named {
             let home = &open.branches[0].slot;
-            name_branch(databases, &open.id, &**home, name, branch.number, &*branch.slot)?;
+            name_branch(databases, &open.id, &**home, name, branch.number(), &*branch.slot)?;
         } else {
             branch.slot.go_across(name, None)?;
         }

@@ -6,6 +6,7 @@ use once_cell::unsync::OnceCell;
 
 use super::branch::Branch;
 use super::hooks::When;
+use super::stack::Transaction;
 use crate::alias::Alias;
 use crate::connection::decision;
 use crate::connection::gate::Gate;
@@ -65,6 +66,16 @@ pub(super) struct NotCommitted {
     pub(super) outcome: Option<When>,
 }
 
+/// Commits a transaction on its one database, or on all of them.
+pub(super) fn commit(transaction: &Transaction, proof: Option<&Proof<'_>>) -> Result<(), NotCommitted> {
+    let Transaction { gate, branches, terms, .. } = transaction;
+    if transaction.across.is_some() {
+        let id = transaction.id().clone();
+        return commit_across(transaction.databases(), gate, branches, id, terms.verifies());
+    }
+    commit_all(branches, || transaction.id().clone(), proof)
+}
+
 /// Commits every branch, the last listed first, as nested blocks do.
 pub(super) fn commit_all(
     branches: &[Branch],
@@ -121,8 +132,8 @@ pub(super) fn commit_across(
     verifies: bool,
 ) -> Result<(), NotCommitted> {
     let members = branches.iter().map(|branch| {
-        let Branch { database, number, reader, .. } = *branch;
-        Member { database, slot: Arc::clone(&branch.slot), number, reader }
+        let (slot, number, reader) = (Arc::clone(&branch.slot), branch.number(), branch.is_reader());
+        Member { database: branch.database, slot, number, reader }
     });
     let rehearsed = branches.iter().any(|branch| databases.at(branch.database).driver().settings().is_rolled_back());
     let joint = Joint { databases, gate, id, members: members.collect(), verifies, rehearsed };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::branch::Branch;
-use super::committing::{NotCommitted, commit_across, commit_all, roll_back_all, tell};
+use super::committing::{NotCommitted, commit, roll_back_all, tell};
 use super::frame::{Entry, Frame, Kind};
 use super::hooks::{self, Hook, When};
 use super::stack::{self, Ticket, Transaction};
@@ -221,7 +221,7 @@ fn end_level(serial: u64, place: usize, verdict: Verdict) -> Result<()> {
         find(stack, serial).map(|transaction| {
             transaction.branches = branches;
             if kept {
-                transaction.branches.iter_mut().for_each(|branch| branch.level = branch.level.min(depth));
+                transaction.branches.iter_mut().for_each(|branch| branch.hand_down(depth));
             }
             hand_down_hooks(transaction, depth, kept)
         })
@@ -288,7 +288,7 @@ fn release(branches: &[Branch], depth: u32, widen: Option<Limits>) -> Result<()>
 /// The branches of a level that is undone: one that was enlisted above `depth` is rolled back whole, and is no branch any
 /// more.
 fn without_late(mut branches: Vec<Branch>, depth: u32) -> Vec<Branch> {
-    let late: Vec<Branch> = branches.extract_if(.., |branch| branch.level > depth).collect();
+    let late: Vec<Branch> = branches.extract_if(.., |branch| branch.level() > depth).collect();
     roll_back_all(&late);
     branches
 }
@@ -311,8 +311,7 @@ fn end_transaction(transaction: Box<Transaction>, verdict: Verdict) -> Result<()
     let Transaction { gate, branches, frames, terms, .. } = &*transaction;
     let undone = frames.first().is_some_and(|frame| frame.undone);
     let keeps = verdict == Verdict::Keep && !undone;
-    let across = transaction.across.is_some();
-    let proof = (keeps && terms.verifies() && !across).then(|| transaction.proof());
+    let proof = (keeps && terms.verifies() && transaction.across.is_none()).then(|| transaction.proof());
     // A failure to write it dooms the transaction.
     let unwritten = proof.as_ref().and_then(|proof| proof.write(branches).err());
     let doomed = gate.doomed();
@@ -326,12 +325,7 @@ fn end_transaction(transaction: Box<Transaction>, verdict: Verdict) -> Result<()
     if let Some(result) = refused {
         return end_uncommitted(transaction, undone, result, Some(When::RolledBack));
     }
-    let committed = if across {
-        commit_across(transaction.databases(), gate, branches, transaction.id().clone(), terms.verifies())
-    } else {
-        commit_all(branches, || transaction.id().clone(), proof.as_ref())
-    };
-    match committed {
+    match commit(&transaction, proof.as_ref()) {
         Ok(()) if transaction.hooks.is_empty() => {
             stack::retire(transaction);
             Ok(())

@@ -150,15 +150,21 @@ impl Transaction {
     }
 
     /// The branch of a database, if the transaction has it.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "each scope passes here, and mostly there is one branch")]
     pub(crate) fn branch(&self, database: usize) -> Option<&Branch> {
-        self.branches.iter().find(|branch| self.holds(branch, database))
+        match &self.branches[..] {
+            [] => None,
+            [only] if only.database == database => Some(only),
+            branches => branches.iter().find(|branch| self.holds(branch, database)),
+        }
     }
 
     /// Whether a branch is on a database.
-    #[inline]
+    #[inline(never)]
     fn holds(&self, branch: &Branch, database: usize) -> bool {
         let are_same = |held: usize| self.databases().are_same(held, database);
-        are_same(branch.database) || branch.files.as_ref().is_some_and(|files| files.iter().any(|file| are_same(*file)))
+        are_same(branch.database) || branch.files().iter().any(|file| are_same(*file))
     }
 
     /// The row by which its commit can be proved.
@@ -280,8 +286,7 @@ pub(crate) fn slot(ticket: &Ticket, database: usize) -> Option<Arc<dyn AnySlot>>
 /// The place of a database among the files of its branch; 0 where it has one.
 pub(crate) fn file(ticket: &Ticket, database: usize) -> usize {
     let place = |open: &Transaction| {
-        let files = open.branch(database)?.files.as_ref()?;
-        files.iter().position(|file| open.databases().are_same(*file, database))
+        open.branch(database)?.files().iter().position(|file| open.databases().are_same(*file, database))
     };
     look(ticket, place).unwrap_or(0)
 }
@@ -327,12 +332,13 @@ pub(super) fn begin_attached(
     let (driver, files) = set;
     let slot = driver.slot(None, &transaction.gate, start);
     let branch = Branch::first(files[0], slot);
-    transaction.branches.push(Branch { files: Some(files.into()), ..branch });
+    transaction.branches.push(branch.on_files(files.into()));
     Ok(open(transaction, site, Kind::Scope, terms))
 }
 
 /// A transaction without branches.
-#[inline]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "each scope passes here")]
 fn blank(databases: &Databases, site: Site, terms: &Terms) -> Result<Box<Transaction>> {
     prune();
     // What is looked up on the thread is handed over in words: a large result would be moved once more.
@@ -351,7 +357,8 @@ fn blank(databases: &Databases, site: Site, terms: &Terms) -> Result<Box<Transac
 }
 
 /// Puts a transaction that has its branches on the thread's stack.
-#[inline]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "each scope passes here")]
 fn open(mut transaction: Box<Transaction>, site: Site, kind: Kind, terms: &Terms) -> Ticket {
     transaction.limit(site, 1, true, terms.characteristics.limits);
     let ticket = transaction.push(transaction.serial, site, 1, kind);

@@ -10,7 +10,7 @@ use super::{AnySlot, NotPrepared, Outcome, Phase, Slot, State};
 use crate::alias::Alias;
 use crate::connection::backend::{Dialect, Names};
 use crate::connection::characteristics::{Characteristics, Limits};
-use crate::connection::control::{Control, Gid, Start};
+use crate::connection::control::{Control, Gid, Joint, Start};
 use crate::connection::identity::Identity;
 use crate::connection::levels::{Ending, Levels};
 use crate::connection::link::Link;
@@ -21,7 +21,7 @@ use crate::failure::{Failure, FailureClass};
 
 /// Ends a transaction without a tripwire.
 const PLAIN: Start =
-    Start { xa: None, tripwire: false, lock_limit: false, characteristics: Characteristics::PLAIN, across: None };
+    Start { tripwire: false, lock_limit: false, characteristics: Characteristics::PLAIN, across: None };
 
 impl<B: Dialect> Slot<B> {
     /// Ends a level on the server.
@@ -146,7 +146,7 @@ impl<B: Dialect> Slot<B> {
         // by itself, and Diesel has found that out by now; a database in memory would be lost with its connection.
         let is_over =
             |lease: &mut Lease<B>| !lease.in_transaction() || lease.control([Control::Rollback(&PLAIN)]).is_ok();
-        if !lease.alive() || start.xa.is_some() || !is_over(&mut lease) {
+        if !lease.alive() || start.xa().is_some() || !is_over(&mut lease) {
             lease.break_off();
         }
         drop(lease);
@@ -259,7 +259,10 @@ impl<B: Dialect> AnySlot for Slot<B> {
             state.phase = Phase::Lazy;
             state.levels = Levels::default();
             // A name is never used again.
-            (state.start.xa, state.start.tripwire) = (None, true);
+            state.start.tripwire = true;
+            if let Some(joint) = &mut state.start.across {
+                joint.xa = None;
+            }
         }
     }
 
@@ -294,7 +297,8 @@ impl<B: Dialect> AnySlot for Slot<B> {
         let mut state = self.lock()?;
         let begun = state.levels.begun();
         let State { phase, start, .. } = &mut *state;
-        start.across = Some(Arc::clone(name));
+        let joint = Joint { name: Arc::clone(name), xa: xa.filter(|_| !begun) };
+        start.across = Some(Box::new(joint));
         match phase {
             Phase::Open(lease) if begun => {
                 if let Some(reason) = B::indecisive(lease.raw())? {
@@ -311,10 +315,7 @@ impl<B: Dialect> AnySlot for Slot<B> {
                 self.settle(lease, result.as_ref().err())?;
                 Ok(result?)
             }
-            _ => {
-                start.xa = xa.map(Box::new);
-                Ok(())
-            }
+            _ => Ok(()),
         }
     }
 
@@ -369,7 +370,7 @@ impl<B: Dialect> AnySlot for Slot<B> {
         let in_doubt = !lease.alive();
         let over = if in_doubt {
             false
-        } else if start.xa.is_some() {
+        } else if start.xa().is_some() {
             lease.control([Control::RollbackPrepared(gid)]).is_ok()
         } else {
             lease.control([Control::Rollback(start)]).is_ok()
@@ -397,7 +398,8 @@ impl<B: Dialect> AnySlot for Slot<B> {
     fn detach(&mut self) -> bool {
         // A cursor that keeps the lock, even a forgotten one, keeps the connection open too.
         match self.state.get_mut() {
-            Ok(state) if !matches!(state.phase, Phase::Open(_)) => *state = State::fresh(Start::default()),
+            // What it begins with is set when it is used again.
+            Ok(state) if !matches!(state.phase, Phase::Open(_)) => state.refresh(),
             _ => return false,
         }
         *self.open.get_mut() = 0;

@@ -126,6 +126,14 @@ impl<B: Dialect> State<B> {
         Self { phase: Phase::Lazy, levels: Levels::default(), start, instrumentation: None, cache: None }
     }
 
+    /// Makes it as good as new, but for its start.
+    #[inline]
+    fn refresh(&mut self) {
+        self.phase = Phase::Lazy;
+        self.levels = Levels::default();
+        (self.instrumentation, self.cache) = (None, None);
+    }
+
     /// The connection, of a state that [`Slot::ready`] has given.
     pub fn link(&mut self) -> &mut Link<B> {
         match &mut self.phase {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::MysqlConn;
+use crate::connection::control::Joint;
 
 type Raw = diesel::MysqlConnection;
 
@@ -32,7 +33,8 @@ fn database() -> Option<(Databases, String, String)> {
 }
 
 fn open(databases: &Databases, gid: &Gid) -> Ticket {
-    let start = Start { xa: Some(Box::new(gid.clone())), ..Start::default() };
+    let start =
+        Start { across: Some(Box::new(Joint { name: "test".into(), xa: Some(gid.clone()) })), ..Start::default() };
     begin(databases, [(None, 0)], SITE, Kind::Scope, &start, &Terms::default()).expect("a transaction")
 }
 
