@@ -157,12 +157,6 @@ impl Places {
         };
         listed.iter().filter(|prepared| prepared.data.ends_with(&own.id)).count()
     }
-
-    /// How many decisions and receipts stand in one database.
-    pub(crate) fn own_rows(&self, at: usize) -> [i64; 2] {
-        ["multidb_decision", "multidb_receipt"]
-            .map(|table| self.ids(at, &format!("SELECT COUNT(*) AS id FROM {table}"))[0])
-    }
 }
 
 /// The registry of the databases at these URLs.
