@@ -91,6 +91,7 @@ macro_rules! server {
             mod contended;
             mod django_lost;
             mod faults;
+            mod in_doubt;
             mod lost;
             mod twins;
             mod verified;

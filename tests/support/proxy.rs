@@ -31,6 +31,8 @@ struct Shared {
     rule: Mutex<Option<Rule>>,
     hit: AtomicBool,
     closed: AtomicBool,
+    /// Whether it takes no client once something was lost.
+    secludes: AtomicBool,
     /// Connections to the server whose clients were cut off.
     kept: Mutex<Vec<TcpStream>>,
 }
@@ -47,7 +49,7 @@ struct Rule {
 pub enum Loses {
     /// The server never gets the whole request.
     Request,
-    /// The server never gets the request, and its session lives until the proxy is dropped.
+    /// The server never gets the request, and its session lives until [`let_go`](Proxy::let_go), or until the proxy is dropped.
     Client,
     /// The client gets no more than this many bytes of the reply.
     ReplyAfter(usize),
@@ -68,6 +70,9 @@ impl Proxy {
                     return;
                 }
                 let Ok(client) = client else { continue };
+                if of_listener.secludes.load(Ordering::SeqCst) && of_listener.hit.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let of_connection = Arc::clone(&of_listener);
                 // An error ends this connection, and the client sees that.
                 thread::spawn(move || carry(client, target, &of_connection));
@@ -114,6 +119,13 @@ impl Proxy {
         self.set(needle, loses, false);
     }
 
+    /// The next time a client sends the needle: loses this, and from then on nobody reaches the server, until
+    /// [`clear`](Self::clear).
+    pub fn lose_and_seclude(&self, needle: &'static [u8], loses: Loses) {
+        self.set(needle, loses, true);
+        self.shared.secludes.store(true, Ordering::SeqCst);
+    }
+
     /// Whether something was lost since the rule was set.
     pub fn hit(&self) -> bool {
         self.shared.hit.load(Ordering::SeqCst)
@@ -122,7 +134,16 @@ impl Proxy {
     /// Loses nothing from now on, and forgets that it did.
     pub fn clear(&self) {
         *self.shared.rule() = None;
+        self.shared.secludes.store(false, Ordering::SeqCst);
         self.shared.hit.store(false, Ordering::SeqCst);
+    }
+
+    /// Ends the sessions whose clients were lost.
+    pub fn let_go(&self) {
+        for server in self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // It may have ended by itself.
+            let _ = server.shutdown(Shutdown::Both);
+        }
     }
 
     fn set(&self, needle: &'static [u8], loses: Loses, once: bool) {
@@ -135,10 +156,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::SeqCst);
-        for server in self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // It may have ended by itself.
-            let _ = server.shutdown(Shutdown::Both);
-        }
+        self.let_go();
         // Wakes the listener, so that it sees the change. If this fails it is gone already.
         let _ = TcpStream::connect(self.addr);
     }
