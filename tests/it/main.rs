@@ -30,7 +30,7 @@ macro_rules! backend {
             mod database;
             pub(crate) use database::*;
 
-            mod across;
+            pub(crate) mod across;
             mod any;
             mod attribute_options;
             mod composition;
@@ -88,6 +88,7 @@ macro_rules! server {
         mod $name {
             pub(crate) use crate::$backend::*;
 
+            mod asked;
             mod contended;
             mod django_lost;
             mod faults;

@@ -17,6 +17,8 @@ const PROBE: &str =
     "{insert} multidb_decision (gid, state, participants, created) VALUES (?, 'a', '', {now}) {or_nothing}";
 const SELECT: &str = "SELECT state AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE gid = ? {now_committed}";
 
+const FORGOTTEN: &str = "SELECT forgotten_up_to AS a, NULL AS b, NULL AS c FROM multidb_meta";
+
 /// What became of a transaction whose reply was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -46,6 +48,19 @@ pub enum Asked {
     Row(String),
     /// There is no row, and nobody holds one.
     Absent,
+    /// Likewise, and its row may have been deleted because its age was over.
+    Forgotten,
+}
+
+/// What asking leaves where there is no row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaves {
+    /// Nothing, or on SQLite the row `a`.
+    Usual,
+    /// Nothing.
+    Nothing,
+    /// The row `a`, so that the answer is final, unless a row may have been forgotten.
+    Row,
 }
 
 /// How long whoever waits for an answer lets a session hold the row, in seconds.
@@ -53,8 +68,8 @@ const PROBE_WAIT: u64 = 5;
 
 /// Asks on a connection of its own what became of a commit whose reply was lost.
 pub fn probe<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> QueryResult<Verdict> {
-    Ok(match ask::<B>(raw, id, PROBE_WAIT, B::PROBE[1])? {
-        Asked::Absent => Verdict::RolledBack,
+    Ok(match ask::<B>(raw, id, PROBE_WAIT, Leaves::Usual)? {
+        Asked::Absent | Asked::Forgotten => Verdict::RolledBack,
         Asked::Row(state) if state == "a" => Verdict::RolledBack,
         Asked::Row(state) if state == "c" => Verdict::Committed,
         Asked::Row(_) => Verdict::Unknown,
@@ -62,21 +77,28 @@ pub fn probe<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> QueryResult<Ve
 }
 
 /// Inserting the row finds out all there is to know: it waits for a session that still holds it, and finds the row that was
-/// committed. `end` commits the inserted row or rolls it back. An error says nothing of the transaction: who holds the row
-/// may be alive.
-pub fn ask<B: Dialect>(raw: &mut B::Raw, id: &TransactionId, wait: u64, end: &str) -> QueryResult<Asked> {
+/// committed. An error says nothing of the transaction: who holds the row may be alive.
+pub fn ask<B: Dialect>(raw: &mut B::Raw, id: &TransactionId, wait: u64, leaves: Leaves) -> QueryResult<Asked> {
     use diesel::connection::SimpleConnection;
+    let letters = id.uuid_letters();
     let id = &*id.to_string();
     let asked = (|| {
         raw.batch_execute(&B::PROBE[0].replace("{wait}", &wait.to_string()))?;
         let inserted = B::execute_own(raw, PROBE, &[id])?;
         let found = if inserted == 0 { B::load_own(raw, SELECT, &[id])? } else { Vec::new() };
         fault::point("recover.probe.holding_lock");
-        raw.batch_execute(end)?;
+        // Whoever has deleted the row has raised the mark with it.
+        let is_forgotten = leaves == Leaves::Row && inserted > 0 && letters <= forgotten_up_to::<B>(raw)?;
+        raw.batch_execute(match leaves {
+            Leaves::Usual => B::PROBE[1],
+            Leaves::Row if !is_forgotten => "COMMIT",
+            Leaves::Row | Leaves::Nothing => "ROLLBACK",
+        })?;
         match (inserted, found.into_iter().next().and_then(|row| row.a)) {
             (0, Some(state)) => Ok(Asked::Row(state)),
             // Held, and then gone: the next one will find it.
             (0, None) => Err(diesel::result::Error::NotFound),
+            _ if is_forgotten => Ok(Asked::Forgotten),
             _ => Ok(Asked::Absent),
         }
     })();
@@ -84,6 +106,12 @@ pub fn ask<B: Dialect>(raw: &mut B::Raw, id: &TransactionId, wait: u64, end: &st
         let _ = raw.batch_execute("ROLLBACK");
     }
     asked
+}
+
+/// The greatest id of a decision that was deleted.
+pub fn forgotten_up_to<B: Dialect>(raw: &mut B::Raw) -> QueryResult<String> {
+    let found = B::load_own(raw, FORGOTTEN, &[])?.into_iter().next();
+    found.and_then(|row| row.a).ok_or(diesel::result::Error::NotFound)
 }
 
 /// Looks for the row where nobody else could have written it: on the one connection of a test.

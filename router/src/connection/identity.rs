@@ -32,7 +32,7 @@ impl Identity {
     }
 
     /// The part of an id that leads here; `None` where this is no primary.
-    pub fn home(&self) -> Option<Home> {
+    pub(crate) fn home(&self) -> Option<Home> {
         let incarnation = self.incarnation.clone()?;
         Some(Home { environment: self.environment.clone(), database_id: self.database_id.clone(), incarnation })
     }

@@ -5,7 +5,7 @@ use diesel::result::QueryResult;
 
 use super::backend::Dialect;
 use super::control::{Control, Gid};
-use super::decision::{self, Asked};
+use super::decision::{self, Asked, Leaves};
 use super::identity::{self, Identity};
 use super::receipt;
 use crate::transaction_id::TransactionId;
@@ -52,7 +52,9 @@ pub trait Survey: Send {
     fn receipts(&mut self, id: &TransactionId) -> QueryResult<Vec<String>>;
     /// What the decision's row says; an error says nothing.
     fn ask(&mut self, id: &TransactionId) -> QueryResult<Asked>;
-    /// The same, and where there is no row there never will be one.
+    /// The same, and leaves nothing behind on any database.
+    fn peek(&mut self, id: &TransactionId) -> QueryResult<Asked>;
+    /// The same, and where there is no row, and none was forgotten, there never will be one.
     fn ask_finally(&mut self, id: &TransactionId) -> QueryResult<Asked>;
     /// The states of the rows whose id has this UUID.
     fn find(&mut self, uuid: &str) -> QueryResult<Vec<String>>;
@@ -74,8 +76,6 @@ pub trait Survey: Send {
     fn forgotten_up_to(&mut self) -> QueryResult<String>;
     /// This is the database now, whatever server it is on.
     fn adopt(&mut self, environment: &str) -> QueryResult<()>;
-    /// Whether the server prepares transactions, as far as it says.
-    fn prepares(&mut self) -> QueryResult<Option<bool>>;
 }
 
 /// A connection for that.
@@ -91,7 +91,6 @@ const SPLIT: &str = "UPDATE multidb_decision SET state = 'h' WHERE gid = ? AND s
 const MARK: &str = "UPDATE multidb_meta SET forgotten_up_to = ? WHERE forgotten_up_to < ?";
 const OUTDATED: &str = "SELECT gid AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE (closed IS NOT NULL OR state = \
                         'a' OR (state = 'c' AND participants = '')) AND created < {now} - ";
-const FORGOTTEN: &str = "SELECT forgotten_up_to AS a, NULL AS b, NULL AS c FROM multidb_meta";
 
 impl<B: Dialect> Surveyor<B> {
     /// Runs a statement for many ids, whose texts are letters, digits and `_` alone.
@@ -140,11 +139,15 @@ impl<B: Dialect> Survey for Surveyor<B> {
     }
 
     fn ask(&mut self, id: &TransactionId) -> QueryResult<Asked> {
-        decision::ask::<B>(&mut self.0, id, B::RECOVERY_WAIT, B::PROBE[1])
+        decision::ask::<B>(&mut self.0, id, B::RECOVERY_WAIT, Leaves::Usual)
+    }
+
+    fn peek(&mut self, id: &TransactionId) -> QueryResult<Asked> {
+        decision::ask::<B>(&mut self.0, id, B::RECOVERY_WAIT, Leaves::Nothing)
     }
 
     fn ask_finally(&mut self, id: &TransactionId) -> QueryResult<Asked> {
-        decision::ask::<B>(&mut self.0, id, B::RECOVERY_WAIT, "COMMIT")
+        decision::ask::<B>(&mut self.0, id, B::RECOVERY_WAIT, Leaves::Row)
     }
 
     fn find(&mut self, uuid: &str) -> QueryResult<Vec<String>> {
@@ -191,15 +194,10 @@ impl<B: Dialect> Survey for Surveyor<B> {
     }
 
     fn forgotten_up_to(&mut self) -> QueryResult<String> {
-        let found = B::load_own(&mut self.0, FORGOTTEN, &[])?.into_iter().next();
-        found.and_then(|row| row.a).ok_or(diesel::result::Error::NotFound)
+        decision::forgotten_up_to::<B>(&mut self.0)
     }
 
     fn adopt(&mut self, environment: &str) -> QueryResult<()> {
         B::execute_own(&mut self.0, B::IDENTITY[2], &[environment]).map(drop)
-    }
-
-    fn prepares(&mut self) -> QueryResult<Option<bool>> {
-        B::prepares(&mut self.0)
     }
 }

@@ -115,7 +115,8 @@ pub(crate) fn commit(joint: &Joint<'_>) -> Fate {
         () if member.reader => Part::Reader,
         () => Part::Open,
     });
-    let mut machine = Coordinator::new(0, parts);
+    let named = joint.id.home().is_some();
+    let mut machine = Coordinator::new(0, named, parts);
     let mut run = Run {
         joint,
         id: None,

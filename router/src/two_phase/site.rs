@@ -2,11 +2,13 @@
 
 use diesel::result::{Error as DieselError, QueryResult};
 
+use super::protocol::Receipts;
 use super::report::RecoveryReport;
 use crate::alias::Alias;
 use crate::connection::identity::Identity;
 use crate::connection::survey::{Prepared, Survey};
 use crate::databases::Databases;
+use crate::transaction_id::TransactionId;
 
 /// A database that can be asked.
 pub(super) struct Site {
@@ -115,6 +117,18 @@ impl Sites {
     /// The database of this id.
     pub(super) fn of(&self, database_id: &str) -> Option<usize> {
         self.sites.iter().position(|site| *site.identity.database_id == *database_id)
+    }
+
+    /// Whether any database holds a receipt of a transaction.
+    pub(super) fn receipts(&mut self, id: &TransactionId) -> Receipts {
+        let mut receipts = Receipts { found: false, complete: self.complete };
+        for site in &mut self.sites {
+            match site.survey.receipts(id) {
+                Ok(found) => receipts.found |= !found.is_empty(),
+                Err(_) => receipts.complete = false,
+            }
+        }
+        receipts
     }
 
     /// Its prepared branches. A failure is reported.

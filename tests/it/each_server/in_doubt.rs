@@ -18,6 +18,13 @@ const COMMIT_PREPARED: &[u8] = if matches!(KIND, Kind::Mysql) { b"XA COMMIT" } e
 /// What a server has sent once it has answered the first statement of a batch: on MariaDB XA END goes ahead.
 const REPLY: Loses = Loses::ReplyAfter(if matches!(KIND, Kind::Mysql) { 11 } else { 0 });
 
+impl Fixture {
+    /// How many rows of the library's stand in each database.
+    pub(crate) fn own_rows(&self) -> [i64; 2] {
+        ["default", "other"].map(|alias| super::across::own_rows(self, alias))
+    }
+}
+
 /// Two databases, each behind a proxy of its own.
 pub(crate) struct Far {
     pub(crate) fixture: Fixture,

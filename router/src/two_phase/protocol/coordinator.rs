@@ -22,7 +22,7 @@ pub enum Step {
     /// Insert the decision into home's open transaction, and read the reply: always, or only if home has written.
     /// [`Answer::Wrote`], [`Answer::Read`] or [`Answer::Failed`].
     Intent {
-        /// Two other branches have written, so that home carries the decision whatever it did itself.
+        /// Two other branches have written, or its name leads home, so that home carries the decision whatever it did itself.
         always: bool,
     },
     /// Take the receipt of the only branch that has written out again: [`Answer::Done`] or [`Answer::Failed`].
@@ -104,6 +104,8 @@ enum Course {
 pub struct Coordinator {
     home: usize,
     branches: Vec<Branch>,
+    /// Somebody knows the transaction by a name that leads to home.
+    named: bool,
     course: Course,
     /// Home holds the decision, uncommitted.
     intent: bool,
@@ -112,14 +114,15 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// The commit of these branches begins.
-    pub fn new(home: usize, parts: impl IntoIterator<Item = Part>) -> Self {
+    /// The commit of these branches begins. `named`: somebody knows the transaction by a name that leads to home, so that home
+    /// holds the decision about all that is written.
+    pub fn new(home: usize, named: bool, parts: impl IntoIterator<Item = Part>) -> Self {
         let branches = parts.into_iter().map(|part| match part {
             Part::Idle => Branch::Idle,
             Part::Reader => Branch::Reader,
             Part::Open => Branch::Open,
         });
-        Self { home, branches: branches.collect(), course: Course::Voting, intent: false, left: false }
+        Self { home, branches: branches.collect(), named, course: Course::Voting, intent: false, left: false }
     }
 
     /// Whether a branch was left to recovery.
@@ -167,10 +170,11 @@ impl Coordinator {
             (0, Branch::Idle | Branch::Ended) => Step::End(Ending::Committed),
             (0, Branch::Reader) => Step::EndReader(self.home),
             (0, _) => Step::CommitAlone(self.home),
+            (1, Branch::Idle) if self.named && !self.intent => Step::Intent { always: true },
             (1, Branch::Idle | Branch::Reader | Branch::Ended) => {
                 Step::Withdraw(others(Branch::Writer).expect("the only one"))
             }
-            (writers, _) if !self.intent => Step::Intent { always: writers > 1 },
+            (writers, _) if !self.intent => Step::Intent { always: writers > 1 || self.named },
             _ => others(Branch::Writer).map_or(Step::Decide, Step::Prepare),
         }
     }
