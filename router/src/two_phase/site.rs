@@ -82,6 +82,14 @@ impl Sites {
                 database.alias()
             ));
         }
+        if let Some(environment) = databases.environment().filter(|known| **known != *identity.environment) {
+            return Err(format!(
+                "it belongs to the environment `{}`, and this application runs in `{environment}`: it may be a copy; mend \
+                 the URL, or call `databases.adopt(\"{}\")`",
+                identity.environment,
+                database.alias()
+            ));
+        }
         Ok(Some(Site { alias: database.alias().clone(), identity, survey, confirmed: false }))
     }
 
