@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
 mod child;
+mod left_alone;
 mod matrix;
 mod places;
 mod recoverers;

@@ -84,13 +84,15 @@ pub struct Surveyor<B: Dialect>(pub B::Raw);
 const FIND: &str = "SELECT state AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE gid LIKE ?";
 const UNCLOSED: &str = "SELECT gid AS a, participants AS b, NULL AS c FROM multidb_decision WHERE state = 'c' AND closed \
                         IS NULL AND participants <> '' AND gid > ? ORDER BY gid LIMIT 100";
-const CLOSE: &str = "UPDATE multidb_decision SET closed = {now} WHERE closed IS NULL AND gid IN ";
+const CLOSE: &str = "UPDATE multidb_decision SET closed = {now} WHERE state = 'c' AND closed IS NULL AND gid IN ";
 const LOST: &str =
     "{insert} multidb_decision (gid, state, participants, created) VALUES (?, 'h', '', {now}) {or_nothing}";
+/// On SQLite asking has left a row.
+const LOST_AND_ABORTED: &str = "UPDATE multidb_decision SET state = 'h' WHERE gid = ? AND state = 'a'";
 const SPLIT: &str = "UPDATE multidb_decision SET state = 'h' WHERE gid = ? AND state = 'c' AND closed IS NULL";
 const MARK: &str = "UPDATE multidb_meta SET forgotten_up_to = ? WHERE forgotten_up_to < ?";
-const OUTDATED: &str = "SELECT gid AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE (closed IS NOT NULL OR state = \
-                        'a' OR (state = 'c' AND participants = '')) AND created < {now} - ";
+const OUTDATED: &str = "SELECT gid AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE state <> 'h' AND (closed IS NOT NULL \
+                        OR state = 'a' OR participants = '') AND created < {now} - ";
 
 impl<B: Dialect> Surveyor<B> {
     /// Runs a statement for many ids, whose texts are letters, digits and `_` alone.
@@ -156,7 +158,11 @@ impl<B: Dialect> Survey for Surveyor<B> {
     }
 
     fn mark_lost(&mut self, id: &TransactionId) -> QueryResult<()> {
-        B::execute_own(&mut self.0, LOST, &[&id.to_string()]).map(drop)
+        let id = &*id.to_string();
+        if B::execute_own(&mut self.0, LOST, &[id])? == 0 {
+            B::execute_own(&mut self.0, LOST_AND_ABORTED, &[id])?;
+        }
+        Ok(())
     }
 
     fn mark_split(&mut self, id: &TransactionId) -> QueryResult<bool> {
@@ -184,7 +190,7 @@ impl<B: Dialect> Survey for Surveyor<B> {
         let Some(greatest) = ids.iter().max().map(TransactionId::uuid_letters) else { return Ok(()) };
         self.transaction(|survey| {
             B::execute_own(&mut survey.0, MARK, &[&greatest, &greatest])?;
-            survey.for_all("DELETE FROM multidb_decision WHERE gid IN ", ids)
+            survey.for_all("DELETE FROM multidb_decision WHERE state <> 'h' AND gid IN ", ids)
         })
     }
 

@@ -207,7 +207,8 @@ impl Recoverer {
         match says {
             // A committed row is followed whatever the incarnation; only absence needs care.
             HomeSays::Row(State::Committed) => self.from(0, true),
-            HomeSays::Row(State::Aborted) => self.from(0, false),
+            // Whoever has written it may not have looked for receipts.
+            HomeSays::Row(State::Aborted) => Stage::Asking { trusted: Trust::Same },
             HomeSays::Row(State::Heuristic) if self.commit_on_lost_home => self.from(0, true),
             HomeSays::Row(State::Heuristic) => Stage::Ended(Outcome::Heuristic),
             HomeSays::Absent { trusted } => Stage::Asking { trusted },
