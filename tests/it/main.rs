@@ -94,6 +94,7 @@ macro_rules! server {
             mod faults;
             mod in_doubt;
             mod lost;
+            mod recovery_thread;
             mod twins;
             mod verified;
             mod witness;

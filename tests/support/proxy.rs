@@ -31,9 +31,9 @@ struct Shared {
     rule: Mutex<Option<Rule>>,
     hit: AtomicBool,
     closed: AtomicBool,
-    /// Whether it takes no client once something was lost.
-    secludes: AtomicBool,
-    /// Connections to the server whose clients were cut off.
+    /// What becomes of new clients once something was lost.
+    then: Mutex<Then>,
+    /// Connections to the server whose clients were cut off, and clients that get no answer.
     kept: Mutex<Vec<TcpStream>>,
 }
 
@@ -57,6 +57,18 @@ pub enum Loses {
     Sense,
 }
 
+/// What becomes of new clients once something was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Then {
+    /// They are served.
+    #[default]
+    Serves,
+    /// They are shut out.
+    Refuses,
+    /// They are connected, and nobody answers.
+    IsSilent,
+}
+
 impl Proxy {
     /// Starts a proxy to `target` on a free port of this machine.
     pub fn start(target: SocketAddr) -> Self {
@@ -70,8 +82,15 @@ impl Proxy {
                     return;
                 }
                 let Ok(client) = client else { continue };
-                if of_listener.secludes.load(Ordering::SeqCst) && of_listener.hit.load(Ordering::SeqCst) {
-                    continue;
+                if of_listener.hit.load(Ordering::SeqCst) {
+                    match *of_listener.then() {
+                        Then::Serves => {}
+                        Then::Refuses => continue,
+                        Then::IsSilent => {
+                            of_listener.keep(client);
+                            continue;
+                        }
+                    }
                 }
                 let of_connection = Arc::clone(&of_listener);
                 // An error ends this connection, and the client sees that.
@@ -121,9 +140,9 @@ impl Proxy {
 
     /// The next time a client sends the needle: loses this, and from then on nobody reaches the server, until
     /// [`clear`](Self::clear).
-    pub fn lose_and_seclude(&self, needle: &'static [u8], loses: Loses) {
+    pub fn lose_and_then(&self, needle: &'static [u8], loses: Loses, then: Then) {
         self.set(needle, loses, true);
-        self.shared.secludes.store(true, Ordering::SeqCst);
+        *self.shared.then() = then;
     }
 
     /// Whether something was lost since the rule was set.
@@ -134,15 +153,15 @@ impl Proxy {
     /// Loses nothing from now on, and forgets that it did.
     pub fn clear(&self) {
         *self.shared.rule() = None;
-        self.shared.secludes.store(false, Ordering::SeqCst);
+        *self.shared.then() = Then::Serves;
         self.shared.hit.store(false, Ordering::SeqCst);
     }
 
     /// Ends the sessions whose clients were lost.
     pub fn let_go(&self) {
-        for server in self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for kept in self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             // It may have ended by itself.
-            let _ = server.shutdown(Shutdown::Both);
+            let _ = kept.shutdown(Shutdown::Both);
         }
     }
 
@@ -163,6 +182,14 @@ impl Drop for Proxy {
 }
 
 impl Shared {
+    fn then(&self) -> MutexGuard<'_, Then> {
+        self.then.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, connection: TcpStream) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    }
+
     fn rule(&self) -> MutexGuard<'_, Option<Rule>> {
         self.rule.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -209,7 +236,7 @@ fn carry_requests(
                 }
                 Loses::Client => {
                     shared.hit.store(true, Ordering::SeqCst);
-                    shared.kept.lock().unwrap_or_else(PoisonError::into_inner).push(server);
+                    shared.keep(server);
                     return client.shutdown(Shutdown::Both);
                 }
                 // Set before the request goes out, or the answer could come first. The loop

@@ -14,10 +14,9 @@ use crate::connection::decision;
 use crate::connection::gate::Gate;
 use crate::connection::identity;
 use crate::connection::migrations::{Migrations, Ran};
-use crate::connection::pool::Pool;
+use crate::connection::pool::{PendingSurvey, Pool};
 use crate::connection::settings::Settings;
 use crate::connection::slot::{AnySlot, Slot};
-use crate::connection::survey::Survey;
 use crate::error::{Error, Result};
 use crate::site::{Function, Site};
 use crate::transaction_id::TransactionId;
@@ -85,8 +84,8 @@ pub(crate) trait Driver: Send + Sync {
     /// Runs a statement on the library's own tables in autocommit.
     fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize>;
     fn check(&self) -> Result<()>;
-    /// A connection beside the pool, for recovery.
-    fn survey(&self) -> Result<Box<dyn Survey>>;
+    /// Begins to open a connection beside the pool, for recovery.
+    fn begin_survey(&self) -> Result<PendingSurvey>;
     /// Whether it prepares transactions, as far as that is known.
     fn prepares(&self) -> Option<bool>;
     /// Refuses several files that can't be committed as one. Gives their paths.
@@ -148,8 +147,8 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
         Pool::prepares(self)
     }
 
-    fn survey(&self) -> Result<Box<dyn Survey>> {
-        Pool::survey(self)
+    fn begin_survey(&self) -> Result<PendingSurvey> {
+        Pool::begin_survey(self)
     }
 
     fn check(&self) -> Result<()> {

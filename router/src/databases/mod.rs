@@ -19,6 +19,7 @@ pub use across::{CrossDatabase, OnLostHome};
 #[cfg(all(test, feature = "sqlite"))]
 pub(crate) use attached::{ATTACHED_POOL_SIZE, ATTACHED_SETS_LIMIT};
 pub use builder::DatabasesBuilder;
+pub(crate) use complete::Batch;
 pub use config::{DatabaseConfig, PoolConfig, SqliteConfig};
 pub use current::Entered;
 pub(crate) use database::Driver;

@@ -16,13 +16,12 @@ impl Databases {
     /// says.
     pub fn adopt(&self, alias: &str) -> Result<()> {
         let database = self.database(alias)?;
-        let mut survey = database.driver().survey()?;
-        match self.environment() {
-            Some(environment) => survey.adopt(environment)?,
-            None => {
-                let known = survey.identity()?.environment;
-                survey.adopt(&known)?;
-            }
+        let mut survey = database.driver().begin_survey()?()?;
+        if let Some(environment) = self.environment() {
+            survey.adopt(environment)?;
+        } else {
+            let known = survey.identity()?.environment;
+            survey.adopt(&known)?;
         }
         tracing::warn!(target: crate::telemetry::TARGET, alias, "a database was adopted");
         Ok(())

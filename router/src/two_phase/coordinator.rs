@@ -152,7 +152,8 @@ pub(crate) fn commit(joint: &Joint<'_>) -> Fate {
         && !joint.rehearsed
         && let Some(id) = &run.id
     {
-        cleaning::complete(joint.databases, id.clone());
+        let on = joint.members.iter().map(|member| member.database);
+        cleaning::complete(joint.databases, id.clone(), on);
     }
     run.fate(ending)
 }

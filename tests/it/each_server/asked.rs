@@ -7,7 +7,7 @@ use multidb::{Error, TransactionId, TransactionStatus, atomic, atomic_many, sche
 
 use super::in_doubt::Far;
 use super::*;
-use crate::support::proxy::Loses;
+use crate::support::proxy::{Loses, Then};
 
 /// Greater than every id.
 const ALL_FORGOTTEN: &str = "UPDATE multidb_meta SET forgotten_up_to = 'ZZZZZZZZZZZZZZZZZZZZZZZZZZ'";
@@ -172,7 +172,7 @@ fn databases_that_cannot_be_asked_are_no_evidence() {
     let seen = far.put_both(1);
     seen.result.unwrap();
     for proxy in &far.proxies {
-        proxy.lose_and_seclude(b"tester", Loses::Request);
+        proxy.lose_and_then(b"tester", Loses::Request, Then::Refuses);
     }
     let _entered = far.databases.enter();
     // The first one is lost by its greeting, all others by being shut out.

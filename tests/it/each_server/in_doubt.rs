@@ -9,9 +9,9 @@ use multidb::{Databases, Error, TransactionId, TransactionStatus, atomic_many, s
 
 use super::*;
 use crate::fixture::Kind;
-use crate::support::proxy::{Loses, Proxy};
+use crate::support::proxy::{Loses, Proxy, Then};
 
-const PREPARE: &[u8] = if matches!(KIND, Kind::Mysql) { b"XA PREPARE" } else { b"PREPARE TRANSACTION" };
+pub(crate) const PREPARE: &[u8] = if matches!(KIND, Kind::Mysql) { b"XA PREPARE" } else { b"PREPARE TRANSACTION" };
 const COMMIT: &[u8] = if matches!(KIND, Kind::Mysql) { b"XA COMMIT" } else { b"COMMIT" };
 const COMMIT_PREPARED: &[u8] = if matches!(KIND, Kind::Mysql) { b"XA COMMIT" } else { b"COMMIT PREPARED" };
 
@@ -191,9 +191,9 @@ fn a_lost_commit_of_home_is_asked_for_and_the_call_says_what_became_of_it() {
 fn a_lost_commit_of_a_home_that_cannot_be_reached_is_an_unknown_outcome_until_recovery() {
     let Some(far) = Far::new() else { return };
     far.put_both(100).result.unwrap();
-    for (id, loses) in [(1, Loses::Request), (2, REPLY)] {
-        let what = format!("{loses:?}");
-        far.proxies[0].lose_and_seclude(COMMIT, loses);
+    for (id, loses, then) in [(1, Loses::Request, Then::Refuses), (2, REPLY, Then::IsSilent)] {
+        let what = format!("{loses:?}, {then:?}");
+        far.proxies[0].lose_and_then(COMMIT, loses, then);
         let seen = far.put_both(id);
         assert!(far.proxies[0].hit(), "{what}");
         let error = seen.result.unwrap_err();
