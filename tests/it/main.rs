@@ -71,7 +71,11 @@ mod aliases;
 #[cfg(all(feature = "sqlite", feature = "testing"))]
 mod layouts;
 #[cfg(feature = "mysql")]
+mod mysql_across;
+#[cfg(feature = "mysql")]
 mod mysql_only;
+#[cfg(feature = "postgres")]
+mod postgres_across;
 #[cfg(feature = "postgres")]
 mod postgres_only;
 #[cfg(feature = "sqlite")]
@@ -92,7 +96,7 @@ macro_rules! server {
             mod contended;
             mod django_lost;
             mod faults;
-            mod in_doubt;
+            pub(crate) mod in_doubt;
             mod lost;
             mod recovery_thread;
             mod twins;
