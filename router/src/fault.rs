@@ -104,6 +104,17 @@ mod armed {
             Some(Stop::Pause) => Signal::STOP,
             None => return,
         };
+        let before = switches();
         kill_process(getpid(), signal).expect("a process may stop itself");
+        // Another thread may get the signal, and this one would go on until that has stopped.
+        while switches() == before {
+            std::thread::yield_now();
+        }
+    }
+
+    /// How often the main thread has waited so far. It gets the signals of the process, and stopping is waiting.
+    fn switches() -> Option<String> {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).map(str::to_owned)
     }
 }

@@ -47,6 +47,26 @@ pub(crate) fn kill_at(places: &Places, work: Work, point: &str) {
     assert_eq!(status.signal(), Some(SIGKILL), "{places}: {work:?} was not killed at {point}: {status}");
 }
 
+/// Waits until a child has stopped itself.
+pub(crate) fn until_stopped(child: &Child) {
+    let stat = format!("/proc/{}/stat", child.id());
+    loop {
+        let stat = std::fs::read_to_string(&stat).unwrap();
+        let state = stat.rsplit_once(") ").unwrap().1.chars().next().unwrap();
+        assert!(!"ZX".contains(state), "it has ended before the point");
+        if state == 'T' {
+            return;
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Lets a child go on that has stopped itself.
+pub(crate) fn resume(child: &Child) {
+    let sent = Command::new("kill").args(["-CONT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
 /// The child. Run by itself it does nothing.
 #[test]
 fn works() {

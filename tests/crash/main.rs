@@ -5,7 +5,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
+mod beside;
 mod child;
+mod kept;
+mod left_alone;
 mod matrix;
 mod places;
 mod recoverers;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use multidb::{Databases, Model, Route, RouteRequest, Router, schema};
+use multidb::{Databases, DatabasesBuilder, Model, Route, RouteRequest, Router, TransactionId, schema};
 
 use crate::servers;
 
@@ -136,40 +136,110 @@ impl Places {
 
     /// How many branches of the library are prepared in one database.
     pub(crate) fn prepared(&self, at: usize) -> usize {
-        #[derive(QueryableByName)]
-        struct Own {
-            #[diesel(sql_type = diesel::sql_types::Text)]
-            id: String,
+        self.listed(at).len()
+    }
+
+    /// The names of the branches of the library that are prepared in one database, as the server wants them.
+    fn listed(&self, at: usize) -> Vec<String> {
+        let own = self.meta(at, "database_id");
+        let split = |data: String| {
+            let (global, branch) = data.split_at(data.len() - own.len() - 2);
+            format!("'{global}','{branch}'")
+        };
+        match self.kinds[at] {
+            Kind::Postgres => {
+                let all = self.texts(at, "SELECT gid AS data FROM pg_prepared_xacts");
+                all.into_iter().filter(|gid| gid.ends_with(&own)).map(|gid| format!("'{gid}'")).collect()
+            }
+            Kind::MariaDb => {
+                self.texts(at, "XA RECOVER").into_iter().filter(|data| data.ends_with(&own)).map(split).collect()
+            }
+            Kind::Sqlite => Vec::new(),
         }
+    }
+
+    fn texts(&self, at: usize, query: &str) -> Vec<String> {
         #[derive(QueryableByName)]
-        struct Prepared {
+        struct Text {
             #[diesel(sql_type = diesel::sql_types::Text)]
             data: String,
         }
-        let own = "SELECT CAST(database_id AS CHAR(12)) AS id FROM multidb_meta";
-        let own: Own = on!(self.observer(at), raw => diesel::sql_query(own).get_result(raw)).unwrap();
-        let listed: Vec<Prepared> = match self.observer(at) {
-            Observer::Postgres(mut raw) => {
-                diesel::sql_query("SELECT gid AS data FROM pg_prepared_xacts").load(&mut raw).unwrap()
-            }
-            Observer::MariaDb(mut raw) => diesel::sql_query("XA RECOVER").load(&mut raw).unwrap(),
-            Observer::Sqlite(_) => Vec::new(),
-        };
-        listed.iter().filter(|prepared| prepared.data.ends_with(&own.id)).count()
+        let found: Vec<Text> = on!(self.observer(at), raw => diesel::sql_query(query).load(raw)).unwrap();
+        found.into_iter().map(|row| row.data).collect()
+    }
+
+    /// What a column of `multidb_meta` says.
+    pub(crate) fn meta(&self, at: usize, column: &str) -> String {
+        let query = format!("SELECT CAST({column} AS CHAR(12)) AS data FROM multidb_meta");
+        self.texts(at, &query)[0].trim_end().to_owned()
+    }
+
+    /// The states of the decisions in one database.
+    pub(crate) fn states(&self, at: usize) -> Vec<String> {
+        self.texts(at, "SELECT state AS data FROM multidb_decision ORDER BY gid")
+    }
+
+    /// An operator commits what is prepared in one database, or rolls it back.
+    pub(crate) fn finish_by_hand(&self, at: usize, commit: bool) {
+        let verb = if commit { "COMMIT" } else { "ROLLBACK" };
+        for name in self.listed(at) {
+            let finish = match self.kinds[at] {
+                Kind::Postgres => format!("{verb} PREPARED {name}"),
+                _ => format!("XA {verb} {name}"),
+            };
+            // MariaDB says so until it has seen that the session of the killed process has gone.
+            const TRIES: usize = 2_000;
+            let mut tries = (0..TRIES).map(|_| on!(self.observer(at), raw => raw.batch_execute(&finish)));
+            assert!(tries.any(|tried| tried.is_ok()), "{finish}");
+        }
+    }
+
+    /// Prepares a branch in one database, as a coordinator would that named home, the first database, in this incarnation. It
+    /// puts the row 77.
+    pub(crate) fn prepare_by_hand(&self, at: usize, incarnation: &str) -> TransactionId {
+        let home = self.meta(0, "database_id");
+        let id = format!("m1_default_{home}_{incarnation}_06H06HMPM9OHBFN0A92GIFKVGG");
+        let branch = format!("1_{}", self.meta(at, "database_id"));
+        let insert = format!(
+            "INSERT INTO {} VALUES (77); INSERT INTO multidb_receipt VALUES ('{id}', '{branch}', '{branch}')",
+            TABLES[at]
+        );
+        self.execute(
+            at,
+            &match self.kinds[at] {
+                Kind::Postgres => format!("BEGIN; {insert}; PREPARE TRANSACTION '{id}:{branch}'"),
+                _ => format!(
+                    "XA START '{id}','{branch}'; {insert}; XA END '{id}','{branch}'; XA PREPARE '{id}','{branch}'"
+                ),
+            },
+        );
+        id.parse().unwrap()
+    }
+
+    /// How many decisions and receipts stand in one database.
+    pub(crate) fn own_rows(&self, at: usize) -> [i64; 2] {
+        ["multidb_decision", "multidb_receipt"]
+            .map(|table| self.ids(at, &format!("SELECT COUNT(*) AS id FROM {table}"))[0])
     }
 }
 
 /// The registry of the databases at these URLs.
 pub(crate) fn registry<'a>(urls: impl Iterator<Item = &'a str>) -> Databases {
+    builder_of(urls.enumerate()).build().unwrap()
+}
+
+/// A registry of some databases, each with the alias of the table with its number.
+pub(crate) fn builder_of<'a>(urls: impl Iterator<Item = (usize, &'a str)>) -> DatabasesBuilder {
     let mut builder = Databases::builder().router(ByApp);
-    for (alias, url) in TABLES.into_iter().zip(urls) {
+    for (at, url) in urls {
+        let alias = TABLES[at];
         builder = match url.split_once("://") {
             Some(("postgres", _)) => builder.postgres(alias, url),
             Some(("mysql", _)) => builder.mysql(alias, url),
             _ => builder.sqlite(alias, url),
         };
     }
-    builder.build().unwrap()
+    builder
 }
 
 struct ByApp;

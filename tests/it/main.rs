@@ -30,7 +30,7 @@ macro_rules! backend {
             mod database;
             pub(crate) use database::*;
 
-            mod across;
+            pub(crate) mod across;
             mod any;
             mod attribute_options;
             mod composition;
@@ -72,7 +72,11 @@ mod checks;
 #[cfg(all(feature = "sqlite", feature = "testing"))]
 mod layouts;
 #[cfg(feature = "mysql")]
+mod mysql_across;
+#[cfg(feature = "mysql")]
 mod mysql_only;
+#[cfg(feature = "postgres")]
+mod postgres_across;
 #[cfg(feature = "postgres")]
 mod postgres_only;
 #[cfg(feature = "sqlite")]
@@ -89,10 +93,13 @@ macro_rules! server {
         mod $name {
             pub(crate) use crate::$backend::*;
 
+            mod asked;
             mod contended;
             mod django_lost;
             mod faults;
+            pub(crate) mod in_doubt;
             mod lost;
+            mod recovery_thread;
             mod twins;
             mod verified;
             mod witness;

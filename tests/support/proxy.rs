@@ -31,7 +31,9 @@ struct Shared {
     rule: Mutex<Option<Rule>>,
     hit: AtomicBool,
     closed: AtomicBool,
-    /// Connections to the server whose clients were cut off.
+    /// What becomes of new clients once something was lost.
+    then: Mutex<Then>,
+    /// Connections to the server whose clients were cut off, and clients that get no answer.
     kept: Mutex<Vec<TcpStream>>,
 }
 
@@ -47,12 +49,24 @@ struct Rule {
 pub enum Loses {
     /// The server never gets the whole request.
     Request,
-    /// The server never gets the request, and its session lives until the proxy is dropped.
+    /// The server never gets the request, and its session lives until [`let_go`](Proxy::let_go), or until the proxy is dropped.
     Client,
     /// The client gets no more than this many bytes of the reply.
     ReplyAfter(usize),
     /// The last byte of the needle reaches the server as a question mark, which no SQL word has.
     Sense,
+}
+
+/// What becomes of new clients once something was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Then {
+    /// They are served.
+    #[default]
+    Serves,
+    /// They are shut out.
+    Refuses,
+    /// They are connected, and nobody answers.
+    IsSilent,
 }
 
 impl Proxy {
@@ -68,6 +82,16 @@ impl Proxy {
                     return;
                 }
                 let Ok(client) = client else { continue };
+                if of_listener.hit.load(Ordering::SeqCst) {
+                    match *of_listener.then() {
+                        Then::Serves => {}
+                        Then::Refuses => continue,
+                        Then::IsSilent => {
+                            of_listener.keep(client);
+                            continue;
+                        }
+                    }
+                }
                 let of_connection = Arc::clone(&of_listener);
                 // An error ends this connection, and the client sees that.
                 thread::spawn(move || carry(client, target, &of_connection));
@@ -114,6 +138,13 @@ impl Proxy {
         self.set(needle, loses, false);
     }
 
+    /// The next time a client sends the needle: loses this, and from then on nobody reaches the server, until
+    /// [`clear`](Self::clear).
+    pub fn lose_and_then(&self, needle: &'static [u8], loses: Loses, then: Then) {
+        self.set(needle, loses, true);
+        *self.shared.then() = then;
+    }
+
     /// Whether something was lost since the rule was set.
     pub fn hit(&self) -> bool {
         self.shared.hit.load(Ordering::SeqCst)
@@ -122,7 +153,16 @@ impl Proxy {
     /// Loses nothing from now on, and forgets that it did.
     pub fn clear(&self) {
         *self.shared.rule() = None;
+        *self.shared.then() = Then::Serves;
         self.shared.hit.store(false, Ordering::SeqCst);
+    }
+
+    /// Ends the sessions whose clients were lost.
+    pub fn let_go(&self) {
+        for kept in self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // It may have ended by itself.
+            let _ = kept.shutdown(Shutdown::Both);
+        }
     }
 
     fn set(&self, needle: &'static [u8], loses: Loses, once: bool) {
@@ -135,16 +175,21 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::SeqCst);
-        for server in self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // It may have ended by itself.
-            let _ = server.shutdown(Shutdown::Both);
-        }
+        self.let_go();
         // Wakes the listener, so that it sees the change. If this fails it is gone already.
         let _ = TcpStream::connect(self.addr);
     }
 }
 
 impl Shared {
+    fn then(&self) -> MutexGuard<'_, Then> {
+        self.then.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, connection: TcpStream) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    }
+
     fn rule(&self) -> MutexGuard<'_, Option<Rule>> {
         self.rule.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -191,7 +236,7 @@ fn carry_requests(
                 }
                 Loses::Client => {
                     shared.hit.store(true, Ordering::SeqCst);
-                    shared.kept.lock().unwrap_or_else(PoisonError::into_inner).push(server);
+                    shared.keep(server);
                     return client.shutdown(Shutdown::Both);
                 }
                 // Set before the request goes out, or the answer could come first. The loop

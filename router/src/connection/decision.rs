@@ -18,6 +18,8 @@ const PROBE: &str =
     "{insert} multidb_decision (gid, state, participants, created) VALUES (?, 'a', '', {now}) {or_nothing}";
 const SELECT: &str = "SELECT state AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE gid = ? {now_committed}";
 
+const FORGOTTEN: &str = "SELECT forgotten_up_to AS a, NULL AS b, NULL AS c FROM multidb_meta";
+
 /// What became of a transaction whose reply was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -47,6 +49,8 @@ pub enum Asked {
     Row(String),
     /// There is no row, and nobody holds one.
     Absent,
+    /// Likewise, and its row may have been deleted because its age was over.
+    Forgotten,
 }
 
 /// How long whoever waits for an answer lets a session hold the row, in seconds.
@@ -80,7 +84,7 @@ pub fn probe<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> QueryResult<Ve
     Ok(match ask::<B>(raw, id, PROBE_WAIT, Keep::IfOpen(&mut || true))? {
         // After a failover the row may have been lost, and others may have followed it before.
         Asked::Absent if named != identity::ask::<B>(raw)?.incarnation => Verdict::Unknown,
-        Asked::Absent => Verdict::RolledBack,
+        Asked::Absent | Asked::Forgotten => Verdict::RolledBack,
         Asked::Row(state) if state == "a" => Verdict::RolledBack,
         Asked::Row(state) if state == "c" => Verdict::Committed,
         Asked::Row(_) => Verdict::Unknown,
@@ -91,19 +95,23 @@ pub fn probe<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> QueryResult<Ve
 /// committed. An error says nothing of the transaction: who holds the row may be alive.
 pub fn ask<B: Dialect>(raw: &mut B::Raw, id: &TransactionId, wait: u64, keep: Keep<'_>) -> QueryResult<Asked> {
     use diesel::connection::SimpleConnection;
+    let letters = id.uuid_letters();
     let id = &*id.to_string();
     let asked = (|| {
         raw.batch_execute(&B::PROBE.replace("{wait}", &wait.to_string()))?;
         let inserted = B::execute_own(raw, PROBE, &[id])?;
         let found = if inserted == 0 { B::load_own(raw, SELECT, &[id])? } else { Vec::new() };
         fault::point("recover.probe.holding_lock");
-        let keeps = keep.decide::<B>();
+        // Whoever has deleted the row has raised the mark with it.
+        let is_forgotten = matches!(keep, Keep::Always) && inserted > 0 && letters <= forgotten_up_to::<B>(raw)?;
+        let keeps = if is_forgotten { Some(false) } else { keep.decide::<B>() };
         raw.batch_execute(if keeps == Some(true) { "COMMIT" } else { "ROLLBACK" })?;
         match (inserted, found.into_iter().next().and_then(|row| row.a)) {
             (0, Some(state)) => Ok(Asked::Row(state)),
             // Held, and then gone: the next one will find it. Or nothing is to be decided any more.
             (0, None) => Err(diesel::result::Error::NotFound),
             _ if keeps.is_none() => Err(diesel::result::Error::NotFound),
+            _ if is_forgotten => Ok(Asked::Forgotten),
             _ => Ok(Asked::Absent),
         }
     })();
@@ -111,6 +119,12 @@ pub fn ask<B: Dialect>(raw: &mut B::Raw, id: &TransactionId, wait: u64, keep: Ke
         let _ = raw.batch_execute("ROLLBACK");
     }
     asked
+}
+
+/// The greatest id of a decision that was deleted.
+pub fn forgotten_up_to<B: Dialect>(raw: &mut B::Raw) -> QueryResult<String> {
+    let found = B::load_own(raw, FORGOTTEN, &[])?.into_iter().next();
+    found.and_then(|row| row.a).ok_or(diesel::result::Error::NotFound)
 }
 
 /// Looks for the row where nobody else could have written it: on the one connection of a test.

@@ -4,6 +4,7 @@
 
 pub mod attached;
 pub mod backend;
+pub mod beside;
 pub mod characteristics;
 pub mod check;
 pub mod control;

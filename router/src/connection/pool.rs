@@ -11,6 +11,7 @@ use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::attached::Attached;
 use super::backend::Dialect;
+use super::beside::{Beside, Connecting};
 use super::check::Shortcoming;
 use super::decision;
 use super::holders::{Holder, Holders};
@@ -40,6 +41,7 @@ pub struct Pool<B: Dialect> {
     holders: Arc<Holders>,
     /// Whether the server prepares transactions, once it was asked.
     prepares: OnceLock<bool>,
+    beside: Beside,
 }
 
 impl<B: Dialect> Pool<B> {
@@ -67,7 +69,7 @@ impl<B: Dialect> Pool<B> {
                 holders: Arc::clone(&holders),
                 _backend: std::marker::PhantomData,
             });
-        Self { r2d2, settings, holders, prepares: OnceLock::new() }
+        Self { r2d2, settings, holders, prepares: OnceLock::new(), beside: Beside::default() }
     }
 
     /// What the pool was made from.
@@ -127,7 +129,7 @@ impl<B: Dialect> Pool<B> {
             let asked = self.run(site, None, |link| decision::look::<B>(link.raw(), id));
             return asked.unwrap_or(decision::Verdict::Unknown);
         }
-        let connected = B::connect(&self.settings).map_err(|error| self.unreachable(&error.to_string()));
+        let connected = self.beside.open::<B>(&self.settings).map_err(|problem| self.unreachable(&problem));
         let asked = connected.and_then(|mut raw| decision::probe::<B>(&mut raw, id).map_err(Error::from));
         asked.unwrap_or_else(|error| {
             let alias = &self.settings.alias;
@@ -143,10 +145,15 @@ impl<B: Dialect> Pool<B> {
         Ok(B::shortcomings(&mut raw, &self.settings)?)
     }
 
-    /// Opens a connection beside the pool, for recovery.
-    pub fn survey(&self) -> Result<Box<dyn Survey>> {
-        let raw = B::connect(&self.settings).map_err(|error| self.unreachable(&error.to_string()))?;
-        Ok(Box::new(Surveyor::<B>(raw)))
+    /// Begins to open a connection beside the pool, for recovery.
+    pub fn begin_survey(self: &Arc<Self>) -> Result<PendingSurvey> {
+        let pool = Arc::clone(self);
+        let connecting: Connecting<B::Raw> =
+            self.beside.begin::<B>(&self.settings).map_err(|problem| self.unreachable(&problem))?;
+        Ok(Box::new(move || {
+            let raw = connecting.wait().map_err(|problem| pool.unreachable(&problem))?;
+            Ok(Box::new(Surveyor::<B>(raw)))
+        }))
     }
 
     /// How many connections are open, and how many of them idle.
@@ -247,6 +254,9 @@ impl<B: Dialect> Pool<B> {
         Error::Pool { database: self.settings.alias.clone(), problem }
     }
 }
+
+/// Waits for the connection that was begun.
+pub type PendingSurvey = Box<dyn FnOnce() -> Result<Box<dyn Survey>>>;
 
 /// A connection taken from a pool; dropping it gives it back, or discards it where it isn't clean.
 pub struct Lease<B: Dialect>(PooledConnection<Manager<B>>);

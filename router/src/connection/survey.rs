@@ -83,7 +83,7 @@ pub struct Surveyor<B: Dialect>(pub B::Raw);
 const FIND: &str = "SELECT state AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE gid LIKE ?";
 const UNCLOSED: &str = "SELECT gid AS a, participants AS b, NULL AS c FROM multidb_decision WHERE state = 'c' AND closed \
                         IS NULL AND participants <> '' AND gid > ? ORDER BY gid LIMIT 100";
-const CLOSE: &str = "UPDATE multidb_decision SET closed = {now} WHERE closed IS NULL AND gid IN ";
+const CLOSE: &str = "UPDATE multidb_decision SET closed = {now} WHERE state = 'c' AND closed IS NULL AND gid IN ";
 const LOST: &str =
     "{insert} multidb_decision (gid, state, participants, created) VALUES (?, 'h', '', {now}) {or_nothing}";
 /// A probe on SQLite may have put the row there after the file had lost a commit.
@@ -94,9 +94,8 @@ const RECEIPT_IDS: &str =
 const KNOWN: &str = "SELECT gid AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE gid IN ";
 const SPLIT: &str = "UPDATE multidb_decision SET state = 'h' WHERE gid = ? AND state = 'c' AND closed IS NULL";
 const MARK: &str = "UPDATE multidb_meta SET forgotten_up_to = ? WHERE forgotten_up_to < ?";
-const OUTDATED: &str = "SELECT gid AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE (closed IS NOT NULL OR state = \
-                        'a' OR (state = 'c' AND participants = '')) AND created < {now} - ";
-const FORGOTTEN: &str = "SELECT forgotten_up_to AS a, NULL AS b, NULL AS c FROM multidb_meta";
+const OUTDATED: &str = "SELECT gid AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE state <> 'h' AND (closed IS NOT NULL \
+                        OR state = 'a' OR participants = '') AND created < {now} - ";
 
 /// Ids as SQL writes a list: their texts are letters, digits and `_` alone.
 fn listed(ids: &[TransactionId]) -> String {
@@ -200,7 +199,7 @@ impl<B: Dialect> Survey for Surveyor<B> {
         let Some(greatest) = ids.iter().max().map(TransactionId::uuid_letters) else { return Ok(()) };
         self.transaction(|survey| {
             B::execute_own(&mut survey.0, MARK, &[&greatest, &greatest])?;
-            survey.for_all("DELETE FROM multidb_decision WHERE gid IN ", ids)
+            survey.for_all("DELETE FROM multidb_decision WHERE state <> 'h' AND gid IN ", ids)
         })
     }
 
@@ -210,8 +209,7 @@ impl<B: Dialect> Survey for Surveyor<B> {
     }
 
     fn forgotten_up_to(&mut self) -> QueryResult<String> {
-        let found = B::load_own(&mut self.0, FORGOTTEN, &[])?.into_iter().next();
-        found.and_then(|row| row.a).ok_or(diesel::result::Error::NotFound)
+        decision::forgotten_up_to::<B>(&mut self.0)
     }
 
     fn adopt(&mut self, environment: &str) -> QueryResult<()> {

@@ -15,10 +15,9 @@ use crate::connection::decision;
 use crate::connection::gate::Gate;
 use crate::connection::identity;
 use crate::connection::migrations::{Migrations, Ran};
-use crate::connection::pool::Pool;
+use crate::connection::pool::{PendingSurvey, Pool};
 use crate::connection::settings::Settings;
 use crate::connection::slot::{AnySlot, Slot};
-use crate::connection::survey::Survey;
 use crate::error::{Error, Result};
 use crate::site::{Function, Site};
 use crate::transaction_id::TransactionId;
@@ -88,8 +87,8 @@ pub(crate) trait Driver: Send + Sync {
     fn check(&self) -> Result<()>;
     /// What is not set up for transactions over several databases.
     fn shortcomings(&self) -> Result<Vec<Shortcoming>>;
-    /// A connection beside the pool, for recovery.
-    fn survey(&self) -> Result<Box<dyn Survey>>;
+    /// Begins to open a connection beside the pool, for recovery.
+    fn begin_survey(&self) -> Result<PendingSurvey>;
     /// Whether it prepares transactions, as far as that is known.
     fn prepares(&self) -> Option<bool>;
     /// Refuses several files that can't be committed as one. Gives their paths.
@@ -155,8 +154,8 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
         Pool::shortcomings(self)
     }
 
-    fn survey(&self) -> Result<Box<dyn Survey>> {
-        Pool::survey(self)
+    fn begin_survey(&self) -> Result<PendingSurvey> {
+        Pool::begin_survey(self)
     }
 
     fn check(&self) -> Result<()> {

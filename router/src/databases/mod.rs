@@ -21,6 +21,7 @@ pub use across::{CrossDatabase, OnLostHome};
 pub(crate) use attached::{ATTACHED_POOL_SIZE, ATTACHED_SETS_LIMIT};
 pub use builder::DatabasesBuilder;
 pub use check::CheckReport;
+pub(crate) use complete::Batch;
 pub use config::{DatabaseConfig, PoolConfig, SqliteConfig};
 pub use current::Entered;
 pub(crate) use database::Driver;

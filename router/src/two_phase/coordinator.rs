@@ -115,7 +115,8 @@ pub(crate) fn commit(joint: &Joint<'_>) -> Fate {
         () if member.reader => Part::Reader,
         () => Part::Open,
     });
-    let mut machine = Coordinator::new(0, parts);
+    let named = joint.id.home().is_some();
+    let mut machine = Coordinator::new(0, named, parts);
     let mut run = Run {
         joint,
         id: None,
@@ -151,7 +152,8 @@ pub(crate) fn commit(joint: &Joint<'_>) -> Fate {
         && !joint.rehearsed
         && let Some(id) = &run.id
     {
-        cleaning::complete(joint.databases, id.clone());
+        let on = joint.members.iter().map(|member| member.database);
+        cleaning::complete(joint.databases, id.clone(), on);
     }
     run.fate(ending)
 }

@@ -5,9 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::protocol::{
-    Closing, Finding, HomeSays, Outcome, Participant, Receipts, Recoverer, State, Task, Trust, closing,
-};
+use super::protocol::{Closing, Finding, HomeSays, Outcome, Participant, Recoverer, State, Task, Trust, closing};
 use super::report::{Reason, RecoveryReport};
 use super::site::{Site, Sites};
 use crate::alias::Alias;
@@ -90,7 +88,7 @@ impl Pass<'_> {
                 }
                 Task::AskReceipts => {
                     reason = Some(Reason::Failover);
-                    Finding::Receipts(self.receipts())
+                    Finding::Receipts(self.sites.receipts(self.id))
                 }
                 Task::Finish { branch, commit } => {
                     reason = Some(Reason::NotFinished);
@@ -138,7 +136,8 @@ impl Pass<'_> {
         let keep = if self.branches.is_empty() { Keep::Never } else { Keep::IfOpen(&mut open) };
         match site.confirm().and_then(|()| site.survey.ask(self.id, keep)) {
             Ok(Asked::Row(letter)) => State::of(&letter).map_or(HomeSays::Nothing, HomeSays::Row),
-            Ok(Asked::Absent) => {
+            // Whoever is prepared was not forgotten: what is deleted was complete.
+            Ok(Asked::Absent | Asked::Forgotten) => {
                 let now = &site.identity.incarnation;
                 let trusted = match () {
                     () if *now == named => Trust::Same,
@@ -153,17 +152,6 @@ impl Pass<'_> {
                 HomeSays::Nothing
             }
         }
-    }
-
-    fn receipts(&mut self) -> Receipts {
-        let mut receipts = Receipts { found: false, complete: self.sites.is_complete() };
-        for at in 0..self.sites.len() {
-            match self.sites.at_mut(at).survey.receipts(self.id) {
-                Ok(found) => receipts.found |= !found.is_empty(),
-                Err(_) => receipts.complete = false,
-            }
-        }
-        receipts
     }
 
     fn finish(&mut self, branch: usize, commit: bool) -> Finding {

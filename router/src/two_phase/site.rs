@@ -2,11 +2,13 @@
 
 use diesel::result::{Error as DieselError, QueryResult};
 
+use super::protocol::Receipts;
 use super::report::RecoveryReport;
 use crate::alias::Alias;
 use crate::connection::identity::Identity;
 use crate::connection::survey::{Prepared, Survey};
 use crate::databases::Databases;
+use crate::transaction_id::TransactionId;
 
 /// A database that can be asked.
 pub(super) struct Site {
@@ -41,14 +43,28 @@ pub(crate) struct Sites {
 impl Sites {
     /// Connects to each database. What is wrong with one is reported, and never stops the others.
     pub(crate) fn open(databases: &Databases, report: &mut RecoveryReport) -> Self {
+        Self::open_some(databases, |_| true, report)
+    }
+
+    /// The same for some of them, by their indices in the registry.
+    pub(crate) fn open_some(
+        databases: &Databases,
+        wanted: impl Fn(usize) -> bool,
+        report: &mut RecoveryReport,
+    ) -> Self {
         let mut sites: Vec<Site> = Vec::new();
         let mut complete = true;
-        for (index, database) in databases.iter().enumerate() {
-            if (0..index).any(|before| databases.are_same(before, index)) || database.is_in_memory() {
-                continue;
-            }
-            let alias = database.alias().clone();
-            match Self::site(databases, index) {
+        let indices = 0..databases.iter().count();
+        let each_once = indices.filter(|index| {
+            let is_first = !(0..*index).any(|before| wanted(before) && databases.are_same(before, *index));
+            wanted(*index) && is_first && !databases.at(*index).is_in_memory()
+        });
+        // All at once, since one may take its whole time.
+        let begun: Vec<_> = each_once.map(|index| (index, databases.at(index).driver().begin_survey())).collect();
+        for (index, begun) in begun {
+            let alias = databases.at(index).alias().clone();
+            let survey = begun.and_then(|pending| pending()).map_err(|error| error.to_string());
+            match survey.and_then(|survey| Self::site(databases, index, survey)) {
                 Ok(Some(site)) => sites.push(site),
                 // Without the library's tables nothing of it can be there.
                 Ok(None) => {}
@@ -63,9 +79,8 @@ impl Sites {
         sites
     }
 
-    fn site(databases: &Databases, index: usize) -> Result<Option<Site>, String> {
+    fn site(databases: &Databases, index: usize, mut survey: Box<dyn Survey>) -> Result<Option<Site>, String> {
         let database = databases.at(index);
-        let mut survey = database.driver().survey().map_err(|error| error.to_string())?;
         let identity = match survey.identity() {
             Ok(identity) => identity,
             Err(error) if is_not_installed(&error) => return Ok(None),
@@ -77,6 +92,14 @@ impl Sites {
                  backup; call `databases.adopt(\"{}\")` if it is the only one",
                 identity.server,
                 identity.known_server,
+                database.alias()
+            ));
+        }
+        if let Some(environment) = databases.environment().filter(|known| **known != *identity.environment) {
+            return Err(format!(
+                "it belongs to the environment `{}`, and this application runs in `{environment}`: it may be a copy; mend \
+                 the URL, or call `databases.adopt(\"{}\")`",
+                identity.environment,
                 database.alias()
             ));
         }
@@ -122,6 +145,18 @@ impl Sites {
     /// The database of this id.
     pub(super) fn of(&self, database_id: &str) -> Option<usize> {
         self.sites.iter().position(|site| *site.identity.database_id == *database_id)
+    }
+
+    /// Whether any database holds a receipt of a transaction.
+    pub(super) fn receipts(&mut self, id: &TransactionId) -> Receipts {
+        let mut receipts = Receipts { found: false, complete: self.complete };
+        for site in &mut self.sites {
+            match site.survey.receipts(id) {
+                Ok(found) => receipts.found |= !found.is_empty(),
+                Err(_) => receipts.complete = false,
+            }
+        }
+        receipts
     }
 
     /// Its prepared branches. A failure is reported.

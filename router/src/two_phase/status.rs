@@ -16,16 +16,16 @@ use crate::transaction_id::{Home, TransactionId};
 pub enum TransactionStatus {
     /// It is committed, on all its databases, be it that recovery must still finish one.
     Committed,
-    /// It is rolled back, on all its databases.
+    /// It is rolled back, on all its databases. One that had nothing to commit reads so too: it leaves no row.
     RolledBack,
     /// Nobody can tell yet: its session is alive, or its home was failed over.
     InDoubt,
     /// Its databases disagree, and an operator must look.
     Heuristic,
-    /// Its row is deleted. It was committed, or rolled back by recovery, and its age was over.
+    /// It has no row, and rows of its age are deleted: mostly it was committed and is complete.
     Forgotten,
     /// There is no evidence: it left no row, as a commit on one database does without `verify_commit`, or its home is none of
-    /// the configured databases.
+    /// the configured databases, or the id is in its short form and no row was found.
     Unknown,
 }
 
@@ -81,38 +81,56 @@ fn of_home(sites: &mut Sites, id: &TransactionId, home: &Home) -> Result<Transac
     let found = sites.of(&home.database_id).filter(|at| sites.at(*at).identity.environment == home.environment);
     let Some(at) = found else { return Ok(TransactionStatus::Unknown) };
     let site = sites.at_mut(at);
-    let letters = id.uuid_letters();
-    if let Some(status) = row(&site.survey.find(&letters)?) {
-        return Ok(status);
+    // On all backends it leaves nothing: a row may have been forgotten, and then nobody may say that it was rolled back.
+    let aborted = match site.confirm().and_then(|()| site.survey.ask(id, Keep::Never)) {
+        Ok(Asked::Row(letter)) if letter == State::Aborted.letter() => true,
+        Ok(Asked::Row(letter)) => return Ok(row(&[letter]).unwrap_or(TransactionStatus::InDoubt)),
+        Ok(Asked::Absent | Asked::Forgotten) => false,
+        // Its session holds the row, or nobody can tell.
+        Err(_) => return Ok(TransactionStatus::InDoubt),
+    };
+    let receipts = sites.receipts(id);
+    if receipts.found {
+        return lost(sites, at, id);
     }
-    if letters <= site.survey.forgotten_up_to()? {
-        return Ok(TransactionStatus::Forgotten);
+    let site = sites.at_mut(at);
+    if aborted {
+        return Ok(TransactionStatus::RolledBack);
     }
     let now = site.identity.incarnation.as_ref();
-    if now != Some(&home.incarnation) && now != Some(&site.identity.adopted) {
-        return Ok(TransactionStatus::InDoubt);
+    let is_adopted = now == Some(&site.identity.adopted) && receipts.complete;
+    if now != Some(&home.incarnation) && !is_adopted {
+        let is_forgotten = id.uuid_letters() <= site.survey.forgotten_up_to()?;
+        return Ok(if is_forgotten { TransactionStatus::Forgotten } else { TransactionStatus::InDoubt });
     }
-    Ok(match site.confirm().and_then(|()| site.survey.ask(id, Keep::Always)) {
+    Ok(match site.survey.ask(id, Keep::Always) {
         Ok(Asked::Row(letter)) => row(&[letter]).unwrap_or(TransactionStatus::InDoubt),
         Ok(Asked::Absent) => TransactionStatus::RolledBack,
-        // Its session holds the row, or nobody can tell.
+        Ok(Asked::Forgotten) => TransactionStatus::Forgotten,
         Err(_) => TransactionStatus::InDoubt,
+    })
+}
+
+/// A branch has committed, and a moment ago home knew nothing of it: the decision came in between, or home has lost it.
+fn lost(sites: &mut Sites, home: usize, id: &TransactionId) -> Result<TransactionStatus> {
+    let survey = &mut sites.at_mut(home).survey;
+    let letters = id.uuid_letters();
+    Ok(match row(&survey.find(&letters)?) {
+        Some(TransactionStatus::Committed) => TransactionStatus::Committed,
+        // Its receipts were deleted before its row.
+        None if letters <= survey.forgotten_up_to()? => TransactionStatus::Forgotten,
+        _ => TransactionStatus::Heuristic,
     })
 }
 
 fn of_any(sites: &mut Sites, id: &TransactionId) -> Result<TransactionStatus> {
     let letters = id.uuid_letters();
-    let mut status = TransactionStatus::Unknown;
     for at in 0..sites.len() {
-        let survey = &mut sites.at_mut(at).survey;
-        if let Some(status) = row(&survey.find(&letters)?) {
+        if let Some(status) = row(&sites.at_mut(at).survey.find(&letters)?) {
             return Ok(status);
         }
-        if letters <= survey.forgotten_up_to()? {
-            status = TransactionStatus::Forgotten;
-        }
     }
-    Ok(status)
+    Ok(TransactionStatus::Unknown)
 }
 
 fn row(letters: &[String]) -> Option<TransactionStatus> {

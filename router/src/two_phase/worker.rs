@@ -54,11 +54,18 @@ struct Shared {
     changed: Condvar,
 }
 
+/// What the handle wants.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    #[default]
+    Passes,
+    Suspended,
+    Stopped,
+}
+
 #[derive(Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each changes by itself")]
 struct State {
-    stopped: bool,
-    suspended: bool,
+    course: Course,
     /// A pass is wanted now.
     woken: bool,
     running: bool,
@@ -69,7 +76,7 @@ impl RecoveryHandle {
     /// No pass begins until [`resume`](Self::resume). Returns once the current one has ended.
     pub fn suspend(&self) {
         let mut state = self.shared.state();
-        state.suspended = true;
+        state.course = Course::Suspended;
         while state.running {
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -78,7 +85,7 @@ impl RecoveryHandle {
     /// Passes begin again, the first one now.
     pub fn resume(&self) {
         let mut state = self.shared.state();
-        (state.suspended, state.woken) = (false, true);
+        (state.course, state.woken) = (Course::Passes, true);
         self.shared.changed.notify_all();
     }
 
@@ -93,7 +100,7 @@ impl RecoveryHandle {
     }
 
     fn end(&mut self) {
-        self.shared.state().stopped = true;
+        self.shared.state().course = Course::Stopped;
         self.shared.changed.notify_all();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -121,6 +128,8 @@ impl Shared {
     }
 
     fn run(&self, databases: &Databases) {
+        let _ended = Ended { shared: self, databases };
+        databases.complete().served(true);
         for (alias, shortcoming) in databases.check().findings() {
             tracing::warn!(target: crate::telemetry::TARGET, %alias, ?shortcoming, "not set up for transactions over several databases");
         }
@@ -137,15 +146,29 @@ impl Shared {
     fn begin_pass(&self) -> bool {
         let mut state = self.state();
         if state.last.is_some() {
-            let waits = |state: &mut State| !state.stopped && !state.woken;
+            let waits = |state: &mut State| state.course != Course::Stopped && !state.woken;
             let waited = self.changed.wait_timeout_while(state, RECOVERY_INTERVAL, waits);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        while state.suspended && !state.stopped {
+        while state.course == Course::Suspended {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.woken = false;
-        state.running = !state.stopped;
+        state.running = state.course != Course::Stopped;
         state.running
+    }
+}
+
+/// The thread has ended, be it by a panic: nobody waits for it.
+struct Ended<'a> {
+    shared: &'a Shared,
+    databases: &'a Databases,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.databases.complete().served(false);
+        self.shared.state().running = false;
+        self.shared.changed.notify_all();
     }
 }

@@ -23,7 +23,7 @@ pub enum Step {
     /// [`Answer::Wrote`], [`Answer::Failed`], and [`Answer::Read`] if home has not written and need not carry it. Where home
     /// is idle or was ended as a reader, a transaction is begun for it: the row must never be committed by itself.
     Intent {
-        /// Two other branches have written, so that home carries the decision whatever it did itself.
+        /// Two other branches have written, or its name leads home, so that home carries the decision whatever it did itself.
         always: bool,
     },
     /// Take the receipt of the only branch that has written out again: [`Answer::Done`] or [`Answer::Failed`].
@@ -107,6 +107,8 @@ enum Course {
 pub struct Coordinator {
     home: usize,
     branches: Vec<Branch>,
+    /// Somebody knows the transaction by a name that leads to home.
+    named: bool,
     course: Course,
     /// Home holds the decision, uncommitted.
     intent: bool,
@@ -115,14 +117,15 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// The commit of these branches begins.
-    pub fn new(home: usize, parts: impl IntoIterator<Item = Part>) -> Self {
+    /// The commit of these branches begins. `named`: somebody knows the transaction by a name that leads to home, so that home
+    /// holds the decision about all that is written.
+    pub fn new(home: usize, named: bool, parts: impl IntoIterator<Item = Part>) -> Self {
         let branches = parts.into_iter().map(|part| match part {
             Part::Idle => Branch::Idle,
             Part::Reader => Branch::Reader,
             Part::Open => Branch::Open,
         });
-        Self { home, branches: branches.collect(), course: Course::Voting, intent: false, left: false }
+        Self { home, branches: branches.collect(), named, course: Course::Voting, intent: false, left: false }
     }
 
     /// Whether a branch was left to recovery.
@@ -170,12 +173,13 @@ impl Coordinator {
             (0, Branch::Idle | Branch::Ended) => Step::End(Ending::Committed),
             (0, Branch::Reader) => Step::EndReader(self.home),
             (0, _) => Step::CommitAlone(self.home),
+            (1, Branch::Idle) if self.named && !self.intent => Step::Intent { always: true },
             (1, Branch::Idle | Branch::Reader | Branch::Ended) => {
                 Step::Withdraw(others(Branch::Writer).expect("the only one"))
             }
             // A transaction that was begun read-only can't hold the decision.
             (_, Branch::Reader) => Step::EndReader(self.home),
-            (writers, _) if !self.intent => Step::Intent { always: writers > 1 },
+            (writers, _) if !self.intent => Step::Intent { always: writers > 1 || self.named },
             _ => others(Branch::Writer).map_or(Step::Decide, Step::Prepare),
         }
     }

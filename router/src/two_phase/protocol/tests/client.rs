@@ -29,7 +29,7 @@ impl Client {
             Role::Reader => Part::Reader,
             Role::Looked | Role::Writes => Part::Open,
         });
-        Self::Running { machine: Coordinator::new(HOME, parts), probing: None, piped: false }
+        Self::Running { machine: Coordinator::new(HOME, false, parts), probing: None, piped: false }
     }
 
     /// It has committed all branches itself, and may clean up after itself.

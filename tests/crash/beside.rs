@@ -1,0 +1,115 @@
+//! Recovery beside coordinators that live, and transactions that meet in opposite order.
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::thread::scope;
+
+use diesel::prelude::*;
+use multidb::{AnyConn, Error, atomic_many};
+
+use crate::child::{recover, transfer};
+use crate::matrix::check;
+use crate::places::{Account, Entry, Kind, Places, accounts, entries};
+
+use Kind::{MariaDb, Postgres, Sqlite};
+
+/// How many transactions run beside the recoverers, on each pair of kinds.
+const ROUNDS: i64 = 150;
+const COORDINATORS: i64 = 3;
+const RECOVERERS: usize = 2;
+
+#[test]
+fn recoverers_beside_live_coordinators_decide_nothing_against_them() {
+    for kinds in
+        [[Postgres, Postgres], [Postgres, MariaDb], [MariaDb, Postgres], [MariaDb, MariaDb], [Sqlite, Postgres]]
+    {
+        let Some(places) = Places::new(&kinds) else { return };
+        let rounds = if kinds[0] == Sqlite { ROUNDS / 3 } else { ROUNDS };
+        let (next, running) = (AtomicI64::new(0), AtomicI64::new(COORDINATORS));
+        scope(|threads| {
+            for _ in 0..COORDINATORS {
+                threads.spawn(|| {
+                    let databases = places.databases();
+                    let _entered = databases.enter();
+                    loop {
+                        let id = next.fetch_add(1, Ordering::SeqCst);
+                        if id >= rounds {
+                            break;
+                        }
+                        transfer(1, id, id, None).unwrap_or_else(|error| panic!("{places}: {error}"));
+                    }
+                    running.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+            for _ in 0..RECOVERERS {
+                threads.spawn(|| {
+                    let databases = places.databases();
+                    while running.load(Ordering::SeqCst) > 0 {
+                        let report = databases.recover().unwrap();
+                        assert!(report.heuristic().is_empty() && report.rolled_back().is_empty(), "{places}: {report}");
+                    }
+                });
+            }
+        });
+        let databases = places.databases();
+        recover(&databases);
+        assert_eq!(check(&places, "beside recoverers"), (0..rounds).collect::<Vec<_>>());
+        assert!(places.states(0).iter().all(|state| state == "c"), "{places}: {:?}", places.states(0));
+    }
+}
+
+#[test]
+fn transactions_that_meet_in_opposite_order_on_two_servers_end_by_the_lock_limit_and_a_retry_gets_through() {
+    for kinds in [[Postgres, MariaDb], [Postgres, Postgres], [MariaDb, MariaDb]] {
+        let Some(places) = Places::new(&kinds) else { return };
+        places.execute(0, "INSERT INTO accounts VALUES (0)");
+        places.execute(1, "INSERT INTO entries VALUES (0)");
+        let (meet, limited) = (Barrier::new(2), AtomicBool::new(false));
+        scope(|threads| {
+            for forward in [true, false] {
+                let (places, meet, limited) = (&places, &meet, &limited);
+                threads.spawn(move || {
+                    let databases = places.databases();
+                    let _entered = databases.enter();
+                    let mut attempts = 0;
+                    // It is the caller that repeats, so that the error is seen.
+                    while let Err(error) = bump_both(forward, || attempts == 0, meet) {
+                        assert!(error.is_retryable() && !error.is_in_doubt(), "{places}: {error}");
+                        limited.store(true, Ordering::SeqCst);
+                        attempts += 1;
+                    }
+                });
+            }
+        });
+        assert!(limited.load(Ordering::SeqCst), "{places}: they have not met");
+        let databases = places.databases();
+        recover(&databases);
+        assert_eq!((places.rows(0), places.rows(1)), (vec![2], vec![2]), "{places}");
+        assert_eq!((places.prepared(0), places.prepared(1)), (0, 0), "{places}");
+    }
+}
+
+/// Adds one to the row of both databases, and meets the other one in between.
+fn bump_both(forward: bool, meets: impl Fn() -> bool, meet: &Barrier) -> Result<(), Error> {
+    let account =
+        |conn: &mut AnyConn| diesel::update(accounts::table).set(accounts::id.eq(accounts::id + 1)).execute(conn);
+    let entry = |conn: &mut AnyConn| diesel::update(entries::table).set(entries::id.eq(entries::id + 1)).execute(conn);
+    let body = |scope: &multidb::Scope<'_>| {
+        let (mut first, mut second) = (scope.conn::<Account, AnyConn>()?, scope.conn::<Entry, AnyConn>()?);
+        if forward {
+            account(&mut first)?
+        } else {
+            entry(&mut second)?
+        };
+        if meets() {
+            meet.wait();
+        }
+        if forward {
+            entry(&mut second)?
+        } else {
+            account(&mut first)?
+        };
+        Ok::<_, Error>(())
+    };
+    if forward { atomic_many::<(Account, Entry)>().run(body) } else { atomic_many::<(Entry, Account)>().run(body) }
+}

@@ -1,0 +1,128 @@
+//! Transactions over two databases: claims that only MariaDB can meet.
+
+use std::sync::Barrier;
+
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::sql_types::Text;
+use multidb::{Databases, Error, MysqlConn, atomic, atomic_many, connection, schema};
+
+use crate::mysql::*;
+
+#[derive(QueryableByName)]
+struct Setting {
+    #[diesel(sql_type = Text)]
+    value: String,
+}
+
+fn installed(size: u32) -> Option<(Fixture, Databases)> {
+    let fixture = fixture()?;
+    let databases = fixture.builder(size).build().unwrap();
+    schema::install(&databases).unwrap();
+    Some((fixture, databases))
+}
+
+#[test]
+fn a_ddl_on_a_home_that_began_plainly_leaves_nothing_prepared_and_no_decision() {
+    let Some((fixture, databases)) = installed(2) else { return };
+    let _entered = databases.enter();
+    for late in [false, true] {
+        let run = atomic::<Item>().run(|conn: &mut MysqlConn| {
+            put(i64::from(late), 10)?;
+            let ddl = format!("CREATE TABLE made_{late} (id BIGINT)");
+            if !late {
+                diesel::sql_query(&ddl).execute(conn)?;
+            }
+            put_record(i64::from(late), 20)?;
+            if late {
+                diesel::sql_query(&ddl).execute(conn)?;
+            }
+            Ok::<_, Error>(())
+        });
+        let error = run.unwrap_err();
+        assert!(matches!(error, Error::ImplicitCommit { .. }), "{late}: {error}");
+        // What the DDL has committed stays: the error says so.
+        assert_eq!(fixture.rows("other"), [], "{late}");
+        assert_eq!([across::own_rows(&fixture, "default"), across::own_rows(&fixture, "other")], [0, 0], "{late}");
+        assert!(databases.recover().unwrap().is_clear(), "{late}");
+        assert_eq!((in_use(&databases, "default"), in_use(&databases, "other")), (0, 0), "{late}");
+    }
+}
+
+#[test]
+fn a_ddl_inside_listed_databases_is_refused_by_the_server_and_nothing_is_kept() {
+    let Some((fixture, databases)) = installed(2) else { return };
+    let _entered = databases.enter();
+    for on_home in [true, false] {
+        let run = atomic_many::<(Item, Record)>().run(|scope| {
+            put(1, 10)?;
+            put_record(1, 20)?;
+            let mut conn =
+                if on_home { scope.conn::<Item, MysqlConn>()? } else { scope.conn::<Record, MysqlConn>()? };
+            diesel::sql_query("CREATE TABLE made (id BIGINT)").execute(&mut conn)?;
+            Ok::<_, Error>(())
+        });
+        assert!(run.is_err());
+        assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![], vec![]));
+        assert!(databases.recover().unwrap().is_clear());
+    }
+}
+
+#[test]
+fn the_limits_of_a_transaction_do_not_reach_the_connections_next_user() {
+    let Some((_fixture, databases)) = installed(1) else { return };
+    let _entered = databases.enter();
+    let limits = |conn: &mut MysqlConn| {
+        let query = "SELECT CONCAT(@@innodb_lock_wait_timeout, ' ', @@wait_timeout) AS value";
+        diesel::sql_query(query).get_result::<Setting>(conn).unwrap().value
+    };
+    let before = limits(&mut connection::<Record, MysqlConn>().unwrap());
+    for fails in [false, true] {
+        let run = atomic_many::<(Item, Record)>().run(|scope| {
+            put(1, 10)?;
+            put_record(1, 20)?;
+            assert_eq!(limits(&mut scope.conn::<Item, MysqlConn>()?), "5 60");
+            assert_eq!(limits(&mut scope.conn::<Record, MysqlConn>()?), "5 60");
+            if fails { Err(Mishap::OnPurpose) } else { Ok(()) }
+        });
+        assert_eq!(run.is_err(), fails);
+        assert_eq!(limits(&mut connection::<Record, MysqlConn>().unwrap()), before);
+        assert_eq!(limits(&mut connection::<Item, MysqlConn>().unwrap()), before);
+        for alias in ["default", "other"] {
+            _fixture.observer(alias).batch_execute("DELETE FROM items").unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_victim_of_a_deadlock_inside_xa_is_retryable_and_gets_through() {
+    let Some((fixture, databases)) = installed(4) else { return };
+    for alias in ["default", "other"] {
+        fixture.observer(alias).batch_execute("INSERT INTO items VALUES (1, 0)").unwrap();
+    }
+    let barrier = Barrier::new(2);
+    let bump = |conn: &mut MysqlConn| diesel::update(items::table).set(items::value.eq(items::value + 1)).execute(conn);
+    std::thread::scope(|threads| {
+        for home_first in [true, false] {
+            let (databases, barrier) = (&databases, &barrier);
+            threads.spawn(move || {
+                let _entered = databases.enter();
+                let mut attempts = 0;
+                let run = atomic_many::<(Item, Record)>().retry(5).run(|scope| {
+                    attempts += 1;
+                    let (mut item, mut record) = (scope.conn::<Item, MysqlConn>()?, scope.conn::<Record, MysqlConn>()?);
+                    let (first, second) = if home_first { (&mut item, &mut record) } else { (&mut record, &mut item) };
+                    bump(first)?;
+                    if attempts == 1 {
+                        barrier.wait();
+                    }
+                    bump(second)?;
+                    Ok::<_, Error>(())
+                });
+                run.unwrap();
+            });
+        }
+    });
+    assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![(1, 2)], vec![(1, 2)]));
+    assert!(databases.recover().unwrap().is_clear());
+}

@@ -1,0 +1,217 @@
+//! Transactions over two databases: claims that only PostgreSQL can meet.
+
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::sql_types::Text;
+use multidb::{Databases, Error, PgConn, atomic, atomic_many, connection, schema, scope};
+
+use crate::journal::Journal;
+use crate::postgres::*;
+use crate::postgres_server::in_doubt::Far;
+
+#[derive(QueryableByName)]
+struct Setting {
+    #[diesel(sql_type = Text)]
+    value: String,
+}
+
+fn setting(conn: &mut PgConn, name: &str) -> QueryResult<String> {
+    let query = format!("SELECT current_setting('{name}') AS value");
+    Ok(diesel::sql_query(query).get_result::<Setting>(conn)?.value)
+}
+
+fn installed() -> Option<(Fixture, Databases)> {
+    let fixture = fixture()?;
+    let databases = fixture.builder(1).build().unwrap();
+    schema::install(&databases).unwrap();
+    Some((fixture, databases))
+}
+
+/// Puts a row into both databases, and runs more on one of them.
+fn with_more(on_home: bool, more: impl Fn(&mut PgConn) -> Result<(), diesel::result::Error>) -> Result<(), Error> {
+    atomic_many::<(Item, Record)>().run(|scope| {
+        put(1, 10)?;
+        put_record(1, 20)?;
+        let mut conn = if on_home { scope.conn::<Item, PgConn>()? } else { scope.conn::<Record, PgConn>()? };
+        more(&mut conn)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn what_postgres_cannot_prepare_is_told_and_nothing_is_kept() {
+    let Some((fixture, databases)) = installed() else { return };
+    let _entered = databases.enter();
+    for (text, named) in [
+        ("NOTIFY nobody", "NOTIFY"),
+        ("SELECT pg_notify('nobody', '')", "NOTIFY"),
+        ("LISTEN nobody", "LISTEN"),
+        ("CREATE TEMPORARY TABLE fleeting (id BIGINT) ON COMMIT DROP", "temporary"),
+    ] {
+        let run = with_more(false, |conn| diesel::sql_query(text).execute(conn).map(drop));
+        let error = run.unwrap_err();
+        assert!(!error.is_in_doubt() && error.to_string().contains(named), "{text}: {error}");
+        assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![], vec![]), "{text}");
+        assert_eq!((in_use(&databases, "default"), in_use(&databases, "other")), (0, 0), "{text}");
+        assert!(databases.recover().unwrap().is_clear(), "{text}");
+    }
+    // Home isn't prepared.
+    with_more(true, |conn| diesel::sql_query("NOTIFY nobody").execute(conn).map(drop)).unwrap();
+    assert_eq!((fixture.rows("default").len(), fixture.rows("other").len()), (1, 1));
+}
+
+#[test]
+fn who_only_notifies_is_no_reader_that_is_committed_before_the_decision() {
+    let Some((fixture, databases)) = installed() else { return };
+    let _entered = databases.enter();
+    let run = atomic_many::<(Item, Record)>().run(|scope| {
+        put(1, 10)?;
+        diesel::sql_query("SELECT pg_notify('nobody', '')").execute(&mut scope.conn::<Record, PgConn>()?)?;
+        Ok::<_, Mishap>(())
+    });
+    assert!(run.unwrap_err().to_string().contains("NOTIFY"));
+    assert_eq!(fixture.rows("default"), []);
+}
+
+#[test]
+fn deferred_constraints_are_checked_before_the_decision_on_both_databases() {
+    let Some((fixture, databases)) = installed() else { return };
+    let _entered = databases.enter();
+    for alias in ["default", "other"] {
+        let orphans = "CREATE TABLE orphans (parent BIGINT REFERENCES items DEFERRABLE INITIALLY DEFERRED)";
+        fixture.observer(alias).batch_execute(orphans).unwrap();
+    }
+    for on_home in [true, false] {
+        let orphan = "INSERT INTO orphans VALUES (77)";
+        let error = with_more(on_home, |conn| diesel::sql_query(orphan).execute(conn).map(drop)).unwrap_err();
+        assert!(error.to_string().contains("foreign key"), "{error}");
+        assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![], vec![]));
+        assert!(databases.recover().unwrap().is_clear());
+        // Mended before the end.
+        let mended = with_more(on_home, |conn| {
+            diesel::sql_query(orphan).execute(conn)?;
+            diesel::sql_query("DELETE FROM orphans").execute(conn).map(drop)
+        });
+        mended.unwrap();
+        for alias in ["default", "other"] {
+            fixture.observer(alias).batch_execute("DELETE FROM items").unwrap();
+        }
+    }
+}
+
+#[test]
+fn limits_and_name_are_those_of_the_transaction_alone_and_never_looser_than_the_users() {
+    let Some((_fixture, databases)) = installed() else { return };
+    let _entered = databases.enter();
+    let names = ["lock_timeout", "idle_in_transaction_session_timeout", "application_name", "synchronous_commit"];
+    let all = |conn: &mut PgConn| names.map(|name| setting(conn, name).unwrap());
+    let before = all(&mut connection::<Record, PgConn>().unwrap());
+    for (own, expected) in [("1s", "1s"), ("1min", "5s"), ("0", "5s")] {
+        let run = atomic::<Item>().run(|conn: &mut PgConn| {
+            diesel::sql_query(format!("SET LOCAL lock_timeout = '{own}'")).execute(conn)?;
+            put(1, 10)?;
+            let id = scope::current().unwrap();
+            atomic::<Record>().run(|conn: &mut PgConn| {
+                let [lock, idle, name, _] = all(conn);
+                assert_eq!((&*lock, &*idle), ("5s", "1min"));
+                assert!(name.starts_with("multidb "), "{name}");
+                put_record(1, 20)
+            })?;
+            let [lock, idle, name, _] = all(conn);
+            assert_eq!((&*lock, &*idle), (expected, "1min"), "{own}");
+            let letters = scope::current().unwrap().to_string();
+            assert!(letters.ends_with(name.split(' ').nth(1).unwrap()), "{name} of {id}");
+            Err::<(), _>(Mishap::OnPurpose)
+        });
+        assert!(matches!(run, Err(Mishap::OnPurpose)), "{run:?}");
+    }
+    with_more(true, |conn| diesel::sql_query("SET LOCAL synchronous_commit = off").execute(conn).map(drop)).unwrap();
+    assert_eq!(all(&mut connection::<Record, PgConn>().unwrap()), before);
+    assert_eq!(all(&mut connection::<Item, PgConn>().unwrap())[..2], before[..2]);
+}
+
+#[test]
+fn a_branch_that_the_server_ends_for_being_idle_is_never_committed_in_part() {
+    const LIMIT: Duration = Duration::from_secs(30);
+    for on_home in [true, false] {
+        let Some((fixture, databases)) = installed() else { return };
+        let _entered = databases.enter();
+        let mut observer = fixture.observer("default");
+        let run = with_more(on_home, |conn| {
+            diesel::sql_query("SET LOCAL idle_in_transaction_session_timeout = '50ms'").execute(conn)?;
+            let mine = "SELECT pg_backend_pid()::text AS value";
+            let mine: Setting = diesel::sql_query(mine).get_result(conn)?;
+            let lives = format!("SELECT pid::text AS value FROM pg_stat_activity WHERE pid = {}", mine.value);
+            let begin = Instant::now();
+            while !diesel::sql_query(&lives).load::<Setting>(&mut observer_of(&fixture)).unwrap().is_empty() {
+                assert!(begin.elapsed() < LIMIT, "the server has not ended the session");
+            }
+            Ok(())
+        });
+        let error = run.unwrap_err();
+        assert!(!error.is_in_doubt(), "{error}");
+        assert!(databases.recover().unwrap().is_clear());
+        assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![], vec![]));
+        observer.batch_execute("SELECT 1").unwrap();
+        with_more(on_home, |_| Ok(())).unwrap();
+    }
+}
+
+fn observer_of(fixture: &Fixture) -> diesel::PgConnection {
+    fixture.observer("default")
+}
+
+#[test]
+fn the_server_gets_the_statements_of_the_protocol_in_its_order() {
+    let Some(far) = Far::new() else { return };
+    let log = std::env::var("MULTIDB_TEST_SERVERS_DIR").map(|folder| format!("{folder}/postgres/server.log")).unwrap();
+    let id = far.put_both(1).id.to_string();
+    let letters = id.rsplit('_').next().unwrap();
+    let text = String::from_utf8_lossy(&std::fs::read(log).unwrap()).into_owned();
+    let phases: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains(letters) && line.contains("LOG: "))
+        .filter_map(|line| {
+            let phases =
+                ["multidb_receipt", "multidb_decision", "; PREPARE TRANSACTION", "COMMIT PREPARED", ": COMMIT"];
+            phases.into_iter().find(|phase| line.contains(phase))
+        })
+        .collect();
+    let expected = ["multidb_receipt", "multidb_decision", "; PREPARE TRANSACTION", ": COMMIT", "COMMIT PREPARED"];
+    assert_eq!(phases, expected);
+}
+
+#[test]
+fn each_phase_is_an_event_with_the_transaction_and_the_database() {
+    let Some((_fixture, databases)) = installed() else { return };
+    let _entered = databases.enter();
+    let journal = Journal::default();
+    let mut id = None;
+    let mut run = |fails: bool| {
+        journal.watch(|| {
+            let _ = atomic_many::<(Item, Record)>().run(|scope| {
+                id = scope::current();
+                put(i64::from(fails), 10)?;
+                put_record(i64::from(fails), 20)?;
+                if fails {
+                    diesel::sql_query("NOTIFY nobody").execute(&mut scope.conn::<Record, PgConn>()?)?;
+                }
+                Ok::<_, Mishap>(())
+            });
+        });
+        let id = id.take().unwrap().to_string();
+        let phases = journal.events().into_iter().filter(|(text, _)| text.starts_with("a phase over"));
+        phases
+            .map(|(_, fields)| {
+                assert_eq!(fields["id"], id);
+                format!("{} {} {}", fields["phase"], fields["alias"], fields["answer"])
+            })
+            .collect::<Vec<_>>()
+    };
+    let committed = ["start default Wrote", "prepare other Done", "decide default Committed", "commit other Done"];
+    assert_eq!(run(false), committed);
+    let rolled_back = ["start default Wrote", "prepare other Failed", "rollback default Done", "rollback other Done"];
+    assert_eq!(run(true), rolled_back);
+}
