@@ -2,7 +2,8 @@
 //!
 //! An application with several databases says once, in a [`Router`], which model lives on which database.
 //! `#[transactional(Account)]` wraps a function in a transaction on the database that `Account` is routed to: no
-//! connection is passed around, nested calls join through savepoints, and the route decides where the work is done.
+//! connection is passed around, nested calls join through savepoints, and the route decides where the work is done. Models
+//! of several databases commit on all of them or on none.
 
 #![warn(missing_docs)]
 

@@ -54,6 +54,8 @@ macro_rules! backend {
             mod propagations;
             #[cfg(feature = "testing")]
             mod rehearsed;
+            #[cfg(feature = "testing")]
+            mod rehearsed_across;
             mod retry;
             mod routes;
             mod secrets;

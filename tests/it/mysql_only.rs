@@ -289,3 +289,16 @@ fn a_scope_whose_ddl_has_committed_is_not_run_again() {
         assert_eq!(in_use(&databases, "default"), 0);
     }
 }
+
+/// libmariadb takes the length 0 for an unknown one, and reads on.
+#[test]
+fn an_empty_text_is_an_error_and_reads_no_memory_of_others() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    for empty in [String::new(), String::with_capacity(100)] {
+        let refused = connection::<Item, MysqlConn>().unwrap().batch_execute(&empty).unwrap_err();
+        assert_eq!(refused.to_string(), "Query was empty");
+        let query = diesel::sql_query(empty).execute(&mut connection::<Item, MysqlConn>().unwrap()).unwrap_err();
+        assert_eq!(query.to_string(), "Query was empty");
+    }
+}

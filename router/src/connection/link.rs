@@ -7,13 +7,13 @@ use diesel::connection::{
     ValidTransactionManagerStatus,
 };
 use diesel::query_builder::{QueryBuilder, QueryFragment, QueryId};
-use diesel::result::QueryResult;
+use diesel::result::{DatabaseErrorKind, Error as DieselError, QueryResult};
 
 use super::attached::Attached;
 use super::backend::Dialect;
 use super::characteristics::Limits;
 use super::control::Control;
-use super::guard::{self, Effect};
+use super::guard::{self, Effect, Syntax};
 use super::holders::Seat;
 use super::identity::{self, Identity};
 use super::instrument::{Seen, SharedInstrumentation, Watcher};
@@ -221,6 +221,12 @@ impl<B: Dialect> Link<B> {
 
     /// Runs what sends a text, unless the text would change the transaction behind the scope's back.
     fn guarded<T>(&mut self, sql: &str, send: impl FnOnce(&mut B::Raw) -> QueryResult<T>) -> QueryResult<T> {
+        if sql.is_empty() && B::SYNTAX == Syntax::Mysql {
+            // libmariadb takes the length 0 for an unknown one, and would read memory that is not its own. This is what the
+            // server says of a text without a statement.
+            let information = Box::new("Query was empty".to_owned());
+            return Err(DieselError::DatabaseError(DatabaseErrorKind::Unknown, information));
+        }
         if guard::changes_session(sql, B::SYNTAX) {
             // The texts that are kept would be run where the new ones are not, or are gone on the server.
             self.repeated = None;

@@ -190,7 +190,9 @@ impl<B: Dialect> Link<B> {
                 texts.push(text.to_owned());
             }
         }
-        self.raw().batch_execute(&texts.join("; "))?;
+        if !texts.is_empty() {
+            self.raw().batch_execute(&texts.join("; "))?;
+        }
         if let Some(rehearsal) = &mut self.rehearsal
             && (begins || ends)
         {
