@@ -112,8 +112,8 @@ fn join(databases: &Databases, enlisting: &Enlisting<'_>, listed: bool) -> Resul
     // While it is doomed nothing is sent: PostgreSQL would answer that the transaction is aborted. What joins now goes with
     // the level that is doomed, or is named with the next transaction of a manual scope.
     let doomed = open.gate.doomed().is_some();
-    let promotes = !doomed && !open.only_reads();
-    if promotes && !open.promoted {
+    let sends = !doomed && !open.only_reads();
+    if sends && !open.promoted {
         promote(databases, &open, &name)?;
     }
     fault::point("enlist.promoted");
@@ -121,7 +121,7 @@ fn join(databases: &Databases, enlisting: &Enlisting<'_>, listed: bool) -> Resul
     characteristics.limits.read_only |= reader;
     let slot = new_slot(database, enlisting.site, &open.gate, characteristics, &name)?;
     let Open { branches, id, number, .. } = &open;
-    if begins_named(database) && promotes {
+    if begins_named(database) && sends {
         let home = branches.first().map_or(&slot, |home| &home.slot);
         name_branch(databases, id, &**home, &name, *number, &*slot)?;
     }
@@ -137,7 +137,7 @@ fn join(databases: &Databases, enlisting: &Enlisting<'_>, listed: bool) -> Resul
     top(|open| {
         let level = open.gate.depth();
         open.branches.push(Branch { level, ..branch });
-        let promoted = promotes || open.across.as_ref().is_some_and(|across| across.promoted);
+        let promoted = sends || open.across.as_ref().is_some_and(|across| across.promoted);
         open.across = Some(Box::new(Across { name, next: number + 1, promoted }));
     });
     Ok(slot)
