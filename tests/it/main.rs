@@ -72,6 +72,8 @@ mod aliases;
 mod layouts;
 #[cfg(feature = "mysql")]
 mod mysql_only;
+#[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
+mod placed;
 #[cfg(feature = "postgres")]
 mod postgres_only;
 #[cfg(feature = "sqlite")]
