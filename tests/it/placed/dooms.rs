@@ -1,8 +1,10 @@
 //! What one database refused dooms the level on all of them.
 
-use multidb::{Error, Propagation, scope};
+use multidb::testing::committed;
+use multidb::{AnyConn, Databases, Error, Propagation, atomic, scope};
 
 use super::*;
+use crate::fixture::Kind;
 
 /// Puts a row that is there already, and swallows the error.
 fn swallow_a_duplicate<M: Table>() {
@@ -161,4 +163,29 @@ fn a_batch_keeps_every_row_that_was_not_refused() {
     });
     assert_eq!(refused, 2);
     assert_eq!(rows, ([1, 2, 3], [1, 2, 3], [101, 102, 103]));
+}
+
+#[test]
+fn a_database_that_joins_a_doomed_transaction_answers_as_one_that_was_there() {
+    for mut placed in world().layouts() {
+        let layout = placed.layout;
+        let is_late_file = layout.kind(1) == Kind::Sqlite && layout.at[0] != layout.at[1];
+        let left = placed.case(|| {
+            // Connections of which nothing is known yet.
+            let _test = committed(&Databases::current().unwrap()).unwrap();
+            let mut words = Vec::new();
+            let run = atomic::<Account>().manual().run(|_: &mut AnyConn| {
+                swallow_a_duplicate::<Account>();
+                words.push(word(&insert::<Entry>(1)));
+                scope::rollback()?;
+                words.push(word(&insert::<Entry>(2)));
+                Ok::<_, Mishap>(scope::rollback()?)
+            });
+            run.unwrap();
+            words
+        });
+        let words = if is_late_file { ["not atomic"; 2] } else { ["doomed", "ok"] };
+        assert_eq!(left.returned, words, "{}", layout.name);
+        assert_eq!(left.rows, ([], [], []), "{}", layout.name);
+    }
 }
