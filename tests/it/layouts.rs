@@ -6,6 +6,7 @@ use multidb::testing::{Layouts, layouts};
 use multidb::{Databases, Error, Model, SqliteConn, connection, transactional};
 
 diesel::table! { rows (id) { id -> BigInt, } }
+diesel::table! { more_rows (id) { id -> BigInt, } }
 
 #[derive(Model)]
 #[model(app = "first")]
@@ -25,6 +26,18 @@ fn put_first(#[conn] conn: &mut SqliteConn, id: i64) -> Result<(), Error> {
 fn put_second(#[conn] conn: &mut SqliteConn, id: i64) -> Result<(), Error> {
     diesel::insert_into(rows::table).values(rows::id.eq(id)).execute(conn)?;
     Ok(())
+}
+
+/// Puts a row of each model, each in a table of its own.
+#[transactional(First, Second)]
+fn put_both(
+    #[conn(First)] first: &mut SqliteConn,
+    #[conn(Second)] second: &mut SqliteConn,
+    fails: bool,
+) -> Result<(), Error> {
+    diesel::insert_into(rows::table).values(rows::id.eq(1)).execute(first)?;
+    diesel::insert_into(more_rows::table).values(more_rows::id.eq(2)).execute(second)?;
+    if fails { Err(diesel::result::Error::RollbackTransaction.into()) } else { Ok(()) }
 }
 
 fn make_tables() {
@@ -57,6 +70,29 @@ fn functions_that_touch_one_model_each_leave_the_same_rows_in_every_layout() {
         all_rows()
     });
     assert_eq!(names, ["merged", "split"]);
+}
+
+#[test]
+fn a_function_that_lists_both_models_keeps_all_of_it_or_nothing_in_every_layout() {
+    let counts = layouts!(First, Second; |_layout| {
+        let (mut first, mut second) = (connection::<First, SqliteConn>().unwrap(), connection::<Second, SqliteConn>().unwrap());
+        first.batch_execute("CREATE TABLE rows (id INTEGER PRIMARY KEY)").unwrap();
+        second.batch_execute("CREATE TABLE more_rows (id INTEGER PRIMARY KEY)").unwrap();
+        let mut counts = move || -> [i64; 2] {
+            [rows::table.count().get_result(&mut first).unwrap(), more_rows::table.count().get_result(&mut second).unwrap()]
+        };
+        put_both(true).unwrap_err();
+        let undone = counts();
+        put_both(false).unwrap();
+        [undone, counts()]
+    });
+    assert_eq!(counts, [[0, 0], [1, 1]]);
+}
+
+#[test]
+#[should_panic(expected = "at least one layout")]
+fn no_layout_at_all_is_no_success() {
+    Layouts::new().check(|_| ());
 }
 
 #[test]

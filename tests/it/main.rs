@@ -77,6 +77,8 @@ mod layouts;
 mod mysql_across;
 #[cfg(feature = "mysql")]
 mod mysql_only;
+#[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
+mod placed;
 #[cfg(feature = "postgres")]
 mod postgres_across;
 #[cfg(feature = "postgres")]

@@ -17,7 +17,7 @@ pub fn savepoint(name: &str) -> Result<Savepoint> {
     Ok(Savepoint { name: name.to_owned(), ticket, _thread: PhantomData })
 }
 
-/// A savepoint. Dropped, it is released with the level that it was set in.
+/// A savepoint. Dropped, it is released with the scope that it was set in, also where that has joined a level.
 #[derive(Debug)]
 #[must_use = "a savepoint that is dropped can't be rolled back to"]
 pub struct Savepoint {

@@ -41,6 +41,11 @@ impl Layouts {
     /// Empty SQLite files in a folder that goes with the result: `merged`, with all models in one file, and `split`, with a
     /// file for each model.
     ///
+    /// In `split` a scope that lists models of several files has them on one connection, and commits them as one; a table
+    /// name may then stand in one of the files alone. Where the outermost scope doesn't list a model that an inner one
+    /// writes, that is [`Error::NotAtomic`](crate::Error::NotAtomic) in `split` and fine in `merged`: [`check`](Self::check)
+    /// finds the difference.
+    ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) where no folder can be made.
     pub fn sqlite<M: Models>() -> Result<Self> {
@@ -61,12 +66,12 @@ impl Layouts {
         Ok(Self { folder: Some(folder), ..Self::new().with("merged", &merged).with("split", &split) })
     }
 
-    /// Runs `test` with each layout entered, and compares what it returns.
+    /// Runs `test` with each layout entered, and compares what it returns. Gives what was the same in all of them.
     ///
     /// # Panics
-    /// Where two layouts give different results.
+    /// Where two layouts give different results, and where there is no layout.
     #[track_caller]
-    pub fn check<T: PartialEq + Debug>(&self, mut test: impl FnMut(&Layout) -> T) {
+    pub fn check<T: PartialEq + Debug>(&self, mut test: impl FnMut(&Layout) -> T) -> T {
         let mut first: Option<(&'static str, T)> = None;
         for layout in &self.layouts {
             let _entered = layout.databases.enter();
@@ -80,11 +85,12 @@ impl Layouts {
                 ),
             }
         }
+        first.expect("at least one layout").1
     }
 }
 
-/// Runs a test with its models on one SQLite file and on several, and fails where what it returns differs:
-/// `layouts!(Account, Entry; |layout| { ..; rows })`.
+/// Runs a test with its models on one SQLite file and on several, fails where what it returns differs, and gives what it
+/// returned: `let rows = layouts!(Account, Entry; |layout| { ..; rows });`.
 ///
 /// ```
 /// use multidb::prelude::*;

@@ -30,6 +30,8 @@ pub(super) struct Across {
     name: Arc<str>,
     /// The number of the next branch.
     next: u32,
+    /// The branches have the limits and the names of such a transaction. Not yet where all of them joined while it was doomed.
+    promoted: bool,
 }
 
 /// The most branches of one transaction.
@@ -68,6 +70,7 @@ struct Open {
     by_handle: bool,
     id: TransactionId,
     name: Option<Arc<str>>,
+    promoted: bool,
     number: u32,
 }
 
@@ -81,6 +84,7 @@ impl Open {
             by_handle: open.frames.first().is_some_and(|frame| frame.kind == Kind::Handle),
             id: open.id().clone(),
             name: open.across.as_ref().map(|across| Arc::clone(&across.name)),
+            promoted: open.across.as_ref().is_some_and(|across| across.promoted),
             number: open.across.as_ref().map_or(1, |across| across.next),
         }
     }
@@ -107,21 +111,20 @@ fn join(databases: &Databases, enlisting: &Enlisting<'_>, listed: bool) -> Resul
     if open.number > BRANCHES_LIMIT {
         return Err(Error::LimitExceeded { what: "databases of one transaction", limit: BRANCHES_LIMIT });
     }
-    let name = if let Some(name) = &open.name {
-        Arc::clone(name)
-    } else {
-        let name = shown(&open.id, open.outermost);
-        if !open.only_reads() {
-            promote(databases, &open, &name)?;
-        }
-        name
-    };
+    let name = open.name.clone().unwrap_or_else(|| shown(&open.id, open.outermost));
+    // While it is doomed nothing is sent: PostgreSQL would answer that the transaction is aborted. What joins now goes with
+    // the level that is doomed, or is named with the next transaction of a manual scope.
+    let doomed = open.gate.doomed().is_some();
+    let sends = !doomed && !open.only_reads();
+    if sends && !open.promoted {
+        promote(databases, &open, &name)?;
+    }
     fault::point("enlist.promoted");
     let mut characteristics = open.terms.characteristics;
     characteristics.limits.read_only |= reader;
     let slot = new_slot(database, enlisting.site, &open.gate, characteristics, &name)?;
     let Open { branches, id, number, .. } = &open;
-    if begins_named(database) && !open.only_reads() {
+    if begins_named(database) && sends {
         let home = branches.first().map_or(&slot, |home| &home.slot);
         name_branch(databases, id, &**home, &name, *number, &*slot)?;
     }
@@ -130,7 +133,8 @@ fn join(databases: &Databases, enlisting: &Enlisting<'_>, listed: bool) -> Resul
     top(|open| {
         let level = open.gate.depth();
         open.branches.push(Branch::further(enlisting.database, Arc::clone(&slot), level, number, reader));
-        open.across = Some(Box::new(Across { name, next: number + 1 }));
+        let promoted = sends || open.across.as_ref().is_some_and(|across| across.promoted);
+        open.across = Some(Box::new(Across { name, next: number + 1, promoted }));
     });
     Ok(slot)
 }
@@ -240,7 +244,7 @@ fn go_across(databases: &Databases) -> Result<()> {
     let Some(open) = top(Open::of) else { return Ok(()) };
     let name = shown(&open.id, open.outermost);
     promote(databases, &open, &name)?;
-    top(|open| open.across = Some(Box::new(Across { name, next: 1 })));
+    top(|open| open.across = Some(Box::new(Across { name, next: 1, promoted: true })));
     Ok(())
 }
 
@@ -370,7 +374,7 @@ pub(super) fn name_anew() {
     }
     top(|open| {
         if let Some(across) = &mut open.across {
-            across.name = name;
+            (across.name, across.promoted) = (name, true);
         }
     });
 }

@@ -247,19 +247,40 @@ fn end_joined(serial: u64, place: usize, verdict: Verdict) -> Result<()> {
         let transaction = find(stack, serial)?;
         let Frame { site, level, .. } = transaction.frames[place];
         // A time limit of the scope dooms what it has joined.
-        let _ = transaction.gate.doomed();
+        let doomed = transaction.gate.doomed().is_some();
         transaction.truncate(place);
         let outer = transaction.frames.last().map_or(site, |frame| frame.site);
-        Some((Arc::clone(&transaction.gate), site, level, outer))
+        // Savepoints that were set in it and never ended.
+        let left = (transaction.gate.depth() > level).then(|| transaction.branches.clone());
+        Some((Arc::clone(&transaction.gate), site, level, outer, doomed, left))
     });
-    let (gate, site, level, outer) = ended.ok_or_else(gone)?;
+    let (gate, site, level, outer, doomed, left) = ended.ok_or_else(gone)?;
     telemetry::outcome(if verdict == Verdict::Keep { "joined" } else { "doomed" });
-    if verdict == Verdict::Undo {
-        let text = format!("{site} joined the transaction and failed");
-        gate.doom(level, Failure::new(FailureClass::Other, text));
+    let kept = verdict == Verdict::Keep && !(doomed && left.is_some());
+    let doom =
+        || gate.doom(level, Failure::new(FailureClass::Other, format!("{site} joined the transaction and failed")));
+    if !kept {
+        // Where it was doomed above the level already, the first failure stays the cause.
+        doom();
     }
     gate.set_depth(level, outer);
-    Ok(())
+    let result = match &left {
+        Some(branches) if kept => release(branches, level, None),
+        _ => Ok(()),
+    };
+    if result.is_err() {
+        doom();
+    }
+    if left.is_some() {
+        // Otherwise the next level, which has the place of those savepoints, would take it along.
+        stack::with(|stack| {
+            find(stack, serial).map(|transaction| {
+                transaction.branches.iter_mut().for_each(|branch| branch.hand_down(level));
+                hand_down_hooks(transaction, level, true)
+            })
+        });
+    }
+    result
 }
 
 fn find(stack: &mut [Entry], serial: u64) -> Option<&mut Transaction> {

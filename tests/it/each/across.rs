@@ -190,6 +190,51 @@ fn a_level_that_fails_takes_the_database_with_it_that_joined_in_it() {
 }
 
 #[test]
+fn while_a_transaction_is_doomed_another_database_joins_it_without_being_sent_anything() {
+    let Some((fixture, databases)) = installed().filter(|_| is_server()) else { return };
+    let _entered = databases.enter();
+    put(1, 10).unwrap();
+    let doomed = |conn: &mut H| {
+        let refused = diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(0))).execute(conn);
+        assert!(refused.is_err(), "a duplicate");
+        let conn = &mut connection::<Record, H>()?;
+        let next = items::table.count().get_result::<i64>(conn).map_err(Error::from);
+        assert!(matches!(next, Err(Error::Doomed { .. })), "{next:?}");
+        let inner = put_record(2, 20);
+        assert!(matches!(inner, Err(Error::Doomed { .. })), "{inner:?}");
+        Ok::<_, Error>(())
+    };
+    let run = atomic::<Item>().run(|_: &mut H| {
+        let level = atomic::<Item>().run(|conn: &mut H| doomed(conn));
+        assert!(matches!(level, Err(Error::Doomed { .. })), "{level:?}");
+        put_record(3, 30)?;
+        if super::KIND == Kind::Postgres {
+            // What the first attempt to join could not send is sent by the next.
+            let limited = "SELECT COUNT(*) AS n FROM pg_settings WHERE name = 'lock_timeout' AND setting <> '0'";
+            let limited: Count = diesel::sql_query(limited).get_result(&mut connection::<Item, H>()?)?;
+            assert_eq!(limited.n, 1);
+        }
+        put(3, 30)
+    });
+    run.unwrap();
+    let manual = atomic::<Item>().manual().run(|conn: &mut H| {
+        doomed(conn)?;
+        scope::rollback()?;
+        put(4, 40)?;
+        put_record(4, 40)?;
+        scope::commit()?;
+        put(5, 50)?;
+        put_record(5, 50)?;
+        scope::rollback()
+    });
+    manual.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (3, 30), (4, 40)]);
+    assert_eq!(fixture.rows("other"), [(3, 30), (4, 40)]);
+    assert_eq!(own_rows(&fixture, "default"), 2, "each commit was one of both");
+    all_are_back(&databases);
+}
+
+#[test]
 fn set_rollback_dooms_and_panics_undo_both_databases() {
     let Some((fixture, databases)) = installed().filter(|_| is_server()) else { return };
     let _entered = databases.enter();

@@ -350,3 +350,61 @@ fn what_ended_one_transaction_is_not_told_of_the_next() {
     assert!(matches!(next, Err(Error::Doomed { .. })), "{next:?}");
     assert_eq!(fixture.rows("default"), [(1, 10)]);
 }
+
+#[test]
+fn what_a_joined_scope_did_after_a_savepoint_that_it_dropped_belongs_to_the_level_that_it_joined() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    put(1, 10).unwrap();
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let hook = |name: &'static str| {
+        let seen = Rc::clone(&seen);
+        on_commit(move || seen.borrow_mut().push(name));
+    };
+    let joined = |id: i64| {
+        atomic::<Item>().propagation(Propagation::Join).run(|_: &mut H| {
+            drop(savepoint("dropped")?);
+            hook("joined");
+            put(id, 20)
+        })
+    };
+    let run = atomic::<Item>().run(|conn: &mut H| {
+        joined(2)?;
+        assert_eq!(scope::depth(), 1);
+        // The next level has the place of the savepoint, and does not take it along.
+        assert!(matches!(put_and_fail(3), Err(Mishap::OnPurpose)));
+        joined(4)?;
+        let level = atomic::<Item>().run(|_: &mut H| {
+            joined(5)?;
+            put_and_fail(6)
+        });
+        assert!(matches!(level, Err(Mishap::OnPurpose)));
+        assert_eq!(items::table.count().get_result::<i64>(conn)?, 3);
+        Ok::<_, Mishap>(())
+    });
+    run.unwrap();
+    assert_eq!(fixture.rows("default"), [(1, 10), (2, 20), (4, 20)]);
+    assert_eq!(*seen.borrow(), ["joined"; 2]);
+}
+
+#[test]
+fn a_doom_after_a_savepoint_that_a_joined_scope_dropped_dooms_the_level_that_it_joined() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    put(1, 10).unwrap();
+    let run = atomic::<Item>().run(|_: &mut H| {
+        let joined = atomic::<Item>().propagation(Propagation::Join).run(|conn: &mut H| {
+            drop(savepoint("dropped")?);
+            let duplicate = diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(9))).execute(conn);
+            assert!(duplicate.is_err());
+            Ok::<_, Error>(())
+        });
+        joined?;
+        // The next level, undone, lifts no doom but its own.
+        assert!(put_and_fail(2).is_err());
+        assert!(scope::is_doomed());
+        Ok::<_, Error>(())
+    });
+    assert!(matches!(run, Err(Error::Doomed { .. })), "{run:?}");
+    assert_eq!(fixture.rows("default"), [(1, 10)]);
+}
