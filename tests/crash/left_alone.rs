@@ -185,6 +185,9 @@ fn nothing_is_decided_against_a_coordinator_that_is_paused_and_when_it_goes_on_i
             if point == "prepare.after.1" || point == "decide.before_commit" {
                 assert_eq!(reasons(&report), [Reason::Alive], "{places}, {point}: {report}");
                 assert_eq!(places.prepared(1), 1, "{places}, {point}");
+                let _entered = databases.enter();
+                let status = multidb::status(&report.left()[0].id).unwrap();
+                assert_eq!(status, multidb::TransactionStatus::InDoubt, "{places}, {point}");
             }
             resume(&child);
             assert!(child.wait().unwrap().success(), "{places}, {point}");
