@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
 #[path = "support/servers.rs"]
+#[expect(dead_code, reason = "of the servers one is needed")]
 mod servers;
 
 use std::time::{Duration, Instant};
@@ -100,14 +101,13 @@ impl Places {
     /// How many forced writes a transaction takes.
     fn cost(&mut self, from: i64, run: impl Fn(i64) -> Result<(), Error>) -> f64 {
         let databases = self.databases();
-        let before = {
-            // Its first connections are no part of it.
+        // Its first connections are no part of it.
+        {
             let _entered = databases.enter();
             run(from).unwrap();
-            drop(_entered);
-            drop(databases);
-            self.forced_writes()
-        };
+        }
+        drop(databases);
+        let before = self.forced_writes();
         let databases = self.databases();
         {
             let _entered = databases.enter();

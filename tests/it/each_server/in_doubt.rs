@@ -40,6 +40,12 @@ struct Name {
     name: String,
 }
 
+#[derive(QueryableByName)]
+struct Recovered {
+    #[diesel(sql_type = Text)]
+    data: String,
+}
+
 impl Far {
     pub(crate) fn new() -> Option<Self> {
         let fixture = fixture()?;
@@ -85,20 +91,12 @@ impl Far {
         let mut raw = self.fixture.observer(alias);
         let own = diesel::sql_query("SELECT CAST(database_id AS CHAR(12)) AS name FROM multidb_meta");
         let own: Name = own.get_result(&mut raw).unwrap();
-        let listed: Vec<String> = match KIND {
-            Kind::Mysql => {
-                #[derive(QueryableByName)]
-                struct Recovered {
-                    #[diesel(sql_type = Text)]
-                    data: String,
-                }
-                let found: Vec<Recovered> = diesel::sql_query("XA RECOVER").load(&mut raw).unwrap();
-                found.into_iter().map(|row| row.data).collect()
-            }
-            _ => {
-                let found = diesel::sql_query("SELECT gid AS name FROM pg_prepared_xacts");
-                found.load::<Name>(&mut raw).unwrap().into_iter().map(|row| row.name).collect()
-            }
+        let listed: Vec<String> = if KIND == Kind::Mysql {
+            let found: Vec<Recovered> = diesel::sql_query("XA RECOVER").load(&mut raw).unwrap();
+            found.into_iter().map(|row| row.data).collect()
+        } else {
+            let found = diesel::sql_query("SELECT gid AS name FROM pg_prepared_xacts");
+            found.load::<Name>(&mut raw).unwrap().into_iter().map(|row| row.name).collect()
         };
         listed.into_iter().filter(|gid| gid.ends_with(&own.name)).count()
     }
