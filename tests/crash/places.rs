@@ -28,6 +28,9 @@ pub(crate) struct Entry;
 #[model(app = "audits")]
 pub(crate) struct Audit;
 
+/// How often an operator tries to finish a branch.
+const FINISH_TRIES: usize = 2_000;
+
 /// A kind of database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -187,9 +190,8 @@ impl Places {
                 Kind::Postgres => format!("{verb} PREPARED {name}"),
                 _ => format!("XA {verb} {name}"),
             };
-            // MariaDB says so until it has seen that the session of the killed process has gone.
-            const TRIES: usize = 2_000;
-            let mut tries = (0..TRIES).map(|_| on!(self.observer(at), raw => raw.batch_execute(&finish)));
+            // MariaDB refuses until it has seen that the session of the killed process has gone.
+            let mut tries = (0..FINISH_TRIES).map(|_| on!(self.observer(at), raw => raw.batch_execute(&finish)));
             assert!(tries.any(|tried| tried.is_ok()), "{finish}");
         }
     }

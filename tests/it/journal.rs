@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -26,6 +26,10 @@ struct Seen {
 impl Journal {
     /// Runs `body` with this journal as the thread's subscriber.
     pub(crate) fn watch<T>(&self, body: impl FnOnce() -> T) -> T {
+        // While it knows of one subscriber alone, tracing asks that of the thread that comes by an event first, and where
+        // that thread has none, nobody is told of the event any more.
+        static ANOTHER: LazyLock<tracing::Dispatch> = LazyLock::new(|| tracing::Dispatch::new(Registry::default()));
+        LazyLock::force(&ANOTHER);
         tracing::subscriber::with_default(Registry::default().with(self.clone()), body)
     }
 

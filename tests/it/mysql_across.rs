@@ -70,7 +70,7 @@ fn a_ddl_inside_listed_databases_is_refused_by_the_server_and_nothing_is_kept() 
 
 #[test]
 fn the_limits_of_a_transaction_do_not_reach_the_connections_next_user() {
-    let Some((_fixture, databases)) = installed(1) else { return };
+    let Some((fixture, databases)) = installed(1) else { return };
     let _entered = databases.enter();
     let limits = |conn: &mut MysqlConn| {
         let query = "SELECT CONCAT(@@innodb_lock_wait_timeout, ' ', @@wait_timeout) AS value";
@@ -89,7 +89,7 @@ fn the_limits_of_a_transaction_do_not_reach_the_connections_next_user() {
         assert_eq!(limits(&mut connection::<Record, MysqlConn>().unwrap()), before);
         assert_eq!(limits(&mut connection::<Item, MysqlConn>().unwrap()), before);
         for alias in ["default", "other"] {
-            _fixture.observer(alias).batch_execute("DELETE FROM items").unwrap();
+            fixture.observer(alias).batch_execute("DELETE FROM items").unwrap();
         }
     }
 }

@@ -191,7 +191,7 @@ fn each_phase_is_an_event_with_the_transaction_and_the_database() {
     let mut id = None;
     let mut run = |fails: bool| {
         journal.watch(|| {
-            let _ = atomic_many::<(Item, Record)>().run(|scope| {
+            let result = atomic_many::<(Item, Record)>().run(|scope| {
                 id = scope::current();
                 put(i64::from(fails), 10)?;
                 put_record(i64::from(fails), 20)?;
@@ -200,9 +200,12 @@ fn each_phase_is_an_event_with_the_transaction_and_the_database() {
                 }
                 Ok::<_, Mishap>(())
             });
+            assert_eq!(result.is_err(), fails, "{result:?}");
         });
         let id = id.take().unwrap().to_string();
-        let phases = journal.events().into_iter().filter(|(text, _)| text.starts_with("a phase over"));
+        let events = journal.events();
+        assert!(!events.is_empty(), "no events at all");
+        let phases = events.into_iter().filter(|(text, _)| text.starts_with("a phase over"));
         phases
             .map(|(_, fields)| {
                 assert_eq!(fields["id"], id);

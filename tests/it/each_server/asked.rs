@@ -17,8 +17,7 @@ fn short(id: &TransactionId) -> TransactionId {
     let letters = id.to_string();
     let letters = letters.rsplit_once('_').map_or(&*letters, |(_, letters)| letters);
     let bytes = data_encoding::BASE32HEX_NOPAD.decode(letters.as_bytes()).unwrap();
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    hex.parse().unwrap()
+    data_encoding::HEXLOWER.encode(&bytes).parse().unwrap()
 }
 
 #[test]
@@ -96,8 +95,7 @@ fn each_commit_of_a_manual_scope_has_a_name_of_its_own_that_answers() {
     });
     run.unwrap();
     let found: Vec<_> = names.iter().map(|name| status(name).unwrap()).collect();
-    use TransactionStatus::{Committed, RolledBack};
-    assert_eq!(found, [Committed, RolledBack, Committed]);
+    assert_eq!(found, [TransactionStatus::Committed, TransactionStatus::RolledBack, TransactionStatus::Committed]);
     assert!(names[0] != names[1] && names[1] != names[2]);
 }
 

@@ -40,6 +40,12 @@ struct Name {
     name: String,
 }
 
+#[derive(QueryableByName)]
+struct Recovered {
+    #[diesel(sql_type = Text)]
+    data: String,
+}
+
 impl Far {
     pub(crate) fn new() -> Option<Self> {
         let fixture = fixture()?;
@@ -85,20 +91,12 @@ impl Far {
         let mut raw = self.fixture.observer(alias);
         let own = diesel::sql_query("SELECT CAST(database_id AS CHAR(12)) AS name FROM multidb_meta");
         let own: Name = own.get_result(&mut raw).unwrap();
-        let listed: Vec<String> = match KIND {
-            Kind::Mysql => {
-                #[derive(QueryableByName)]
-                struct Recovered {
-                    #[diesel(sql_type = Text)]
-                    data: String,
-                }
-                let found: Vec<Recovered> = diesel::sql_query("XA RECOVER").load(&mut raw).unwrap();
-                found.into_iter().map(|row| row.data).collect()
-            }
-            _ => {
-                let found = diesel::sql_query("SELECT gid AS name FROM pg_prepared_xacts");
-                found.load::<Name>(&mut raw).unwrap().into_iter().map(|row| row.name).collect()
-            }
+        let listed: Vec<String> = if KIND == Kind::Mysql {
+            let found: Vec<Recovered> = diesel::sql_query("XA RECOVER").load(&mut raw).unwrap();
+            found.into_iter().map(|row| row.data).collect()
+        } else {
+            let found = diesel::sql_query("SELECT gid AS name FROM pg_prepared_xacts");
+            found.load::<Name>(&mut raw).unwrap().into_iter().map(|row| row.name).collect()
         };
         listed.into_iter().filter(|gid| gid.ends_with(&own.name)).count()
     }
@@ -268,5 +266,37 @@ fn a_lost_receipt_or_intent_rolls_both_databases_back() {
             assert_eq!(far.prepared(), 0, "{what}");
             assert!(!far.agree(id, &what));
         }
+    }
+}
+
+#[test]
+fn a_lost_commit_of_the_only_database_that_has_written_is_resolved_where_it_can_be_verified() {
+    let Some(far) = Far::new() else { return };
+    far.put_both(100).result.unwrap();
+    let only = |id: i64, verifies: bool| {
+        let _entered = far.databases.enter();
+        let scope = atomic_many::<(Item, Record)>();
+        let scope = if verifies { scope.verify_commit() } else { scope };
+        scope.run(|_| put_record(id, 20))
+    };
+    for (id, loses, verifies) in
+        [(1, Loses::Request, true), (2, REPLY, true), (3, Loses::Request, false), (4, REPLY, false)]
+    {
+        let what = format!("{loses:?}, verifies: {verifies}");
+        far.proxies[1].lose_once(COMMIT, loses);
+        let run = only(id, verifies);
+        assert!(far.proxies[1].hit(), "{what}");
+        match (&run, verifies) {
+            (Err(error), false) => assert!(matches!(error, Error::OutcomeUnknown { .. }), "{what}: {error}"),
+            (Err(error), true) => assert!(error.is_retryable() && !error.is_in_doubt(), "{what}: {error}"),
+            (Ok(()), _) => assert!(verifies, "{what}"),
+        }
+        far.proxies[1].clear();
+        far.recover();
+        let is_there = far.fixture.rows("other").iter().any(|row| row.0 == id);
+        if verifies {
+            assert_eq!(is_there, run.is_ok(), "{what}");
+        }
+        assert_eq!((far.prepared(), in_use(&far.databases, "other")), (0, 0), "{what}");
     }
 }

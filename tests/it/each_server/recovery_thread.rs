@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use multidb::{Databases, RecoveryHandle, TransactionStatus, schema};
+use multidb::{Databases, RecoveryHandle, TransactionId, TransactionStatus, schema};
 
 use super::in_doubt::{Far, PREPARE};
 use super::*;
@@ -12,7 +12,7 @@ use crate::fixture::Kind;
 use crate::support::proxy::Loses;
 
 /// When a test is over that would hang.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 fn until(otherwise: &str, mut done: impl FnMut() -> bool) {
     let begin = Instant::now();
@@ -38,8 +38,6 @@ fn left_prepared(far: &Far, id: i64) -> TransactionId {
     assert!(seen.result.is_err() && far.proxies[1].hit());
     seen.id
 }
-
-use multidb::TransactionId;
 
 #[test]
 fn the_thread_recovers_at_its_start_and_when_it_is_resumed() {
