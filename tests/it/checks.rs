@@ -1,8 +1,12 @@
 //! What `Databases::check` says of servers that are not set up for transactions over several databases.
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 use diesel::connection::{Connection, SimpleConnection};
-use multidb::{DatabaseConfig, Databases, schema};
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+use multidb::schema;
+use multidb::{DatabaseConfig, Databases};
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 use crate::fixture::{Kind, create_statement, fresh_name, server};
 
 /// The findings on one database: settings with what they should be.

@@ -261,3 +261,27 @@ fn a_url_keeps_all_but_its_host_and_port() {
         assert_eq!(proxy.url(original), expected);
     }
 }
+
+#[test]
+fn after_a_loss_new_clients_are_shut_out_or_never_answered_until_the_rule_is_cleared() {
+    for then in [Then::Refuses, Then::IsSilent] {
+        let (_echo, proxy) = start();
+        proxy.lose_and_then(b"COMMIT", Loses::Request, then);
+        let mut client = Client::connect(&proxy);
+        client.exchange(b"BEGIN;");
+        client.send(b"COMMIT;");
+        assert!(client.hears_nothing() && proxy.hit());
+        let mut late = Client::connect(&proxy);
+        let silence = Duration::from_millis(50);
+        late.0.set_read_timeout(Some(silence)).unwrap();
+        let answer = late.0.read(&mut [0; 64]);
+        match then {
+            Then::Refuses => assert!(
+                matches!(answer, Ok(0)) || answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
+            ),
+            _ => assert!(answer.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock), "somebody answered"),
+        }
+        proxy.clear();
+        Client::connect(&proxy).exchange(b"SELECT;");
+    }
+}

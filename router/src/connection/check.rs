@@ -34,6 +34,7 @@ pub fn text(row: &TextRow) -> &str {
 }
 
 /// The text of a row's second column as a number; 0 where it is none.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub fn number(row: &TextRow) -> u64 {
     row.b.as_deref().and_then(|number| number.parse().ok()).unwrap_or(0)
 }

@@ -12,7 +12,6 @@ use scheduled_thread_pool::ScheduledThreadPool;
 use super::attached::Attached;
 use super::backend::Dialect;
 use super::beside::{Beside, Connecting};
-use super::check::Shortcoming;
 use super::decision;
 use super::holders::{Holder, Holders};
 use super::instrument::SharedInstrumentation;
@@ -137,12 +136,6 @@ impl<B: Dialect> Pool<B> {
             tracing::warn!(target: crate::telemetry::TARGET, %alias, %id, %error, "{text}");
             decision::Verdict::Unknown
         })
-    }
-
-    /// What is not set up for transactions over several databases.
-    pub fn shortcomings(&self) -> Result<Vec<Shortcoming>> {
-        let mut raw = B::connect(&self.settings).map_err(|error| self.unreachable(&error.to_string()))?;
-        Ok(B::shortcomings(&mut raw, &self.settings)?)
     }
 
     /// Begins to open a connection beside the pool, for recovery.

@@ -4,10 +4,12 @@ use diesel::connection::SimpleConnection;
 use diesel::result::QueryResult;
 
 use super::backend::Dialect;
+use super::check::Shortcoming;
 use super::control::{Control, Gid};
 use super::decision::{self, Asked, Keep};
 use super::identity::{self, Identity};
 use super::receipt;
+use super::settings::Settings;
 use crate::transaction_id::TransactionId;
 
 /// A branch that was found prepared.
@@ -40,6 +42,8 @@ pub const BATCH: usize = 100;
 
 /// A database, as recovery sees it, whatever its backend.
 pub trait Survey: Send {
+    /// What is not set up for transactions over several databases.
+    fn shortcomings(&mut self, settings: &Settings) -> QueryResult<Vec<Shortcoming>>;
     /// What the database is.
     fn identity(&mut self) -> QueryResult<Identity>;
     /// Proves that this is the primary and that what it says is replicated, where anything is.
@@ -122,6 +126,10 @@ impl<B: Dialect> Surveyor<B> {
 }
 
 impl<B: Dialect> Survey for Surveyor<B> {
+    fn shortcomings(&mut self, settings: &Settings) -> QueryResult<Vec<Shortcoming>> {
+        B::shortcomings(&mut self.0, settings)
+    }
+
     fn identity(&mut self) -> QueryResult<Identity> {
         identity::ask::<B>(&mut self.0)
     }

@@ -55,12 +55,18 @@ impl Databases {
     /// A transaction that can't be atomic is refused when it is tried, whatever this says. This tells before.
     pub fn check(&self) -> CheckReport {
         let mut report = CheckReport::default();
-        for (index, database) in self.iter().enumerate() {
-            if (0..index).any(|before| self.are_same(before, index)) {
-                continue;
-            }
-            let alias = database.alias();
-            match database.driver().shortcomings() {
+        let distinct =
+            self.iter().enumerate().filter(|(index, _)| !(0..*index).any(|before| self.are_same(before, *index)));
+        let distinct = distinct.filter(|(_, database)| !database.is_in_memory());
+        // All at once: each may take a while to answer, or not answer at all.
+        let pending: Vec<_> = distinct
+            .map(|(_, database)| (database.alias(), database.driver(), database.driver().begin_survey()))
+            .collect();
+        for (alias, driver, pending) in pending {
+            let found = pending
+                .and_then(|wait| wait())
+                .and_then(|mut survey| survey.shortcomings(driver.settings()).map_err(crate::error::Error::from));
+            match found {
                 Ok(found) => report.findings.extend(found.into_iter().map(|one| (alias.clone(), one))),
                 Err(error) => report.unreachable.push((alias.clone(), error.to_string())),
             }

@@ -9,7 +9,6 @@ use super::identity::file_of;
 use crate::alias::Alias;
 use crate::connection::backend::{Dialect, Names};
 use crate::connection::characteristics::Characteristics;
-use crate::connection::check::Shortcoming;
 use crate::connection::control::Start;
 use crate::connection::decision;
 use crate::connection::gate::Gate;
@@ -85,8 +84,6 @@ pub(crate) trait Driver: Send + Sync {
     /// Runs a statement on the library's own tables in autocommit.
     fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize>;
     fn check(&self) -> Result<()>;
-    /// What is not set up for transactions over several databases.
-    fn shortcomings(&self) -> Result<Vec<Shortcoming>>;
     /// Begins to open a connection beside the pool, for recovery.
     fn begin_survey(&self) -> Result<PendingSurvey>;
     /// Whether it prepares transactions, as far as that is known.
@@ -148,10 +145,6 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
 
     fn prepares(&self) -> Option<bool> {
         Pool::prepares(self)
-    }
-
-    fn shortcomings(&self) -> Result<Vec<Shortcoming>> {
-        Pool::shortcomings(self)
     }
 
     fn begin_survey(&self) -> Result<PendingSurvey> {
