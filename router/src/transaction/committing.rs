@@ -43,6 +43,17 @@ impl Proof<'_> {
         Ok(())
     }
 
+    /// The scope returns `Ok`, so nobody will ask.
+    #[cold]
+    fn is_not_needed(&self, branches: &[Branch]) {
+        let rehearsed = |branch: &Branch| self.databases.at(branch.database).driver().settings().is_rolled_back();
+        if let Some(id) = self.long.get()
+            && !branches.iter().any(rehearsed)
+        {
+            two_phase::complete(self.databases, id.clone(), branches.iter().map(|branch| branch.database));
+        }
+    }
+
     /// What became of a branch whose reply was lost.
     fn ask(&self, branch: &Branch) -> Outcome {
         let Some(id) = self.long.get() else { return Outcome::Unknown };
@@ -113,6 +124,9 @@ pub(super) fn commit_all(
         let mut failed = vec![branch.slot.alias().clone()];
         failed.extend(left.iter().map(|branch| branch.slot.alias().clone()));
         return Err(NotCommitted { result: Err(Error::PartialCommit { committed, failed }), outcome: None });
+    }
+    if let Some(proof) = proof {
+        proof.is_not_needed(branches);
     }
     telemetry::outcome("committed");
     if tracing::level_enabled!(tracing::Level::DEBUG) {

@@ -14,7 +14,7 @@ pub const DECISION_RETENTION: Duration = Duration::from_hours(30 * 24);
 
 /// A transaction is complete: every branch has confirmed its commit, and its scope returns `Ok`. Every hundredth deletes the
 /// rows of those before it, unless a thread that recovers will.
-pub(super) fn complete(databases: &Databases, id: TransactionId, on: impl Iterator<Item = usize>) {
+pub(crate) fn complete(databases: &Databases, id: TransactionId, on: impl Iterator<Item = usize>) {
     if let Some(batch) = databases.complete().add(id, on) {
         clean(databases, &batch);
     }

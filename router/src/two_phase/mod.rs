@@ -13,6 +13,7 @@ mod status;
 mod worker;
 
 pub use cleaning::DECISION_RETENTION;
+pub(crate) use cleaning::complete;
 pub(crate) use coordinator::{Fate, Joint, Member, branch_name, commit, name};
 pub use report::{InDoubt, Reason, RecoveryReport};
 pub use status::{TransactionStatus, status};

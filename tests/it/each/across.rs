@@ -387,3 +387,14 @@ fn a_copy_of_another_environment_is_refused() {
     }
     assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![], vec![]));
 }
+
+#[test]
+fn rows_that_prove_commits_are_deleted_by_the_hundred() {
+    let Some((fixture, databases)) = installed() else { return };
+    let _entered = databases.enter();
+    let verified = |id| atomic::<Item>().verify_commit().run(|_: &mut H| put(id, 0));
+    (1..100).for_each(|id| verified(id).unwrap());
+    assert_eq!(own_rows(&fixture, "default"), 99, "somebody may ask");
+    verified(100).unwrap();
+    assert_eq!((own_rows(&fixture, "default"), fixture.rows("default").len()), (0, 100));
+}

@@ -4,5 +4,6 @@ CREATE TABLE multidb_decision (
     state VARCHAR(8) CHARACTER SET utf8mb4 NOT NULL,
     participants TEXT CHARACTER SET utf8mb4 NOT NULL,
     created BIGINT NOT NULL,
-    closed BIGINT
+    closed BIGINT,
+    INDEX multidb_decision_created (created)
 ) ENGINE = InnoDB;

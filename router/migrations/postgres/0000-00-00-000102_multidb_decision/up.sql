@@ -6,3 +6,4 @@ CREATE TABLE multidb_decision (
     created BIGINT NOT NULL,
     closed BIGINT
 );
+CREATE INDEX multidb_decision_created ON multidb_decision (created);
