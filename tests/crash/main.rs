@@ -14,3 +14,4 @@ mod places;
 mod recoverers;
 #[path = "../support/servers.rs"]
 mod servers;
+mod soak;

@@ -137,6 +137,24 @@ impl Places {
         found.into_iter().map(|row| row.id).collect()
     }
 
+    /// What a query gives in its columns `id` and `value`.
+    pub(crate) fn pairs(&self, at: usize, query: &str) -> Vec<(i64, i64)> {
+        #[derive(QueryableByName)]
+        struct Pair {
+            #[diesel(sql_type = diesel::sql_types::BigInt)]
+            id: i64,
+            #[diesel(sql_type = diesel::sql_types::BigInt)]
+            value: i64,
+        }
+        let found: Vec<Pair> = on!(self.observer(at), raw => diesel::sql_query(query).load(raw)).unwrap();
+        found.into_iter().map(|pair| (pair.id, pair.value)).collect()
+    }
+
+    /// The type that CAST takes for a whole number.
+    pub(crate) fn integer(&self, at: usize) -> &'static str {
+        if self.kinds[at] == Kind::MariaDb { "SIGNED" } else { "BIGINT" }
+    }
+
     /// How many branches of the library are prepared in one database.
     pub(crate) fn prepared(&self, at: usize) -> usize {
         self.listed(at).len()
