@@ -274,7 +274,11 @@ fn compare(places: &Places, told: &HashMap<i64, String>) -> BTreeMap<String, usi
         }
         let [balance, moved] =
             ["SELECT SUM(balance) FROM soak_balances", "SELECT COALESCE(SUM(cents), 0) FROM soak_entries"].map(|sum| {
-                places.pairs(at, &format!("SELECT 0 AS id, CAST(({sum}) AS {}) AS value", places.integer(at)))[0].1
+                places.pairs(
+                    at,
+                    &format!("SELECT CAST(0 AS {0}) AS id, CAST(({sum}) AS {0}) AS value", places.integer(at)),
+                )[0]
+                .1
             });
         assert_eq!(balance, OPENING * i64::try_from(ACCOUNTS).unwrap() + moved, "the balances of {at} and its entries");
     }

@@ -59,3 +59,10 @@ pub fn is_doomed() -> bool {
 pub fn current() -> Option<TransactionId> {
     transaction::id()
 }
+
+impl TransactionId {
+    /// The same as [`scope::current`](current).
+    pub fn current() -> Option<Self> {
+        current()
+    }
+}

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::protocol::{Closing, Finding, HomeSays, Outcome, Participant, Recoverer, State, Task, Trust, closing};
-use super::report::{Reason, RecoveryReport};
+use super::report::{InDoubt, Reason, RecoveryReport};
 use super::site::{Site, Sites};
 use crate::alias::Alias;
 use crate::connection::decision::{Asked, Keep};
@@ -37,6 +37,10 @@ pub(crate) fn recover(databases: &Databases) -> RecoveryReport {
     close(&mut sites, &mut report);
     audit(databases, &mut sites, &mut report);
     super::cleaning::delete_outdated(&mut sites);
+    if let Some(oldest) = report.left().iter().map(InDoubt::age).max() {
+        let (in_doubt, heuristic) = (report.left().len(), report.heuristic().len());
+        tracing::warn!(target: TARGET, in_doubt, heuristic, ?oldest, "transactions are left in doubt");
+    }
     report
 }
 
