@@ -191,15 +191,17 @@ impl<B: Dialect> AnySlot for Slot<B> {
             // The connection is discarded with the cursor that holds it, which rolls back.
             Err(error) => return Outcome::RolledBack(error),
         };
-        let begun = state.levels.begun();
-        let State { phase, start, .. } = &mut *state;
-        let mut lease = match std::mem::replace(phase, Phase::Closed) {
-            Phase::Open(lease) if begun || lease.holds_branch() => lease,
-            // It was only asked what its database is.
-            Phase::Open(_) | Phase::Lazy | Phase::Finished => return Outcome::Committed,
+        let mut lease = match std::mem::replace(&mut state.phase, Phase::Closed) {
+            Phase::Open(lease) => lease,
+            Phase::Lazy | Phase::Finished => return Outcome::Committed,
             // Ended already, and not by a commit of this transaction.
             Phase::Closed => return Outcome::RolledBack(Error::Closed { database: self.alias().clone() }),
         };
+        if !state.levels.begun() && !lease.holds_branch() {
+            // It was only asked what its database is.
+            return Outcome::Committed;
+        }
+        let start = &state.start;
         if let Some(error) = self.objection(&mut lease) {
             let _ = self.roll_back_open(lease, true, start);
             return Outcome::RolledBack(error);

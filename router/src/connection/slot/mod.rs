@@ -163,7 +163,11 @@ impl<B: Dialect> Slot<B> {
     #[inline]
     pub fn refill(&mut self, pool: Arc<Pool<B>>, start: &Start) {
         self.pool = Some(pool);
-        self.state.get_mut().unwrap_or_else(PoisonError::into_inner).start = start.clone();
+        let own = &mut self.state.get_mut().unwrap_or_else(PoisonError::into_inner).start;
+        (own.tripwire, own.lock_limit, own.characteristics) = (start.tripwire, start.lock_limit, start.characteristics);
+        if own.across.is_some() | start.across.is_some() {
+            own.across.clone_from(&start.across);
+        }
     }
 
     /// The slot itself, where it is one of this backend.
