@@ -79,3 +79,40 @@ fn wrong(key: &str, remedy: &str) -> Error {
     let problem = "it has a value that it can't have".to_owned();
     Error::Config { alias: None, key: Some(key.into()), problem, remedy: remedy.into() }
 }
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use super::*;
+    use crate::databases::Databases;
+
+    #[test]
+    fn the_keys_beside_the_databases_are_read_and_their_values_checked() {
+        let built = |keys: &str| Databases::from_toml(&format!("{keys}\n[default]\nurl = \"a.db\"\n"))?.build_lazy();
+        let databases =
+            built("environment = \"prod\"\ncross_database = \"refuse\"\non_lost_home = \"commit\"").expect("good");
+        assert_eq!(databases.environment(), Some("prod"));
+        assert_eq!(databases.cross_database(), CrossDatabase::Refuse);
+        assert!(databases.commits_on_lost_home());
+        let plain = built("").expect("good");
+        assert_eq!((plain.environment(), plain.cross_database()), (None, CrossDatabase::Enlist));
+        assert!(!plain.commits_on_lost_home());
+        for (wrong, told) in [
+            ("environment = \"production\"", "`environment`"),
+            ("environment = \"\"", "1 to 8 letters"),
+            ("cross_database = true", "`\"enlist\"` or `\"refuse\"`"),
+            ("on_lost_home = \"abort\"", "`\"wait\"` or `\"commit\"`"),
+            ("enviroment = \"prod\"", "did you mean `environment`?"),
+            ("colour = \"red\"", "`[colour]`"),
+        ] {
+            let text = built(wrong).expect_err(wrong).to_string();
+            assert!(text.contains(told), "{wrong}: {text}");
+        }
+        let text = Databases::builder()
+            .sqlite("default", "a.db")
+            .environment("a b")
+            .build_lazy()
+            .expect_err("bad")
+            .to_string();
+        assert!(text.contains("`environment`"), "{text}");
+    }
+}
