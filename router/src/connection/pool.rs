@@ -167,6 +167,17 @@ impl<B: Dialect> Pool<B> {
                 remedy: "declare it in `testing::rolled_back_on`, or mend the route".into(),
             });
         }
+        #[cfg(feature = "testing")]
+        if self.settings.test.as_ref().is_some_and(super::rehearsal::Test::is_lost) {
+            return Err(Error::Config {
+                alias: Some(self.settings.alias.clone()),
+                key: None,
+                problem: format!(
+                    "the connection of this test was lost, and with it all that the test did; {site} would see none of it"
+                ),
+                remedy: "look what ended it, such as DDL on MySQL, or let the test commit: `testing::committed`".into(),
+            });
+        }
         // An idle one is there most of the time, and then no clock needs to be read.
         let link = match self.r2d2.try_get() {
             Some(link) => link,
@@ -302,7 +313,12 @@ impl<B: Dialect> ManageConnection for Manager<B> {
 
     // Diesel's own manager discards everything that comes back while a thread panics. Here a panic is rolled back first.
     fn has_broken(&self, link: &mut Box<Link<B>>) -> bool {
-        !link.is_clean()
+        let broken = !link.is_clean();
+        #[cfg(feature = "testing")]
+        if broken && let Some(test) = &self.settings.test {
+            test.lose();
+        }
+        broken
     }
 }
 

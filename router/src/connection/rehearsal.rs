@@ -2,6 +2,7 @@
 //! one that fails where the test wants it to.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use diesel::connection::{AnsiTransactionManager, SimpleConnection};
 use diesel::result::QueryResult;
@@ -25,6 +26,20 @@ pub struct Test {
     pub faults: Arc<Faults>,
     /// Those of the other databases that its connections hold.
     pub more_faults: Vec<Arc<Faults>>,
+    /// Its connection was lost, with all that the test did.
+    pub lost: Arc<AtomicBool>,
+}
+
+impl Test {
+    /// The connection is lost. Only where it held the test's work does that count.
+    pub fn lose(&self) {
+        self.lost.fetch_or(self.rolled_back, Ordering::Relaxed);
+    }
+
+    /// Whether the test's work is lost.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
 }
 
 /// The state of a connection of a test.

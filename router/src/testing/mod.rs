@@ -51,7 +51,8 @@ pub struct TestDatabases {
 ///   scope. Each statement outside of a scope is a transaction of its own.
 /// - Isolation levels, `deferrable`, `immediate` and `exclusive` are taken as given: the test's transaction has begun already.
 /// - A planned failure that loses the connection takes the open transaction with it and nothing that was committed before.
-///   A connection that is really lost, by a killed server, say, takes all that the test did on that database.
+///   A connection that is really lost, by a killed server, say, takes all that the test did on that database; from then on
+///   whatever uses it fails with [`Error::Config`](crate::Error::Config), which says so.
 /// - `SET LOCAL`, `now()` and locks outlive a scope, since the test's transaction goes on.
 /// - A database in memory that belongs to one connection is empty when the test begins.
 /// - DDL on MySQL and MariaDB commits, as everywhere; the scope that does it gets

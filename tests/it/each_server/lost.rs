@@ -217,3 +217,26 @@ fn a_lost_reply_to_a_savepoint_or_its_undoing_never_keeps_rows_that_should_be_go
     }
     put(3, 30).unwrap();
 }
+
+#[cfg(feature = "testing")]
+#[test]
+fn a_rolled_back_test_whose_connection_dies_is_told_so_from_then_on_and_never_goes_on_without_its_work() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let test = multidb::testing::rolled_back(&databases).unwrap();
+    put(1, 10).unwrap();
+    fixture.witness().kill_all(1);
+    // The first one finds it out.
+    put(2, 20).unwrap_err();
+    for _ in 0..2 {
+        let text = put(3, 30).unwrap_err().to_string();
+        for named in ["`default`", "was lost", "testing::committed"] {
+            assert!(text.contains(named), "{named} is missing in: {text}");
+        }
+    }
+    put_record(1, 10).unwrap();
+    drop(test);
+    let _entered = databases.enter();
+    put(4, 40).unwrap();
+    assert_eq!(fixture.rows("default"), [(4, 40)]);
+}
