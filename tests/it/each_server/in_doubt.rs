@@ -300,3 +300,21 @@ fn a_lost_commit_of_the_only_database_that_has_written_is_resolved_where_it_can_
         assert_eq!((far.prepared(), in_use(&far.databases, "other")), (0, 0), "{what}");
     }
 }
+
+/// Only PostgreSQL tells that a branch has only read, so elsewhere it is prepared like the others.
+#[test]
+fn where_the_end_of_a_branch_that_has_only_read_is_lost_nothing_is_committed() {
+    let Some(far) = Far::new().filter(|_| KIND == Kind::Postgres) else { return };
+    for (id, loses) in [(1, Loses::Request), (2, Loses::ReplyAfter(0))] {
+        let _entered = far.databases.enter();
+        far.proxies[1].lose_once(COMMIT, loses);
+        let run = atomic_many::<(Item, Record)>().run(|scope| {
+            items::table.count().get_result::<i64>(&mut scope.conn::<Record, H>()?)?;
+            put(id, 10)
+        });
+        assert!(far.proxies[1].hit(), "{loses:?}");
+        let error = run.unwrap_err();
+        assert!(!error.is_in_doubt(), "{loses:?}: {error}");
+        assert!(!far.agree(id, "its end is lost"), "{loses:?}");
+    }
+}
