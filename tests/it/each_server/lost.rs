@@ -229,9 +229,9 @@ fn a_rolled_back_test_whose_connection_dies_is_told_so_from_then_on_and_never_go
     // The first one finds it out.
     put(2, 20).unwrap_err();
     for _ in 0..2 {
-        let text = put(3, 30).unwrap_err().to_string();
+        let told = put(3, 30).unwrap_err().to_string();
         for named in ["`default`", "was lost", "testing::committed"] {
-            assert!(text.contains(named), "{named} is missing in: {text}");
+            assert!(told.contains(named), "{named} is missing in: {told}");
         }
     }
     put_record(1, 10).unwrap();
