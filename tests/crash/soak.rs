@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use diesel::prelude::*;
+use fastrand::Rng;
 use multidb::{AnyConn, Databases, Error, Model, Scope, atomic, atomic_many, scope};
 
 use crate::child::recover;
@@ -28,23 +29,6 @@ const THREADS: u64 = 2;
 const RECOVERERS: usize = 2;
 /// One in so many kills is a server's.
 const SERVER_KILLS: u64 = 40;
-
-/// A generator whose numbers follow from its seed: splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-}
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
@@ -67,19 +51,19 @@ struct Transfer {
 }
 
 impl Transfer {
-    fn random(random: &mut Random) -> Self {
-        let from = random.below(3);
-        let to = (from + 1 + random.below(2)) % 3;
-        let account = |random: &mut Random| i64::try_from(random.below(ACCOUNTS)).unwrap();
+    fn random(random: &mut Rng) -> Self {
+        let from = random.u64(..3);
+        let to = (from + 1 + random.u64(..2)) % 3;
+        let account = |random: &mut Rng| i64::try_from(random.u64(..ACCOUNTS)).unwrap();
         Self {
-            id: i64::try_from(random.next() >> 1).unwrap(),
+            id: i64::try_from(random.u64(..) >> 1).unwrap(),
             from: usize::try_from(from).unwrap(),
             to: usize::try_from(to).unwrap(),
             accounts: [account(random), account(random)],
-            cents: i64::try_from(1 + random.below(50)).unwrap(),
-            listed: random.below(2) == 0,
-            wavers: random.below(4) == 0,
-            fails: random.below(10) == 0,
+            cents: i64::try_from(1 + random.u64(..50)).unwrap(),
+            listed: random.u64(..2) == 0,
+            wavers: random.u64(..4) == 0,
+            fails: random.u64(..10) == 0,
         }
     }
 
@@ -154,7 +138,7 @@ fn takes_part() {
 fn transfer_for_ever(databases: &Databases, journal: &Path, seed: u64) {
     let _entered = databases.enter();
     let mut journal = OpenOptions::new().create(true).append(true).open(journal).unwrap();
-    let mut random = Random(seed);
+    let mut random = Rng::with_seed(seed);
     loop {
         let transfer = Transfer::random(&mut random);
         tell(&mut journal, "try", transfer.id);
@@ -178,7 +162,7 @@ struct Soak {
     folder: tempfile::TempDir,
     children: Vec<Child>,
     started: u64,
-    random: Random,
+    random: Rng,
 }
 
 impl Soak {
@@ -188,7 +172,7 @@ impl Soak {
         command.args(["--exact", "soak::takes_part", "--nocapture"]).env("MULTIDB_SOAK_URLS", &self.urls);
         if at < CLIENTS {
             command.env("MULTIDB_SOAK_JOURNAL", self.folder.path().join(format!("journal{}", self.started)));
-            command.env("MULTIDB_SOAK_SEED", self.random.next().to_string());
+            command.env("MULTIDB_SOAK_SEED", self.random.u64(..).to_string());
         }
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         match self.children.get_mut(at) {
@@ -242,17 +226,17 @@ fn money_is_neither_made_nor_lost_whoever_is_killed() {
         places.execute(at, &format!("INSERT INTO soak_balances VALUES {}", rows.join(", ")));
     }
     let (urls, folder) = (places.urls.join(" "), tempfile::tempdir().unwrap());
-    let mut soak = Soak { urls, folder, children: Vec::new(), started: 0, random: Random(seed) };
+    let mut soak = Soak { urls, folder, children: Vec::new(), started: 0, random: Rng::with_seed(seed) };
     (0..CLIENTS + RECOVERERS).for_each(|at| soak.start(at));
     let (begin, mut kills, mut server_kills) = (Instant::now(), 0, 0);
     while begin.elapsed() < Duration::from_secs(seconds) {
         // When something is killed follows from the seed and from nothing that it waits for.
-        std::thread::sleep(Duration::from_millis(200 + soak.random.below(800)));
-        if soak.random.below(SERVER_KILLS) == 0 {
-            kill_server(if soak.random.below(2) == 0 { "postgres" } else { "mariadb" });
+        std::thread::sleep(Duration::from_millis(200 + soak.random.u64(..800)));
+        if soak.random.u64(..SERVER_KILLS) == 0 {
+            kill_server(if soak.random.u64(..2) == 0 { "postgres" } else { "mariadb" });
             server_kills += 1;
         }
-        let at = usize::try_from(soak.random.below((CLIENTS + RECOVERERS) as u64)).unwrap();
+        let at = usize::try_from(soak.random.u64(..(CLIENTS + RECOVERERS) as u64)).unwrap();
         soak.kill(at);
         soak.start(at);
         kills += 1;

@@ -303,7 +303,7 @@ impl Run<'_> {
             }
             Err(NotPrepared { error, in_doubt }) => {
                 self.in_doubt[at] = in_doubt;
-                Err(error)
+                Err(unprepared(error, self.slot(at).alias()))
             }
         }
     }
@@ -447,5 +447,22 @@ impl Run<'_> {
                 Fate::Unknown(Error::OutcomeUnknown { id, databases })
             }
         }
+    }
+}
+
+/// PostgreSQL's own words leave out what to set.
+fn unprepared(error: Error, alias: &Alias) -> Error {
+    let text = error.to_string();
+    let is_limit = ["prepared transactions are disabled", "maximum number of prepared transactions reached"];
+    if !is_limit.iter().any(|limit| text.contains(limit)) {
+        return error;
+    }
+    Error::Config {
+        alias: Some(alias.clone()),
+        key: None,
+        problem: format!("the transaction was rolled back, since it could not be prepared: {text}"),
+        remedy: "set `max_prepared_transactions` to at least the number of connections and restart PostgreSQL; \
+                 `databases.recover()` says whether transactions in doubt fill it"
+            .into(),
     }
 }

@@ -1,4 +1,4 @@
-//! What no user can do yet, on real databases: transactions with two branches, and the two phases of their commit.
+//! Transactions with several branches, and the two phases of their commit, at the slots and on real databases.
 
 use std::sync::Arc;
 

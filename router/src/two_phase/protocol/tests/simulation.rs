@@ -3,6 +3,8 @@
 //! The databases, the processes of coordinators and the recoverers are shared: what happens to one of them happens to
 //! all transactions that are there.
 
+use fastrand::Rng;
+
 use super::client::Client;
 use super::explorer::narrate;
 use super::rules::{HOME, MOST, Mistake, RECOVERERS, Role, Rules, Tombstone};
@@ -20,26 +22,6 @@ const MERCY: u64 = 10;
 const BLOW: u64 = 100;
 /// How many schedules are run where the environment asks for no other number.
 const SCHEDULES: u64 = 5_000;
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        let limit = u64::try_from(limit).expect("a small number");
-        usize::try_from(self.next() % limit).expect("below a small number")
-    }
-
-    fn one_in(&mut self, many: u64) -> bool {
-        self.next().is_multiple_of(many)
-    }
-}
 
 /// One transaction of many.
 struct Transaction {
@@ -78,27 +60,27 @@ struct Seen {
 }
 
 struct Schedule {
-    random: Random,
+    random: Rng,
     transactions: Vec<Transaction>,
     seen: Seen,
 }
 
 impl Schedule {
     fn new(seed: u64, mistake: Option<Mistake>) -> Self {
-        let mut random = Random(seed);
-        let sqlite = random.one_in(4);
+        let mut random = Rng::with_seed(seed);
+        let sqlite = random.u64(..4) == 0;
         let base = Rules {
             sqlite,
-            owned: random.one_in(2),
+            owned: random.u64(..2) == 0,
             recoverers: RECOVERERS,
-            operator: mistake.is_none() && random.one_in(8),
-            failover: mistake.is_none() && random.one_in(8),
-            commit_on_lost_home: random.one_in(2),
+            operator: mistake.is_none() && random.u64(..8) == 0,
+            failover: mistake.is_none() && random.u64(..8) == 0,
+            commit_on_lost_home: random.u64(..2) == 0,
             mistake,
             ..Rules::of(&[])
         };
         let transactions = (0..TRANSACTIONS).map(|_| {
-            let parts = std::array::from_fn::<_, MOST, _>(|_| match random.below(8) {
+            let parts = std::array::from_fn::<_, MOST, _>(|_| match random.usize(..8) {
                 0 => Role::Idle,
                 1 => Role::Reader,
                 2 => Role::Looked,
@@ -106,8 +88,8 @@ impl Schedule {
             });
             let rules = Rules { roles: parts.to_vec(), ..base.clone() };
             // A file can't be prepared.
-            let home = if sqlite { 0 } else { random.below(MOST) };
-            let process = random.below(PROCESSES);
+            let home = if sqlite { 0 } else { random.usize(..MOST) };
+            let process = random.usize(..PROCESSES);
             Transaction { world: World::new(&rules), rules, home, process, trace: Vec::new() }
         });
         Self { transactions: transactions.collect(), random, seen: Seen::default() }
@@ -117,11 +99,11 @@ impl Schedule {
     fn run(&mut self) -> Result<(), (usize, String)> {
         let mut moves = Vec::new();
         for _ in 0..MOVES {
-            if self.random.one_in(BLOW) {
+            if self.random.u64(..BLOW) == 0 {
                 self.blow()?;
                 continue;
             }
-            let which = self.random.below(TRANSACTIONS);
+            let which = self.random.usize(..TRANSACTIONS);
             self.step(which, &mut moves).map_err(|what| (which, what))?;
         }
         for which in 0..TRANSACTIONS {
@@ -134,13 +116,13 @@ impl Schedule {
         let transaction = &mut self.transactions[which];
         moves.clear();
         transaction.world.moves(&transaction.rules, moves);
-        if !self.random.one_in(MERCY) {
+        if self.random.u64(..MERCY) != 0 {
             moves.retain(|happens| !hurts(*happens));
         }
         if moves.is_empty() {
             return Ok(());
         }
-        let happens = moves[self.random.below(moves.len())];
+        let happens = moves[self.random.usize(..moves.len())];
         self.seen.moves += 1;
         transaction.go(happens)?;
         if happens == Move::DeletesRow {
@@ -159,8 +141,8 @@ impl Schedule {
 
     /// A database ends all sessions, a process of coordinators dies, or a recoverer.
     fn blow(&mut self) -> Result<(), (usize, String)> {
-        let (kind, database) = (self.random.below(3), self.random.below(MOST));
-        let (process, who) = (self.random.below(PROCESSES), self.random.below(RECOVERERS));
+        let (kind, database) = (self.random.usize(..3), self.random.usize(..MOST));
+        let (process, who) = (self.random.usize(..PROCESSES), self.random.usize(..RECOVERERS));
         for (which, transaction) in self.transactions.iter_mut().enumerate() {
             let own = transaction.own(database);
             let running = matches!(transaction.world.client, Client::Running { .. });
@@ -178,7 +160,7 @@ impl Schedule {
     /// Whoever is at work comes to an end or dies, all that is on its way arrives or does not, and recovery looks once
     /// more.
     fn end(&mut self, which: usize, moves: &mut Vec<Move>) -> Result<(), String> {
-        let dies = self.random.one_in(2);
+        let dies = self.random.u64(..2) == 0;
         while !self.transactions[which].world.is_still() {
             let transaction = &mut self.transactions[which];
             moves.clear();
@@ -190,7 +172,7 @@ impl Schedule {
                 // It may hold a lock that others wait for.
                 happens => matches!(happens, Move::RecovererDies(_)),
             });
-            transaction.go(moves[self.random.below(moves.len())])?;
+            transaction.go(moves[self.random.usize(..moves.len())])?;
         }
         let Transaction { world, rules, .. } = &self.transactions[which];
         world.settle(rules)?;
