@@ -25,6 +25,7 @@ mod armed {
     /// Every point. Those that end in `.N` are there once for each branch, counted from 0, which is home.
     pub const POINTS: &[&str] = &[
         "enlist.promoted",
+        "enlist.after_begin",
         "receipt.before_insert.N",
         "receipt.after_insert.N",
         "readonly.after_commit.N",
@@ -50,6 +51,7 @@ mod armed {
         "recover.probe.before",
         "recover.probe.holding_lock",
         "recover.probe.after",
+        "receipts.after_check",
         "recover.finish.before.N",
         "recover.finish.after.N",
         "clean.close.after",
@@ -72,11 +74,13 @@ mod armed {
         stop: Stop,
     }
 
-    static ARMED: Mutex<Option<Armed>> = Mutex::new(None);
+    static ARMED: Mutex<Vec<Armed>> = Mutex::new(Vec::new());
 
-    /// The next time that the process passes `point`, after it has done so `skip` times, this happens.
+    /// The next time that the process passes `point`, after it has done so `skip` times, this happens, once. Several points may
+    /// be armed: a process that was stopped at one goes on to the next.
     pub fn arm(point: &str, skip: u32, stop: Stop) {
-        *ARMED.lock().unwrap_or_else(PoisonError::into_inner) = Some(Armed { point: point.into(), skip, stop });
+        let armed = Armed { point: point.into(), skip, stop };
+        ARMED.lock().unwrap_or_else(PoisonError::into_inner).push(armed);
     }
 
     /// The process passes a point.
@@ -90,19 +94,16 @@ mod armed {
 
     fn pass(name: &str) {
         let mut armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner);
-        let stop = match &mut *armed {
-            Some(Armed { point, skip, .. }) if *point == name && *skip > 0 => {
-                *skip -= 1;
-                None
-            }
-            Some(Armed { point, .. }) if *point == name => armed.take().map(|armed| armed.stop),
-            _ => None,
-        };
+        let Some(at) = armed.iter().position(|armed| armed.point == name) else { return };
+        if armed[at].skip > 0 {
+            armed[at].skip -= 1;
+            return;
+        }
+        let stop = armed.remove(at).stop;
         drop(armed);
         let signal = match stop {
-            Some(Stop::Kill) => Signal::KILL,
-            Some(Stop::Pause) => Signal::STOP,
-            None => return,
+            Stop::Kill => Signal::KILL,
+            Stop::Pause => Signal::STOP,
         };
         let before = switches();
         kill_process(getpid(), signal).expect("a process may stop itself");

@@ -37,11 +37,18 @@ struct Shared {
     kept: Mutex<Vec<TcpStream>>,
 }
 
-#[derive(Clone, Copy)]
+type Action = Box<dyn FnOnce() + Send>;
+
 struct Rule {
     needle: &'static [u8],
-    loses: Loses,
+    does: Does,
     once: bool,
+}
+
+/// What happens to a request with the needle.
+enum Does {
+    Lose(Loses),
+    Meet(Moment, Option<Action>),
 }
 
 /// What a rule loses.
@@ -53,8 +60,24 @@ pub enum Loses {
     Client,
     /// The client gets no more than this many bytes of the reply.
     ReplyAfter(usize),
+    /// The server never gets the request, and neither side hears that the other one is lost, until
+    /// [`let_go`](Proxy::let_go), or until the proxy is dropped.
+    RequestSilently,
+    /// The server gets the request, and the client no reply; neither side hears that the other one is lost, likewise.
+    ReplySilently,
     /// The last byte of the needle reaches the server as a question mark, which no SQL word has.
     Sense,
+}
+
+/// When something is done to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Before the server gets it.
+    Before,
+    /// Once it was sent to the server. Whether the server has carried it out nobody knows.
+    Sent,
+    /// Once the server has begun to answer. The client gets nothing of the answer.
+    Answered,
 }
 
 /// What becomes of new clients once something was lost.
@@ -145,7 +168,12 @@ impl Proxy {
         *self.shared.then() = then;
     }
 
-    /// Whether something was lost since the rule was set.
+    /// The next time a client sends the needle: does this, and nothing after it.
+    pub fn meet_once(&self, needle: &'static [u8], moment: Moment, action: impl FnOnce() + Send + 'static) {
+        self.set_rule(needle, Does::Meet(moment, Some(Box::new(action))), true);
+    }
+
+    /// Whether something was lost, or an action done, since the rule was set.
     pub fn hit(&self) -> bool {
         self.shared.hit.load(Ordering::SeqCst)
     }
@@ -166,9 +194,13 @@ impl Proxy {
     }
 
     fn set(&self, needle: &'static [u8], loses: Loses, once: bool) {
+        self.set_rule(needle, Does::Lose(loses), once);
+    }
+
+    fn set_rule(&self, needle: &'static [u8], does: Does, once: bool) {
         assert!(!needle.is_empty(), "an empty needle is in everything");
         self.shared.hit.store(false, Ordering::SeqCst);
-        *self.shared.rule() = Some(Rule { needle, loses, once });
+        *self.shared.rule() = Some(Rule { needle, does, once });
     }
 }
 
@@ -190,9 +222,23 @@ impl Shared {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     }
 
+    fn hit(&self) {
+        self.hit.store(true, Ordering::SeqCst);
+    }
+
     fn rule(&self) -> MutexGuard<'_, Option<Rule>> {
         self.rule.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the two directions of a connection know of each other.
+struct Replies {
+    /// How much of them passes.
+    passes: AtomicUsize,
+    /// What is done when the first one comes that doesn't pass.
+    action: Mutex<Option<Action>>,
+    /// Nothing passes any more, and nobody hears of it.
+    silent: AtomicBool,
 }
 
 /// Carries one connection until one side ends it or the rule applies.
@@ -201,82 +247,116 @@ fn carry(client: TcpStream, target: SocketAddr, shared: &Arc<Shared>) -> io::Res
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
 
-    let passes = Arc::new(AtomicUsize::new(ALL));
+    let replies = Replies { passes: AtomicUsize::new(ALL), action: Mutex::default(), silent: AtomicBool::new(false) };
+    let replies = Arc::new(replies);
     let (client_again, server_again) = (client.try_clone()?, server.try_clone()?);
-    let (shared_again, passes_again) = (Arc::clone(shared), Arc::clone(&passes));
-    thread::spawn(move || carry_replies(server_again, client_again, &shared_again, &passes_again));
-    carry_requests(client, server, shared, &passes)
+    let (shared_again, replies_again) = (Arc::clone(shared), Arc::clone(&replies));
+    thread::spawn(move || carry_replies(server_again, client_again, &shared_again, &replies_again));
+    carry_requests(client, server, shared, &replies)
 }
 
-fn carry_requests(
-    mut client: TcpStream,
-    mut server: TcpStream,
-    shared: &Shared,
-    passes: &AtomicUsize,
-) -> io::Result<()> {
+fn carry_requests(mut client: TcpStream, mut server: TcpStream, shared: &Shared, replies: &Replies) -> io::Result<()> {
     let mut tail = Vec::new();
     let mut buffer = [0; 16 * 1024];
     while let Ok(length @ 1..) = client.read(&mut buffer) {
         let chunk = &mut buffer[..length];
-        let rule = *shared.rule();
-        if rule.is_none() {
-            tail.clear();
-        }
-        if let Some(Rule { needle, loses, once }) = rule
-            && let Some(last) = completes(&mut tail, chunk, needle)
-        {
-            if once {
-                *shared.rule() = None;
+        let mut sent = None;
+        match applies(shared, &mut tail, chunk) {
+            None => {}
+            Some((last, Does::Lose(Loses::Sense))) => {
+                chunk[last] = b'?';
+                shared.hit();
             }
-            match loses {
-                Loses::Request => {
-                    shared.hit.store(true, Ordering::SeqCst);
-                    server.shutdown(Shutdown::Both)?;
-                    return client.shutdown(Shutdown::Both);
-                }
-                Loses::Client => {
-                    shared.hit.store(true, Ordering::SeqCst);
-                    shared.keep(server);
-                    return client.shutdown(Shutdown::Both);
-                }
-                // Set before the request goes out, or the answer could come first. The loop
-                // goes on, because the rest of the request may be in the next chunk.
-                Loses::ReplyAfter(kept) => passes.store(kept, Ordering::SeqCst),
-                Loses::Sense => {
-                    chunk[last] = b'?';
-                    shared.hit.store(true, Ordering::SeqCst);
-                }
+            Some((_, Does::Lose(Loses::Request))) => {
+                shared.hit();
+                server.shutdown(Shutdown::Both)?;
+                return client.shutdown(Shutdown::Both);
             }
+            Some((_, Does::Lose(Loses::Client))) => {
+                shared.keep(server);
+                shared.hit();
+                return client.shutdown(Shutdown::Both);
+            }
+            Some((_, Does::Lose(Loses::RequestSilently))) => {
+                replies.silent.store(true, Ordering::SeqCst);
+                shared.keep(server);
+                shared.keep(client);
+                shared.hit();
+                return Ok(());
+            }
+            // Set before the request goes out, or the answer could come first. The loop goes on, because the rest of the
+            // request may be in the next chunk.
+            Some((_, Does::Lose(Loses::ReplySilently))) => {
+                replies.silent.store(true, Ordering::SeqCst);
+                shared.keep(server.try_clone()?);
+                shared.keep(client.try_clone()?);
+            }
+            Some((_, Does::Lose(Loses::ReplyAfter(kept)))) => replies.passes.store(kept, Ordering::SeqCst),
+            Some((_, Does::Meet(Moment::Answered, action))) => {
+                *replies.action.lock().unwrap_or_else(PoisonError::into_inner) = action;
+                replies.passes.store(0, Ordering::SeqCst);
+            }
+            Some((_, Does::Meet(Moment::Before, action))) => {
+                action.into_iter().for_each(|action| action());
+                shared.hit();
+            }
+            Some((_, Does::Meet(Moment::Sent, action))) => sent = action,
         }
         if server.write_all(chunk).is_err() {
             break;
         }
+        if let Some(action) = sent {
+            action();
+            shared.hit();
+        }
+    }
+    if replies.silent.load(Ordering::SeqCst) {
+        return Ok(());
     }
     // The server may still answer what it got.
     server.shutdown(Shutdown::Write)
 }
 
-fn carry_replies(
-    mut server: TcpStream,
-    mut client: TcpStream,
-    shared: &Shared,
-    passes: &AtomicUsize,
-) -> io::Result<()> {
+/// What happens to this chunk, and the place of the needle's last byte.
+fn applies(shared: &Shared, tail: &mut Vec<u8>, chunk: &[u8]) -> Option<(usize, Does)> {
+    let mut held = shared.rule();
+    let Some(rule) = &mut *held else {
+        tail.clear();
+        return None;
+    };
+    let last = completes(tail, chunk, rule.needle)?;
+    if rule.once {
+        return held.take().map(|rule| (last, rule.does));
+    }
+    let Does::Lose(loses) = &rule.does else { unreachable!("an action is done once") };
+    Some((last, Does::Lose(*loses)))
+}
+
+fn carry_replies(mut server: TcpStream, mut client: TcpStream, shared: &Shared, replies: &Replies) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     while let Ok(length @ 1..) = server.read(&mut buffer) {
-        let left = passes.load(Ordering::SeqCst);
+        if replies.silent.load(Ordering::SeqCst) {
+            shared.hit();
+            return Ok(());
+        }
+        let left = replies.passes.load(Ordering::SeqCst);
         if left < length {
+            let action = replies.action.lock().unwrap_or_else(PoisonError::into_inner).take();
+            action.into_iter().for_each(|action| action());
             // Before the client can notice.
-            shared.hit.store(true, Ordering::SeqCst);
+            shared.hit();
             // It may be gone already.
             let _ = client.write_all(&buffer[..left]);
             break;
         } else if left != ALL {
-            passes.store(left - length, Ordering::SeqCst);
+            replies.passes.store(left - length, Ordering::SeqCst);
         }
         if client.write_all(&buffer[..length]).is_err() {
             break;
         }
+    }
+    if replies.silent.load(Ordering::SeqCst) {
+        return Ok(());
     }
     // Each of the two may be closed already.
     let _ = server.shutdown(Shutdown::Both);
@@ -298,7 +378,3 @@ fn completes(tail: &mut Vec<u8>, chunk: &[u8], needle: &[u8]) -> Option<usize> {
     keep_end(tail);
     found.map(|at| at + needle.len() - 1 - before)
 }
-
-#[cfg(test)]
-#[path = "proxy_tests.rs"]
-mod tests;

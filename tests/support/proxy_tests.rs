@@ -1,7 +1,12 @@
 //! What the proxy claims.
 
-use super::*;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use super::proxy::{Loses, Moment, Proxy, Then};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -153,6 +158,70 @@ fn a_needle_without_sense_passes_with_another_last_byte() {
     client.exchange(b"COMMIT;");
     drop(client);
     assert_eq!(echo.received(), b"a COMMI?; COMMIT;COMMIT;");
+}
+
+#[test]
+fn what_is_lost_in_silence_closes_neither_side_until_the_proxy_lets_go() {
+    for (loses, expected) in [(Loses::RequestSilently, &b"BEGIN;"[..]), (Loses::ReplySilently, b"BEGIN;COMMIT;")] {
+        let (echo, proxy) = start();
+        proxy.lose_once(b"COMMIT", loses);
+        let mut client = Client::connect(&proxy);
+        client.exchange(b"BEGIN;");
+        client.send(b"COMMIT;");
+        while !proxy.hit() {
+            thread::yield_now();
+        }
+        client.0.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let answer = client.0.read(&mut [0; 64]);
+        assert!(answer.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock), "{loses:?}: somebody answered");
+        assert!(echo.received.try_recv().is_err(), "{loses:?}: the session has ended");
+        client.0.set_read_timeout(Some(LIMIT)).unwrap();
+        proxy.let_go();
+        assert!(client.hears_nothing(), "{loses:?}");
+        assert_eq!(echo.received(), expected, "{loses:?}");
+    }
+}
+
+#[test]
+fn a_session_does_not_hear_that_a_client_is_gone_whose_connection_was_lost_in_silence() {
+    let (echo, proxy) = start();
+    proxy.lose_once(b"COMMIT", Loses::ReplySilently);
+    let mut client = Client::connect(&proxy);
+    client.send(b"COMMIT;");
+    while !proxy.hit() {
+        thread::yield_now();
+    }
+    drop(client);
+    assert!(echo.received.recv_timeout(Duration::from_millis(50)).is_err(), "the session has ended");
+    proxy.let_go();
+    assert_eq!(echo.received(), b"COMMIT;");
+}
+
+#[test]
+fn an_action_meets_the_request_before_it_is_sent_or_after_or_its_answer() {
+    for (moment, client_hears) in [(Moment::Before, true), (Moment::Sent, true), (Moment::Answered, false)] {
+        let (echo, proxy) = start();
+        let (met, meets) = mpsc::channel();
+        proxy.meet_once(b"COMMIT", moment, move || {
+            met.send(()).unwrap();
+        });
+        let mut client = Client::connect(&proxy);
+        client.exchange(b"BEGIN;");
+        client.send(b"COMMIT;");
+        meets.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("{moment:?} was not met"));
+        if client_hears {
+            let mut reply = [0; 7];
+            client.0.read_exact(&mut reply).unwrap();
+            assert_eq!(&reply, b"COMMIT;", "{moment:?}");
+            client.exchange(b"COMMIT;");
+            drop(client);
+        } else {
+            assert!(client.hears_nothing(), "{moment:?}");
+        }
+        assert!(proxy.hit(), "{moment:?}");
+        let again = if client_hears { "COMMIT;" } else { "" };
+        assert_eq!(echo.received(), format!("BEGIN;COMMIT;{again}").as_bytes(), "{moment:?}");
+    }
 }
 
 #[test]

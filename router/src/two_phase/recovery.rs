@@ -92,7 +92,9 @@ impl Pass<'_> {
                 }
                 Task::AskReceipts => {
                     reason = Some(Reason::Failover);
-                    Finding::Receipts(self.sites.receipts(self.id))
+                    let receipts = self.sites.receipts(self.id);
+                    fault::point("receipts.after_check");
+                    Finding::Receipts(receipts)
                 }
                 Task::Finish { branch, commit } => {
                     reason = Some(Reason::NotFinished);

@@ -22,6 +22,7 @@ use super::pool::{Lease, Pool};
 use crate::alias::Alias;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
+use crate::fault;
 
 /// How the end of a transaction on one database came out.
 #[derive(Debug)]
@@ -346,6 +347,7 @@ impl<B: Dialect> Slot<B> {
             let Err(error) = sent else {
                 if fresh {
                     tracing::debug!(target: crate::telemetry::TARGET, alias = %self.alias(), "begun");
+                    fault::point("enlist.after_begin");
                 }
                 levels.confirm();
                 self.open.store(depth, Ordering::Relaxed);
