@@ -159,7 +159,7 @@ fn after_a_failover_a_decision_that_is_there_is_followed() {
 fn of_two_copies_of_one_database_neither_is_asked() {
     let Some(places) = Places::new(&[Postgres, Postgres]) else { return };
     kill_at(&places, Work::Listed, "decide.after_commit");
-    let copy = format!("{}&application_name=copy", places.urls[0]);
+    let copy = format!("{}?application_name=copy", places.urls[0]);
     let both = [(0, &*places.urls[0]), (1, &*places.urls[1]), (2, &*copy)];
     let report = builder_of(both.into_iter()).build().unwrap().recover().unwrap();
     assert_eq!((reasons(&report), report.problems().len()), (vec![Reason::HomeUnknown], 2), "{report}");

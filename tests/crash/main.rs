@@ -11,7 +11,11 @@ mod kept;
 mod left_alone;
 mod matrix;
 mod places;
+#[path = "../support/proxy.rs"]
+mod proxy;
 mod recoverers;
+#[path = "../support/server.rs"]
+mod server;
 #[path = "../support/servers.rs"]
 mod servers;
 mod soak;

@@ -1,7 +1,9 @@
 //! Fresh databases of any kinds, each with a table of its own.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
@@ -30,6 +32,8 @@ pub(crate) struct Audit;
 
 /// How often an operator tries to finish a branch.
 const FINISH_TRIES: usize = 2_000;
+/// How long a server may take to see that a client has gone.
+const GONE_LIMIT: Duration = Duration::from_secs(60);
 
 /// A kind of database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +42,9 @@ pub(crate) enum Kind {
     MariaDb,
     Sqlite,
 }
+
+/// The sessions that a server knows of, by their numbers.
+pub(crate) type Sessions = BTreeSet<i64>;
 
 /// The databases of one test, with their tables in this order.
 pub(crate) struct Places {
@@ -72,40 +79,39 @@ struct Id {
 const TABLES: [&str; 3] = ["accounts", "entries", "audits"];
 
 impl Places {
-    /// `None` where a server is missing, visibly.
+    /// Fresh databases on the servers that all tests share; `None` where one is missing, visibly.
     pub(crate) fn new(kinds: &[Kind]) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let mut places = Self { kinds: kinds.to_vec(), urls: Vec::new(), folder };
-        for (kind, table) in kinds.iter().zip(TABLES) {
-            let url = places.make(*kind, table)?;
-            places.urls.push(url);
-        }
-        for (at, table) in TABLES.iter().take(kinds.len()).enumerate() {
-            let create = format!("CREATE TABLE {table} (id BIGINT PRIMARY KEY)");
-            on!(places.observer(at), raw => raw.batch_execute(&create)).unwrap();
-        }
-        schema::install(&places.databases()).unwrap();
-        Some(places)
+        let servers = kinds.iter().map(|kind| match kind {
+            Kind::Postgres => servers::postgres_url().map(str::to_owned),
+            Kind::MariaDb => servers::mysql_url().map(str::to_owned),
+            Kind::Sqlite => Some(String::new()),
+        });
+        Some(Self::on(kinds, &servers.collect::<Option<Vec<_>>>()?))
     }
 
-    fn make(&self, kind: Kind, name: &str) -> Option<String> {
+    /// Fresh databases on these servers. A file needs none.
+    pub(crate) fn on(kinds: &[Kind], servers: &[String]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut places = Self { kinds: kinds.to_vec(), urls: Vec::new(), folder };
+        for ((kind, server), table) in kinds.iter().zip(servers).zip(TABLES) {
+            let url = places.make(*kind, server, table);
+            places.urls.push(url);
+            places.execute(places.urls.len() - 1, &format!("CREATE TABLE {table} (id BIGINT PRIMARY KEY)"));
+        }
+        schema::install(&places.databases()).unwrap();
+        places
+    }
+
+    fn make(&self, kind: Kind, server: &str, table: &str) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let fresh = format!("c_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        Some(match kind {
-            Kind::Postgres => {
-                let server = servers::postgres_url()?;
-                let create = format!("CREATE SCHEMA {fresh}");
-                diesel::PgConnection::establish(server).unwrap().batch_execute(&create).unwrap();
-                format!("{server}?options=-csearch_path%3D{fresh}")
-            }
-            Kind::MariaDb => {
-                let server = servers::mysql_url()?;
-                let create = format!("CREATE DATABASE {fresh}");
-                diesel::MysqlConnection::establish(server).unwrap().batch_execute(&create).unwrap();
-                format!("{}/{fresh}", server.rsplit_once('/').unwrap().0)
-            }
-            Kind::Sqlite => self.folder.path().join(format!("{name}.db")).to_str().unwrap().to_owned(),
-        })
+        let create = format!("CREATE DATABASE {fresh}");
+        match kind {
+            Kind::Postgres => diesel::PgConnection::establish(server).unwrap().batch_execute(&create).unwrap(),
+            Kind::MariaDb => diesel::MysqlConnection::establish(server).unwrap().batch_execute(&create).unwrap(),
+            Kind::Sqlite => return self.folder.path().join(format!("{table}.db")).to_str().unwrap().to_owned(),
+        }
+        format!("{}/{fresh}", server.rsplit_once('/').unwrap().0)
     }
 
     fn observer(&self, at: usize) -> Observer {
@@ -130,6 +136,53 @@ impl Places {
     /// The ids in the table of one database.
     pub(crate) fn rows(&self, at: usize) -> Vec<i64> {
         self.ids(at, &format!("SELECT id FROM {} ORDER BY id", TABLES[at]))
+    }
+
+    /// What servers know of sessions on each of the databases, but for those of these questions.
+    pub(crate) fn sessions(&self) -> Vec<Sessions> {
+        (0..self.urls.len()).map(|at| self.sessions_of(at)).collect()
+    }
+
+    fn sessions_of(&self, at: usize) -> Sessions {
+        let asked = match self.kinds[at] {
+            Kind::Postgres => {
+                "SELECT pid::bigint AS id FROM pg_stat_activity WHERE datname = current_database() AND pid <> \
+                 pg_backend_pid() AND backend_type = 'client backend'"
+            }
+            Kind::MariaDb => {
+                "SELECT CAST(id AS SIGNED) AS id FROM information_schema.processlist WHERE db = DATABASE() AND id <> \
+                 CONNECTION_ID()"
+            }
+            Kind::Sqlite => return Sessions::new(),
+        };
+        self.ids(at, asked).into_iter().collect()
+    }
+
+    /// Waits until the servers know of no session but these: what others have left is prepared, or rolled back, by then.
+    pub(crate) fn until_gone_but(&self, known: &[Sessions]) {
+        let begin = Instant::now();
+        while self.sessions().iter().zip(known).any(|(now, known)| !now.is_subset(known)) {
+            assert!(begin.elapsed() < GONE_LIMIT, "{self}: sessions of a process that is gone: {:?}", self.sessions());
+            std::thread::yield_now();
+        }
+    }
+
+    /// Ends the sessions on one database but these, and waits until they are gone.
+    pub(crate) fn end_sessions_but(&self, at: usize, known: &[Sessions]) {
+        for id in self.sessions_of(at).difference(&known[at]) {
+            // It may have ended by itself.
+            let _ = match self.kinds[at] {
+                Kind::Postgres => {
+                    on!(self.observer(at), raw => raw.batch_execute(&format!("SELECT pg_terminate_backend({id})")))
+                }
+                _ => on!(self.observer(at), raw => raw.batch_execute(&format!("KILL {id}"))),
+            };
+        }
+        let begin = Instant::now();
+        while !self.sessions_of(at).is_subset(&known[at]) {
+            assert!(begin.elapsed() < GONE_LIMIT, "{self}: a session on {at} does not end");
+            std::thread::yield_now();
+        }
     }
 
     fn ids(&self, at: usize, query: &str) -> Vec<i64> {
@@ -234,6 +287,15 @@ impl Places {
             },
         );
         id.parse().unwrap()
+    }
+
+    /// How many commits stand at home that nobody has closed, and how many receipts stand somewhere without a decision.
+    pub(crate) fn unfinished(&self) -> [usize; 2] {
+        let everywhere = |query: &str| (0..self.urls.len()).flat_map(|at| self.texts(at, query)).collect::<Vec<_>>();
+        let open = everywhere("SELECT gid AS data FROM multidb_decision WHERE state = 'c' AND closed IS NULL");
+        let decided = everywhere("SELECT gid AS data FROM multidb_decision");
+        let receipts = everywhere("SELECT gid AS data FROM multidb_receipt");
+        [open.len(), receipts.iter().filter(|gid| !decided.contains(gid)).count()]
     }
 
     /// How many decisions and receipts stand in one database.

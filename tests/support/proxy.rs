@@ -76,8 +76,8 @@ pub enum Moment {
     Before,
     /// Once it was sent to the server. Whether the server has carried it out nobody knows.
     Sent,
-    /// Once the server has begun to answer. The client gets nothing of the answer.
-    Answered,
+    /// Once the server has answered more than this many bytes. The client gets no more of them.
+    Answered(usize),
 }
 
 /// What becomes of new clients once something was lost.
@@ -292,12 +292,14 @@ fn carry_requests(mut client: TcpStream, mut server: TcpStream, shared: &Shared,
                 shared.keep(client.try_clone()?);
             }
             Some((_, Does::Lose(Loses::ReplyAfter(kept)))) => replies.passes.store(kept, Ordering::SeqCst),
-            Some((_, Does::Meet(Moment::Answered, action))) => {
+            Some((_, Does::Meet(Moment::Answered(kept), action))) => {
                 *replies.action.lock().unwrap_or_else(PoisonError::into_inner) = action;
-                replies.passes.store(0, Ordering::SeqCst);
+                replies.passes.store(kept, Ordering::SeqCst);
             }
             Some((_, Does::Meet(Moment::Before, action))) => {
-                action.into_iter().for_each(|action| action());
+                if let Some(action) = action {
+                    action();
+                }
                 shared.hit();
             }
             Some((_, Does::Meet(Moment::Sent, action))) => sent = action,
@@ -342,7 +344,9 @@ fn carry_replies(mut server: TcpStream, mut client: TcpStream, shared: &Shared, 
         let left = replies.passes.load(Ordering::SeqCst);
         if left < length {
             let action = replies.action.lock().unwrap_or_else(PoisonError::into_inner).take();
-            action.into_iter().for_each(|action| action());
+            if let Some(action) = action {
+                action();
+            }
             // Before the client can notice.
             shared.hit();
             // It may be gone already.
