@@ -4,47 +4,113 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 
 use diesel::prelude::*;
-use multidb::fault::{Stop, arm};
-use multidb::{AnyConn, Databases, Error, atomic, atomic_many};
+use multidb::fault::{Stop, arm, point};
+use multidb::{AnyConn, Databases, Error, Model, atomic, atomic_many, scope};
 
-use crate::places::{Account, Audit, Entry, Places, accounts, audits, entries, registry};
+use crate::places::{Account, Audit, Entry, POLL, Places, accounts, audits, entries, registry};
 
 /// What the child does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Work {
     /// One transaction whose scope lists all models.
     Listed,
     /// One whose scope lists the first model alone: the others join later.
     Late,
-    /// One that fails at the last PREPARE, by a constraint that waits for it.
-    Fails,
     /// One in which the last database is only read.
     Reads,
+    /// One in which the last database alone is written.
+    Alone,
+    /// A manual scope that commits two transactions.
+    Manual,
     /// A hundred transactions, so that the last one deletes the rows of all.
     Hundred,
     /// One pass of recovery.
     Recovers,
+    /// Ten transactions that are rolled back, and one that commits, between the opening of two files that are not there.
+    Traced,
 }
 
-const WORKS: [Work; 6] = [Work::Listed, Work::Late, Work::Fails, Work::Reads, Work::Hundred, Work::Recovers];
+const WORKS: [Work; 8] =
+    [Work::Listed, Work::Late, Work::Reads, Work::Alone, Work::Manual, Work::Hundred, Work::Recovers, Work::Traced];
+
+/// The row of the transaction that shows that its process can go on.
+pub(crate) const AGAIN: i64 = 1_000;
+/// Opening these tells in a trace where the work begins and ends.
+pub(crate) const BEGINS: &str = "/multidb-work-begins";
+pub(crate) const ENDS: &str = "/multidb-work-ends";
+const SIGKILL: i32 = 9;
+
+/// Where a child stops: the point, how often it passes it before, and how it stops.
+pub(crate) type At<'a> = (&'a str, u32, Stop);
+
+/// A child that does this on the databases at these URLs.
+pub(crate) fn command(urls: &[String], work: Work, stops: &[At<'_>]) -> Command {
+    let stops: Vec<String> = stops.iter().map(|(point, skip, stop)| format!("{point} {skip} {stop:?}")).collect();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "child::works", "--nocapture"])
+        .env("MULTIDB_TEST_CRASH", format!("{work:?}"))
+        .env("MULTIDB_TEST_CRASH_STOPS", stops.join(","))
+        .env("MULTIDB_TEST_CRASH_URLS", urls.join(" "))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    command
+}
 
 /// Starts a child that stops at a point.
 pub(crate) fn start(places: &Places, work: Work, point: &str, stop: Stop) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child::works", "--nocapture"])
-        .env("MULTIDB_TEST_CRASH", format!("{work:?} {point} {stop:?}"))
-        .env("MULTIDB_TEST_CRASH_URLS", places.urls.join(" "))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+    command(&places.urls, work, &[(point, 0, stop)]).spawn().unwrap()
 }
 
 /// Runs a child that is killed at a point, and fails where it was not.
 pub(crate) fn kill_at(places: &Places, work: Work, point: &str) {
-    const SIGKILL: i32 = 9;
-    let status = start(places, work, point, Stop::Kill).wait().unwrap();
-    assert_eq!(status.signal(), Some(SIGKILL), "{places}: {work:?} was not killed at {point}: {status}");
+    let ended = Ended::of(start(places, work, point, Stop::Kill));
+    assert!(ended.was_killed(), "{places}: {work:?} was not killed at {point}: {ended:?}");
+}
+
+/// How a child has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    signal: Option<i32>,
+    said: String,
+}
+
+/// What the caller of a transaction was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    Committed,
+    RolledBack,
+    Unknown,
+}
+
+impl Ended {
+    /// Waits for it.
+    pub(crate) fn of(child: Child) -> Self {
+        let output = child.wait_with_output().unwrap();
+        Self { signal: output.status.signal(), said: String::from_utf8_lossy(&output.stdout).into_owned() }
+    }
+
+    pub(crate) fn was_killed(&self) -> bool {
+        self.signal == Some(SIGKILL)
+    }
+
+    fn word(&self, key: &str) -> Option<&str> {
+        self.said.lines().find_map(|line| line.strip_prefix(key))
+    }
+
+    /// What it was told of its transaction; `None` where it has not lived to hear it.
+    pub(crate) fn told(&self) -> Option<Told> {
+        Some(match self.word("told: ")?.split(' ').next()? {
+            "committed" => Told::Committed,
+            "unknown" => Told::Unknown,
+            _ => Told::RolledBack,
+        })
+    }
+
+    /// Whether it could go on with another transaction, and then held no connection.
+    pub(crate) fn went_on(&self) -> bool {
+        self.word("then: ") == Some("committed, 0 in use")
+    }
 }
 
 /// Waits until a child has stopped itself.
@@ -57,7 +123,7 @@ pub(crate) fn until_stopped(child: &Child) {
         if state == 'T' {
             return;
         }
-        std::thread::yield_now();
+        std::thread::sleep(POLL);
     }
 }
 
@@ -70,31 +136,58 @@ pub(crate) fn resume(child: &Child) {
 /// The child. Run by itself it does nothing.
 #[test]
 fn works() {
-    let Ok(what) = std::env::var("MULTIDB_TEST_CRASH") else { return };
-    let [work, point, stop] = what.split(' ').collect::<Vec<_>>().try_into().unwrap();
+    let Ok(work) = std::env::var("MULTIDB_TEST_CRASH") else { return };
     let work = WORKS.into_iter().find(|known| format!("{known:?}") == work).unwrap();
     let urls = std::env::var("MULTIDB_TEST_CRASH_URLS").unwrap();
     let databases = registry(urls.split(' '));
     let last = urls.split(' ').count() - 1;
     let _entered = databases.enter();
-    arm(point, 0, if stop == "Kill" { Stop::Kill } else { Stop::Pause });
-    match work {
-        Work::Listed => transfer(last, 1, 1, None).unwrap(),
-        Work::Late => late(last, 1).unwrap(),
-        Work::Fails => drop(transfer(last, 1, -1, None)),
-        Work::Reads => transfer(last, 1, 1, Some(last)).unwrap(),
-        Work::Hundred => (1..=100).for_each(|id| transfer(last, id, id, None).unwrap()),
-        Work::Recovers => drop(databases.recover().unwrap()),
+    for stop in std::env::var("MULTIDB_TEST_CRASH_STOPS").unwrap().split(',').filter(|stop| !stop.is_empty()) {
+        let [point, skip, stop] = stop.split(' ').collect::<Vec<_>>().try_into().unwrap();
+        arm(point, skip.parse().unwrap(), if stop == "Kill" { Stop::Kill } else { Stop::Pause });
+    }
+    let result = match work {
+        Work::Listed => transfer(last, 1, 1, None),
+        Work::Late => late(last, 1),
+        Work::Reads => transfer(last, 1, 1, Some(last)),
+        Work::Alone => alone(last, 1),
+        Work::Manual => manual(last),
+        Work::Hundred => (1..=100).try_for_each(|id| transfer(last, id, id, None)),
+        Work::Recovers => databases.recover().map(drop),
+        Work::Traced => traced(last),
+    };
+    match result {
+        Ok(()) => println!("\ntold: committed"),
+        Err(error) if error.is_in_doubt() => println!("\ntold: unknown ({error})"),
+        Err(error) => println!("\ntold: rolled back ({error})"),
+    }
+    if work == Work::Recovers || std::env::var("MULTIDB_TEST_CRASH_AGAIN").is_err() {
+        return;
+    }
+    let again = transfer(last, AGAIN, AGAIN, None);
+    let in_use = |alias: &str| {
+        let state = databases.database(alias).unwrap().pool_state();
+        state.connections - state.idle_connections
+    };
+    let in_use: u32 = ["accounts", "entries", "audits"][..=last].iter().map(|alias| in_use(alias)).sum();
+    match again {
+        Ok(()) => println!("then: committed, {in_use} in use"),
+        Err(error) => println!("then: {error}, {in_use} in use"),
     }
 }
 
 /// Puts a row into each database; into the last one `last_id`. `reads` is only read.
 pub(crate) fn transfer(last: usize, id: i64, last_id: i64, reads: Option<usize>) -> Result<(), Error> {
+    listed(last, |at, conn| put(at, conn, if at == last { last_id } else { id }, reads))
+}
+
+/// A scope that lists the models of all databases, with some work on each.
+fn listed(last: usize, mut work: impl FnMut(usize, &mut AnyConn) -> Result<(), Error>) -> Result<(), Error> {
     let body = |scope: &multidb::Scope<'_>| {
-        put(0, &mut scope.conn::<Account, AnyConn>()?, id, reads)?;
-        put(1, &mut scope.conn::<Entry, AnyConn>()?, if last == 1 { last_id } else { id }, reads)?;
+        work(0, &mut scope.conn::<Account, AnyConn>()?)?;
+        work(1, &mut scope.conn::<Entry, AnyConn>()?)?;
         if last == 2 {
-            put(2, &mut scope.conn::<Audit, AnyConn>()?, last_id, reads)?;
+            work(2, &mut scope.conn::<Audit, AnyConn>()?)?;
         }
         Ok::<_, Error>(())
     };
@@ -114,6 +207,48 @@ fn late(last: usize, id: i64) -> Result<(), Error> {
         }
         Ok(())
     })
+}
+
+fn alone(last: usize, id: i64) -> Result<(), Error> {
+    listed(last, |at, conn| if at == last { put(at, conn, id, None) } else { Ok(()) })
+}
+
+fn manual(last: usize) -> Result<(), Error> {
+    let put_all = |id: i64| {
+        put_on::<Account>(0, id)?;
+        put_on::<Entry>(1, id)?;
+        if last == 2 { put_on::<Audit>(2, id) } else { Ok(()) }
+    };
+    let body = |_: &multidb::Scope<'_>| {
+        put_all(1)?;
+        scope::commit()?;
+        point("manual.between_commits");
+        put_all(2)?;
+        scope::commit()
+    };
+    if last == 1 {
+        atomic_many::<(Account, Entry)>().manual().run(body)
+    } else {
+        atomic_many::<(Account, Entry, Audit)>().manual().run(body)
+    }
+}
+
+fn put_on<M: Model>(table: usize, id: i64) -> Result<(), Error> {
+    put(table, &mut multidb::connection::<M, AnyConn>()?, id, None)
+}
+
+fn traced(last: usize) -> Result<(), Error> {
+    for id in 10..20 {
+        let undone = listed(last, |at, conn| {
+            put(at, conn, id, None)?;
+            if at == last { Err(diesel::result::Error::RollbackTransaction.into()) } else { Ok(()) }
+        });
+        assert!(undone.is_err());
+    }
+    drop(std::fs::File::open(BEGINS));
+    let result = transfer(last, 1, 1, None);
+    drop(std::fs::File::open(ENDS));
+    result
 }
 
 fn put(table: usize, conn: &mut AnyConn, id: i64, reads: Option<usize>) -> Result<(), Error> {

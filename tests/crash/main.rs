@@ -8,14 +8,18 @@
 mod beside;
 mod child;
 mod kept;
+mod layout;
 mod left_alone;
 mod matrix;
 mod places;
 #[path = "../support/proxy.rs"]
 mod proxy;
 mod recoverers;
+mod requests;
 #[path = "../support/server.rs"]
 mod server;
 #[path = "../support/servers.rs"]
 mod servers;
 mod soak;
+mod table;
+mod verdict;

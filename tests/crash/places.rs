@@ -35,6 +35,9 @@ const FINISH_TRIES: usize = 2_000;
 /// How long a server may take to see that a client has gone.
 const GONE_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long a poll leaves the processor to others.
+pub(crate) const POLL: Duration = Duration::from_millis(1);
+
 /// A kind of database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -133,6 +136,13 @@ impl Places {
         on!(self.observer(at), raw => raw.batch_execute(sql)).unwrap();
     }
 
+    /// Empties the tables.
+    pub(crate) fn clear(&self) {
+        for (at, table) in TABLES.iter().take(self.urls.len()).enumerate() {
+            self.execute(at, &format!("DELETE FROM {table}"));
+        }
+    }
+
     /// The ids in the table of one database.
     pub(crate) fn rows(&self, at: usize) -> Vec<i64> {
         self.ids(at, &format!("SELECT id FROM {} ORDER BY id", TABLES[at]))
@@ -163,7 +173,7 @@ impl Places {
         let begin = Instant::now();
         while self.sessions().iter().zip(known).any(|(now, known)| !now.is_subset(known)) {
             assert!(begin.elapsed() < GONE_LIMIT, "{self}: sessions of a process that is gone: {:?}", self.sessions());
-            std::thread::yield_now();
+            std::thread::sleep(POLL);
         }
     }
 
@@ -181,7 +191,7 @@ impl Places {
         let begin = Instant::now();
         while !self.sessions_of(at).is_subset(&known[at]) {
             assert!(begin.elapsed() < GONE_LIMIT, "{self}: a session on {at} does not end");
-            std::thread::yield_now();
+            std::thread::sleep(POLL);
         }
     }
 

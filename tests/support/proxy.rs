@@ -17,6 +17,9 @@ use std::time::Duration;
 /// How much of a reply passes where no rule applies.
 const ALL: usize = usize::MAX;
 
+/// How long a poll leaves the processor to others.
+const POLL: Duration = Duration::from_millis(1);
+
 /// How long the proxy tries to reach the server.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
@@ -74,7 +77,7 @@ pub enum Loses {
 pub enum Moment {
     /// Before the server gets it.
     Before,
-    /// Once it was sent to the server. Whether the server has carried it out nobody knows.
+    /// Once it was sent to the server. Whether the server has carried it out nobody knows: the client gets no answer.
     Sent,
     /// Once the server has answered more than this many bytes. The client gets no more of them.
     Answered(usize),
@@ -237,6 +240,8 @@ struct Replies {
     passes: AtomicUsize,
     /// What is done when the first one comes that doesn't pass.
     action: Mutex<Option<Action>>,
+    /// They wait for what is being done.
+    held: AtomicBool,
     /// Nothing passes any more, and nobody hears of it.
     silent: AtomicBool,
 }
@@ -247,7 +252,12 @@ fn carry(client: TcpStream, target: SocketAddr, shared: &Arc<Shared>) -> io::Res
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
 
-    let replies = Replies { passes: AtomicUsize::new(ALL), action: Mutex::default(), silent: AtomicBool::new(false) };
+    let replies = Replies {
+        passes: AtomicUsize::new(ALL),
+        action: Mutex::default(),
+        held: AtomicBool::new(false),
+        silent: AtomicBool::new(false),
+    };
     let replies = Arc::new(replies);
     let (client_again, server_again) = (client.try_clone()?, server.try_clone()?);
     let (shared_again, replies_again) = (Arc::clone(shared), Arc::clone(&replies));
@@ -302,14 +312,20 @@ fn carry_requests(mut client: TcpStream, mut server: TcpStream, shared: &Shared,
                 }
                 shared.hit();
             }
-            Some((_, Does::Meet(Moment::Sent, action))) => sent = action,
+            Some((_, Does::Meet(Moment::Sent, action))) => {
+                replies.passes.store(0, Ordering::SeqCst);
+                replies.held.store(true, Ordering::SeqCst);
+                sent = action;
+            }
         }
-        if server.write_all(chunk).is_err() {
-            break;
-        }
+        let written = server.write_all(chunk);
         if let Some(action) = sent {
             action();
             shared.hit();
+            replies.held.store(false, Ordering::SeqCst);
+        }
+        if written.is_err() {
+            break;
         }
     }
     if replies.silent.load(Ordering::SeqCst) {
@@ -336,7 +352,12 @@ fn applies(shared: &Shared, tail: &mut Vec<u8>, chunk: &[u8]) -> Option<(usize, 
 
 fn carry_replies(mut server: TcpStream, mut client: TcpStream, shared: &Shared, replies: &Replies) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
-    while let Ok(length @ 1..) = server.read(&mut buffer) {
+    loop {
+        let read = server.read(&mut buffer);
+        while replies.held.load(Ordering::SeqCst) {
+            thread::sleep(POLL);
+        }
+        let Ok(length @ 1..) = read else { break };
         if replies.silent.load(Ordering::SeqCst) {
             shared.hit();
             return Ok(());
