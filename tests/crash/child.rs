@@ -28,10 +28,21 @@ pub(crate) enum Work {
     Recovers,
     /// Ten transactions that are rolled back, and one that commits, between the opening of two files that are not there.
     Traced,
+    /// Reads every database, and has their connections open.
+    Holds,
 }
 
-const WORKS: [Work; 8] =
-    [Work::Listed, Work::Late, Work::Reads, Work::Alone, Work::Manual, Work::Hundred, Work::Recovers, Work::Traced];
+const WORKS: [Work; 9] = [
+    Work::Listed,
+    Work::Late,
+    Work::Reads,
+    Work::Alone,
+    Work::Manual,
+    Work::Hundred,
+    Work::Recovers,
+    Work::Traced,
+    Work::Holds,
+];
 
 /// The row of the transaction that shows that its process can go on.
 pub(crate) const AGAIN: i64 = 1_000;
@@ -155,6 +166,7 @@ fn works() {
         Work::Hundred => (1..=100).try_for_each(|id| transfer(last, id, id, None)),
         Work::Recovers => databases.recover().map(drop),
         Work::Traced => traced(last),
+        Work::Holds => holds(last),
     };
     match result {
         Ok(()) => println!("\ntold: committed"),
@@ -235,6 +247,19 @@ fn manual(last: usize) -> Result<(), Error> {
 
 fn put_on<M: Model>(table: usize, id: i64) -> Result<(), Error> {
     put(table, &mut multidb::connection::<M, AnyConn>()?, id, None)
+}
+
+fn holds(last: usize) -> Result<(), Error> {
+    listed(last, |_, _| Ok(()))?;
+    let mut all = vec![multidb::connection::<Account, AnyConn>()?, multidb::connection::<Entry, AnyConn>()?];
+    if last == 2 {
+        all.push(multidb::connection::<Audit, AnyConn>()?);
+    }
+    for (at, conn) in all.iter_mut().enumerate() {
+        put(at, conn, 0, Some(at))?;
+    }
+    point("holds");
+    Ok(())
 }
 
 fn traced(last: usize) -> Result<(), Error> {

@@ -11,6 +11,7 @@ mod kept;
 mod layout;
 mod left_alone;
 mod matrix;
+mod paused;
 mod places;
 #[path = "../support/proxy.rs"]
 mod proxy;
@@ -20,6 +21,8 @@ mod requests;
 mod server;
 #[path = "../support/servers.rs"]
 mod servers;
+mod servers_killed;
 mod soak;
+mod syscalls;
 mod table;
 mod verdict;

@@ -27,12 +27,12 @@ struct Kill {
 }
 
 /// After which points the decision is made.
-fn is_decided(point: &str) -> bool {
+pub(crate) fn is_decided(point: &str) -> bool {
     ["decide.after", "apply.", "connection.", "clean.", "alone.after"].iter().any(|begin| point.starts_with(begin))
 }
 
 /// The points whose names begin so, in order, with numbers for their branches.
-fn points(begins: &[&str], branches: &[usize]) -> Vec<String> {
+pub(crate) fn points(begins: &[&str], branches: &[usize]) -> Vec<String> {
     let named = POINTS.iter().filter(|point| begins.iter().any(|begin| point.starts_with(begin)));
     let numbered = |point: &&str| match point.strip_suffix(".N") {
         None => vec![(*point).to_owned()],
@@ -42,7 +42,7 @@ fn points(begins: &[&str], branches: &[usize]) -> Vec<String> {
 }
 
 /// What is passed by a commit that nothing disturbs.
-const PLAIN: [&str; 9] = [
+pub(crate) const PLAIN: [&str; 9] = [
     "enlist.after_begin",
     "enlist.promoted",
     "receipt.",

@@ -3,23 +3,19 @@
 
 use std::process::Command;
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
 
 use multidb::Databases;
 
 use crate::child::{Ended, Work, command};
 use crate::layout::{ALL, Layout, on_each};
-use crate::places::{Kind, POLL, Places};
+use crate::places::{Kind, Places};
 use crate::proxy::{Loses, Moment, Proxy};
 use crate::table::{Cell, Table};
 use crate::verdict::{Expected, agree, go_on, is_true, one_pass};
 
-/// How long a child may take to its request.
-const LIMIT: Duration = Duration::from_secs(20);
-
 /// A request of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Request {
+pub(crate) enum Request {
     Receipt,
     Intent,
     Prepare,
@@ -56,7 +52,7 @@ const FAULTS: [(Fault, &str); 7] = [
 ];
 
 impl Request {
-    fn text(self, kind: Kind) -> &'static [u8] {
+    pub(crate) fn text(self, kind: Kind) -> &'static [u8] {
         match (self, kind) {
             (Self::Receipt, _) => b"INTO multidb_receipt",
             (Self::Intent, _) => b"INTO multidb_decision",
@@ -69,13 +65,13 @@ impl Request {
     }
 
     /// How much of the answer comes before that to the request itself: on MariaDB another statement goes ahead in its batch.
-    fn ahead(self, kind: Kind) -> usize {
+    pub(crate) fn ahead(self, kind: Kind) -> usize {
         const OK_PACKET: usize = 11;
         if kind == Kind::MariaDb && matches!(self, Self::Prepare | Self::Commit) { OK_PACKET } else { 0 }
     }
 
     /// The database that it goes to; `None` where that is a file.
-    fn database(self, layout: Layout) -> Option<usize> {
+    pub(crate) fn database(self, layout: Layout) -> Option<usize> {
         match self {
             Self::Intent | Self::Commit => Some(layout.home()[0]).filter(|at| layout.0[*at] != Kind::Sqlite),
             Self::Receipt | Self::Prepare | Self::Apply => layout.others().last().copied(),
@@ -153,14 +149,7 @@ impl Disturbance<'_> {
     }
 
     fn until_hit(&self) -> Result<(), String> {
-        let begin = Instant::now();
-        while !self.proxy.hit() {
-            if begin.elapsed() > LIMIT {
-                return Err("the request is not made, or not answered".into());
-            }
-            std::thread::sleep(POLL);
-        }
-        Ok(())
+        if self.proxy.until_hit() { Ok(()) } else { Err("the request is not made, or not answered".into()) }
     }
 
     fn pass_beside(&self) -> Result<(), String> {

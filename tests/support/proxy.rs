@@ -12,13 +12,16 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How much of a reply passes where no rule applies.
 const ALL: usize = usize::MAX;
 
 /// How long a poll leaves the processor to others.
 const POLL: Duration = Duration::from_millis(1);
+
+/// How long somebody waits for what a rule does.
+const HIT_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long the proxy tries to reach the server.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -179,6 +182,18 @@ impl Proxy {
     /// Whether something was lost, or an action done, since the rule was set.
     pub fn hit(&self) -> bool {
         self.shared.hit.load(Ordering::SeqCst)
+    }
+
+    /// Waits until something was lost, or an action done; `false` after a limit.
+    pub fn until_hit(&self) -> bool {
+        let begin = Instant::now();
+        while !self.hit() {
+            if begin.elapsed() > HIT_LIMIT {
+                return false;
+            }
+            thread::sleep(POLL);
+        }
+        true
     }
 
     /// Loses nothing from now on, and forgets that it did.

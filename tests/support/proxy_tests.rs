@@ -168,9 +168,7 @@ fn what_is_lost_in_silence_closes_neither_side_until_the_proxy_lets_go() {
         let mut client = Client::connect(&proxy);
         client.exchange(b"BEGIN;");
         client.send(b"COMMIT;");
-        while !proxy.hit() {
-            thread::yield_now();
-        }
+        assert!(proxy.until_hit());
         client.0.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let answer = client.0.read(&mut [0; 64]);
         assert!(answer.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock), "{loses:?}: somebody answered");
@@ -188,9 +186,7 @@ fn a_session_does_not_hear_that_a_client_is_gone_whose_connection_was_lost_in_si
     proxy.lose_once(b"COMMIT", Loses::ReplySilently);
     let mut client = Client::connect(&proxy);
     client.send(b"COMMIT;");
-    while !proxy.hit() {
-        thread::yield_now();
-    }
+    assert!(proxy.until_hit());
     drop(client);
     assert!(echo.received.recv_timeout(Duration::from_millis(50)).is_err(), "the session has ended");
     proxy.let_go();
