@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
 mod beside;
+mod best_effort;
 mod child;
 mod kept;
 mod left_alone;

@@ -21,7 +21,7 @@ fn left(point: &str) -> Left {
 /// The points that a transaction of this work passes, with numbers for their branches. `prepares` are those that prepare.
 fn points(work: Work, prepares: &[usize]) -> Vec<String> {
     let of_work = |point: &str| match work {
-        Work::Listed | Work::Late => !["readonly", "abort", "alone", "decide.probe", "recover", "clean"]
+        Work::Listed | Work::Late => !["readonly", "abort", "alone", "best_effort", "decide.probe", "recover", "clean"]
             .iter()
             .any(|other| point.starts_with(other)),
         Work::Fails => point.starts_with("abort"),
