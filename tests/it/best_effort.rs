@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use diesel::connection::{DefaultLoadingMode, SimpleConnection};
 use diesel::prelude::*;
+use multidb::testing::{Fault, Point, committed};
 use multidb::{
     AnyConn, CommitMode, Databases, Error, Model, Route, RouteRequest, Router, SqliteConn, atomic, atomic_many,
     connection, scope,
@@ -243,6 +244,8 @@ fn an_implicit_commit_is_told_and_nothing_is_run_again_whichever_commit_finds_ou
             insert(&mut file, id, refused)?;
             insert(&mut server, id, None)?;
             diesel::sql_query(format!("CREATE TABLE made_{id} (id BIGINT)")).execute(&mut server)?;
+            // What is undone and might pass is no reason either.
+            let _ = atomic::<Second>().run(|conn: &mut AnyConn| insert(conn, id + 100, None));
             Ok::<_, Error>(())
         })
     };
@@ -259,6 +262,12 @@ fn an_implicit_commit_is_told_and_nothing_is_run_again_whichever_commit_finds_ou
     let error = ddl(2, Some(-1), true).unwrap_err();
     assert!(matches!(&error, Error::ImplicitCommit { database } if *database == "first"), "{error}");
     assert_eq!((runs.get(), in_my(2), files.have(2)), (1, Ok(1), vec![]));
+    let test = committed(&Databases::current().unwrap()).unwrap();
+    test.fail_after("second", Point::Statement, 1, Fault::LockTimeout).unwrap();
+    let error = ddl(4, Some(-1), true).unwrap_err();
+    assert!(matches!(&error, Error::ImplicitCommit { database } if *database == "first"), "{error}");
+    assert_eq!((test.faults_left(), runs.get(), in_my(4), files.have(4)), (0, 1, Ok(1), vec![]));
+    drop(test);
     // The file has committed by then.
     let (committed, failed) = committed_and_failed(ddl(3, None, true));
     assert_eq!((committed, failed), (vec!["second".into()], vec!["first".into()]));

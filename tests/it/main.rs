@@ -72,7 +72,7 @@ macro_rules! backend {
 
 #[cfg(feature = "sqlite")]
 mod aliases;
-#[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
 mod best_effort;
 mod checks;
 #[cfg(all(feature = "sqlite", feature = "testing"))]
