@@ -186,7 +186,8 @@ macro_rules! options {
         }
 
         /// How the transaction commits once it has written to several databases. The scope that opens the transaction decides;
-        /// one inside it that wants another mode is [`Error::OptionConflict`]. See [`CommitMode`].
+        /// one inside it that wants another mode, or that lists several models and says nothing, is
+        /// [`Error::OptionConflict`]. `BestEffort` with `once` or `verify_commit` is [`Error::Config`].
         pub fn commit(mut self, commit: CommitMode) -> Self {
             self.options = self.options.commit(commit);
             self

@@ -55,7 +55,7 @@ pub fn is_doomed() -> bool {
 
 /// The name of the open transaction, for logs and for [`status`](crate::status); `None` outside of any scope.
 ///
-/// In a transaction on several databases, and with `verify_commit`, it is the long form, by which `status` finds out later
+/// In a transaction on several databases that commit as one, and with `verify_commit`, it is the long form, by which `status` finds out later
 /// what became of it. To know that, the database is asked what it is, once for each connection.
 pub fn current() -> Option<TransactionId> {
     transaction::id()

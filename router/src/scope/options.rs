@@ -65,12 +65,15 @@ pub enum HookErrors {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum CommitMode {
-    /// On all of them or on none. What can't be committed like that is refused: `Error::NotAtomic`.
+    /// On all of them or on none. What can't be committed like that is refused:
+    /// [`Error::NotAtomic`](crate::Error::NotAtomic).
     #[default]
     Atomic,
-    /// On one after the other, in the reverse order of the models listed, as nested blocks do. The first that fails ends it,
-    /// and the others are rolled back. Any database may take part. Where some have committed by then the error is
-    /// `Error::PartialCommit`, which says which.
+    /// On one after the other, in the reverse order of the models listed, as nested blocks do. Any database may take part.
+    ///
+    /// The first COMMIT that fails ends it, and the others are rolled back. Where nothing was committed by then the error is
+    /// that of a single database, or [`Error::OutcomeUnknown`](crate::Error::OutcomeUnknown) where its reply was lost; otherwise
+    /// it is [`Error::PartialCommit`](crate::Error::PartialCommit), and no hook of either kind runs.
     BestEffort,
 }
 

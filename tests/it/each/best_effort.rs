@@ -170,9 +170,9 @@ fn where_a_later_commit_fails_the_error_says_which_databases_have_committed_and_
         let error = run.unwrap_err();
         assert_eq!((error.is_retryable(), error.is_committed(), error.is_config()), (false, false, false), "{fault:?}");
         assert!(error.is_in_doubt(), "{fault:?}: a part of it is committed");
-        let text = error.to_string();
-        assert!(text.contains("`other` committed") && text.contains("`default` did not"), "{text}");
-        let Error::PartialCommit { committed, failed } = error else { panic!("{fault:?}: {text}") };
+        let told = error.to_string();
+        assert!(told.contains("`other` committed") && told.contains("`default` did not"), "{told}");
+        let Error::PartialCommit { committed, failed } = error else { panic!("{fault:?}: {told}") };
         assert_eq!((committed, failed), (vec!["other".into()], vec!["default".into()]), "{fault:?}");
         assert!(hooks.is_empty(), "{fault:?}: {hooks:?}");
         let has = fixture.ids().map(|ids| ids.contains(&id));
@@ -369,7 +369,7 @@ fn the_outermost_scope_decides_and_one_inside_that_wants_something_else_is_refus
             put_one_in_parts(2)?;
             atomic::<Item>().propagation(Propagation::Mandatory).run(|_: &mut H| put(3, 10))?;
             let reads = atomic_many::<(Item, Record)>().read_only();
-            reads.run(|scope| Ok::<_, Error>(drop(scope.conn::<Record, H>()?)))?;
+            reads.run(|scope| scope.conn::<Record, H>().map(drop))?;
             put_record(4, 20)
         });
         run.unwrap();
