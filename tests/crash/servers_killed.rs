@@ -152,9 +152,9 @@ impl Field<'_> {
                 until_stopped(&recoverer);
                 self.crash(case.victims);
                 resume(&recoverer);
-                let recovered = Ended::of(recoverer);
-                if recovered.told().is_none() {
-                    return Err(format!("the recoverer has not ended: {recovered:?}"));
+                let pass = Ended::of(recoverer);
+                if pass.told().is_none() {
+                    return Err(format!("the recoverer has not ended: {pass:?}"));
                 }
                 ended
             }
