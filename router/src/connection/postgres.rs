@@ -1,5 +1,6 @@
 //! PostgreSQL.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
@@ -35,6 +36,20 @@ const FREE_LOCKS: &str =
 
 /// The library's own tables.
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+
+/// A network that drops packets closes no connection, and the system would wait for two hours. Such a connection fails after a
+/// minute: whoever waits on it is told, and its pool isn't emptied by the next ones.
+const SILENCE: &str = "keepalives_idle=30&keepalives_interval=10&keepalives_count=3&tcp_user_timeout=60000";
+
+/// The URL with limits for a silent network, unless it says something about that itself.
+fn noticing_silence(url: &str) -> Cow<'_, str> {
+    let says = ["keepalives", "tcp_user_timeout"].iter().any(|parameter| url.contains(parameter));
+    if says || !url.contains("://") {
+        return url.into();
+    }
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}{SILENCE}").into()
+}
 
 /// The cluster and the database in it: a copy that was made by a dump has others.
 macro_rules! server {
@@ -110,7 +125,7 @@ impl Dialect for Postgres {
     }
 
     fn connect(settings: &Settings) -> Result<PgConnection, ConnectionError> {
-        PgConnection::establish(&settings.url)
+        PgConnection::establish(&noticing_silence(&settings.url))
     }
 
     fn write(control: Control<'_>, sql: &mut String) {
