@@ -19,3 +19,4 @@ mod server;
 #[path = "../support/servers.rs"]
 mod servers;
 mod soak;
+mod whole;
