@@ -47,7 +47,9 @@ impl Keeper {
     fn keep(&self, all: &[&Places]) {
         match self {
             Self::Server(server) => server.must("keep"),
-            Self::Files => all.iter().for_each(|places| drop(std::fs::copy(&places.urls[0], kept(places)).unwrap())),
+            Self::Files => all.iter().for_each(|places| {
+                std::fs::copy(&places.urls[0], kept(places)).unwrap();
+            }),
         }
     }
 

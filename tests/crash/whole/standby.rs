@@ -39,7 +39,7 @@ fn what_reached_a_promoted_standby_is_followed_and_what_did_not_is_never_taken_f
     is_left_until_home_is_adopted(&with_moved(missing, 0, &pair.standby));
     receipts_tell_that_it_was_decided(&with_moved(followed, 0, &pair.standby));
     pair.primary.restart();
-    the_old_primary_decides_nothing_of_the_new_one(with_moved(arrived, 0, &pair.standby), &pair);
+    the_old_primary_decides_nothing_of_the_new_one(&arrived, &pair);
     what_the_old_primary_finishes_is_told(by_the_old, &pair);
 }
 
@@ -92,14 +92,14 @@ fn receipts_tell_that_it_was_decided(places: &Places) {
 }
 
 /// It still answers, and a registry has its URL.
-fn the_old_primary_decides_nothing_of_the_new_one(places: Places, pair: &Pair) {
+fn the_old_primary_decides_nothing_of_the_new_one(places: &Places, pair: &Pair) {
     let databases = places.databases();
     let _entered = databases.enter();
     transfer(1, 2, 2, None).unwrap();
     for (point, committed) in [("decide.after_commit", true), ("prepare.all_done", false)] {
         places.execute(0, "DELETE FROM accounts");
         places.execute(1, "DELETE FROM entries");
-        kill_at(&places, Work::Listed, point);
+        kill_at(places, Work::Listed, point);
         let old = moved(&places.urls[0], &pair.primary);
         for _ in 0..3 {
             let report = settle(&registry_of(&[&old, &places.urls[1]]));
@@ -113,7 +113,7 @@ fn the_old_primary_decides_nothing_of_the_new_one(places: Places, pair: &Pair) {
             );
         }
         recover(&databases);
-        assert_eq!(check(&places, point), if committed { vec![1] } else { vec![] });
+        assert_eq!(check(places, point), if committed { vec![1] } else { vec![] });
     }
 }
 
