@@ -149,6 +149,16 @@ fn a_home_that_is_made_anew_is_another_one_and_an_operator_finishes_what_the_old
     }
 }
 
+#[test]
+fn a_decision_that_an_operator_deletes_is_lost_and_where_nobody_has_followed_it_nobody_can_tell() {
+    let Some(places) = Places::new(&[Postgres, Postgres, MariaDb]) else { return };
+    kill_at(&places, Work::Listed, "decide.after_commit");
+    places.execute(0, "DELETE FROM multidb_decision");
+    recover(&places.databases());
+    assert_eq!([places.rows(0), places.rows(1), places.rows(2)], [vec![1], vec![], vec![]], "so never delete one");
+    assert_eq!((places.prepared(1), places.prepared(2)), (0, 0));
+}
+
 /// Drops the first database, and makes it without the library's tables.
 fn make_anew(places: &Places) {
     let table = "CREATE TABLE accounts (id BIGINT PRIMARY KEY)";

@@ -15,6 +15,8 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use multidb::{Databases, RecoveryReport};
 
+use crate::child::recover;
+use crate::matrix::check;
 use crate::places::{Places, builder_of};
 use crate::server::Server;
 
@@ -49,6 +51,16 @@ fn registry_of(urls: &[&str]) -> Databases {
 /// One pass of it.
 fn pass(urls: &[&str]) -> RecoveryReport {
     registry_of(urls).recover().unwrap()
+}
+
+/// As after thirty days, or a hundred commits of one process.
+fn is_complete_and_forgotten(places: &Places) {
+    let databases = places.databases();
+    recover(&databases);
+    places.execute(0, "UPDATE multidb_decision SET created = 0");
+    recover(&databases);
+    assert_eq!((places.own_rows(0), places.own_rows(1)), ([0, 0], [0, 0]));
+    assert_eq!(check(places, "complete"), [1]);
 }
 
 /// A connection to a PostgreSQL server that knows nothing of the library.

@@ -2,7 +2,7 @@
 
 use multidb::{OnLostHome, Reason, TransactionStatus};
 
-use super::{Pair, moved, pass, registry_of, with_moved};
+use super::{Pair, is_complete_and_forgotten, moved, pass, registry_of, with_moved};
 use crate::child::{Work, kill_at, recover, transfer};
 use crate::left_alone::{UNREACHABLE, reasons, settle};
 use crate::matrix::check;
@@ -24,9 +24,12 @@ fn what_reached_a_promoted_standby_is_followed_and_what_did_not_is_never_taken_f
     let missing = on_home(&[Postgres, Postgres, MariaDb]);
     let followed = on_home(&[Postgres, Postgres, Postgres]);
     let by_the_old = on_home(&[Postgres, Postgres]);
+    let complete = on_home(&[Postgres, Postgres]);
+    kill_at(&complete, Work::Listed, "decide.after_commit");
     kill_at(&arrived, Work::Listed, "decide.after_commit");
     pair.until_caught_up();
     pair.hold();
+    is_complete_and_forgotten(&complete);
     kill_at(&missing, Work::Listed, "decide.after_commit");
     kill_at(&followed, Work::Listed, "apply.after.1");
     kill_at(&by_the_old, Work::Listed, "decide.after_commit");
@@ -36,6 +39,7 @@ fn what_reached_a_promoted_standby_is_followed_and_what_did_not_is_never_taken_f
     let arrived = with_moved(arrived, 0, &pair.standby);
     recover(&arrived.databases());
     assert_eq!(check(&arrived, "the decision arrived"), [1]);
+    is_told_although_it_is_complete(&with_moved(complete, 0, &pair.standby));
     is_left_until_home_is_adopted(&with_moved(missing, 0, &pair.standby));
     receipts_tell_that_it_was_decided(&with_moved(followed, 0, &pair.standby));
     pair.primary.restart();
@@ -50,6 +54,14 @@ fn is_not_asked_before_it_is_promoted(places: &Places, pair: &Pair) {
         assert_eq!((reasons(&report), report.problems().len()), (vec![Reason::Standby], 1), "{report}");
     }
     assert_eq!((places.prepared(1), places.prepared(2)), (1, 1));
+}
+
+/// The standby has the decision, and not that it was closed. The receipts are deleted elsewhere.
+fn is_told_although_it_is_complete(places: &Places) {
+    assert_eq!(places.databases().recover().unwrap().heuristic().len(), 1);
+    assert_eq!((check(places, "complete"), places.states(0)), (vec![1], vec!["h".into()]));
+    places.execute(0, "UPDATE multidb_decision SET state = 'c', closed = 0");
+    assert!(places.databases().recover().unwrap().is_clear());
 }
 
 fn is_left_until_home_is_adopted(places: &Places) {
@@ -104,6 +116,7 @@ fn the_old_primary_decides_nothing_of_the_new_one(places: &Places, pair: &Pair) 
         for _ in 0..3 {
             let report = settle(&registry_of(&[&old, &places.urls[1]]));
             assert_eq!((reasons(&report), places.prepared(1)), (vec![Reason::Failover], 1), "{point}: {report}");
+            assert!(report.heuristic().is_empty(), "{point}: it marks what its successor has committed: {report}");
             // Nobody knows which of the two counts.
             let report = pass(&[&places.urls[0], &places.urls[1], &old]);
             assert_eq!(
