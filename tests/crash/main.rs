@@ -27,3 +27,4 @@ mod soak;
 mod syscalls;
 mod table;
 mod verdict;
+mod whole;
