@@ -6,8 +6,8 @@
 use diesel::prelude::*;
 use multidb::fault::Stop;
 use multidb::{
-    AnyConn, DatabaseConfig, Databases, Error, Reason, RecoveryReport, Route, RouteRequest, Router, TransactionStatus, atomic,
-    atomic_many,
+    AnyConn, DatabaseConfig, Databases, Error, Reason, RecoveryReport, Route, RouteRequest, Router, TransactionStatus,
+    atomic, atomic_many,
 };
 
 use crate::child::{Work, kill_at, recover, resume, start, transfer, until_stopped};
@@ -38,7 +38,9 @@ fn reasons(report: &RecoveryReport) -> Vec<Reason> {
 fn settle(databases: &Databases) -> RecoveryReport {
     const PASSES: usize = 2_000;
     let mut passes = (0..PASSES).map(|_| databases.recover().unwrap());
-    passes.find(|report| reasons(report).iter().all(|reason| *reason != Reason::NotFinished)).expect("the servers notice")
+    passes
+        .find(|report| reasons(report).iter().all(|reason| *reason != Reason::NotFinished))
+        .expect("the servers notice")
 }
 
 #[test]
@@ -313,7 +315,8 @@ fn a_file_that_holds_decisions_is_synced_enough_or_refused() {
         let builder = Databases::builder().router(ByApp).database(file);
         let databases = builder.postgres("entries", &places.urls[1]).build().unwrap();
         let _entered = databases.enter();
-        let account = |conn: &mut AnyConn| diesel::insert_into(accounts::table).values(accounts::id.eq(1)).execute(conn);
+        let account =
+            |conn: &mut AnyConn| diesel::insert_into(accounts::table).values(accounts::id.eq(1)).execute(conn);
         let entry = |conn: &mut AnyConn| diesel::insert_into(entries::table).values(entries::id.eq(1)).execute(conn);
         let late = atomic::<Account>().run(|conn: &mut AnyConn| {
             account(conn)?;

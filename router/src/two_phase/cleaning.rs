@@ -82,7 +82,8 @@ pub(super) fn delete_outdated(sites: &mut Sites) {
             let Some(last) = found.last() else { break };
             after = last.id.to_string();
             // On a database that is configured elsewhere alone a receipt would stay for ever without its decision.
-            let known = |decision: &Decision| decision.participants.iter().all(|branch| sites.of_branch(branch).is_some());
+            let known =
+                |decision: &Decision| decision.participants.iter().all(|branch| sites.of_branch(branch).is_some());
             let ids: Vec<TransactionId> = found.into_iter().filter(known).map(|decision| decision.id).collect();
             if !ids.is_empty() && !clean_or_tell(sites, home, &ids) {
                 break;
