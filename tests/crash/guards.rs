@@ -60,6 +60,7 @@ fn a_home_that_is_a_standby_decides_nothing() {
 fn a_home_that_cannot_confirm_that_it_is_the_primary_decides_nothing() {
     let Some(places) = hiding(&[Postgres, Postgres, Postgres], 0) else { return };
     let databases = places.databases();
+    let _entered = databases.enter();
     kill_at(&places, Work::Listed, "prepare.all_done");
     // It has standbys to wait for, and a write on it fails.
     places.execute(
@@ -74,6 +75,7 @@ fn a_home_that_cannot_confirm_that_it_is_the_primary_decides_nothing() {
         assert_eq!(reasons(&report), [Reason::Alive], "{report}");
         // What failed there is not in the way of anything else.
         assert_eq!((places.prepared(1), places.prepared(2), report.problems().len()), (1, 1, 0), "{report}");
+        assert_eq!(multidb::status(&report.left()[0].id).unwrap(), TransactionStatus::InDoubt);
     }
     places.execute(0, "DROP TRIGGER refuse ON multidb_meta");
     recover(&databases);

@@ -6,6 +6,7 @@
 #![expect(clippy::duplicate_mod, reason = "the claims are compiled once for each server")]
 
 mod server;
+mod settings;
 mod unprepared;
 
 /// The claims on one server.
