@@ -201,6 +201,61 @@ fn a_receipt_without_a_decision_is_found_where_nothing_is_prepared() {
 }
 
 #[test]
+fn a_decision_that_is_not_closed_is_not_deleted_however_old_it_is() {
+    let Some(places) = Places::new(&[Postgres, Postgres]) else { return };
+    let databases = places.databases();
+    kill_at(&places, Work::Listed, "decide.after_commit");
+    // The branch may not be finished for now.
+    places.execute(0, "UPDATE multidb_decision SET created = 0; UPDATE multidb_meta SET environment = 'copy'");
+    let report = databases.recover().unwrap();
+    assert_eq!(
+        (reasons(&report), places.states(0)),
+        (vec![Reason::OtherEnvironment], vec!["c".to_owned()]),
+        "{report}"
+    );
+    places.execute(0, "UPDATE multidb_meta SET environment = 'default'");
+    recover(&databases);
+    assert_eq!(check(&places, "old"), [1]);
+}
+
+#[test]
+fn of_what_a_server_lists_a_database_takes_its_own_branches_alone() {
+    for kinds in [[MariaDb, MariaDb], [Postgres, Postgres]] {
+        let Some(places) = Places::new(&kinds) else { return };
+        kill_at(&places, Work::Listed, "prepare.all_done");
+        // The branch is on a database that this one doesn't know.
+        let alone = builder_of([(0, &*places.urls[0])].into_iter()).build().unwrap();
+        let report = alone.recover().unwrap();
+        assert!(report.is_clear() && report.rolled_back().is_empty(), "{places}: {report}");
+        assert_eq!(places.prepared(1), 1, "{places}");
+        recover(&places.databases());
+        assert_eq!(check(&places, "both are known"), Vec::<i64>::new());
+    }
+}
+
+#[test]
+fn a_participant_that_is_not_configured_gives_no_evidence() {
+    let Some(places) = Places::new(&[Postgres, Postgres]) else { return };
+    kill_at(&places, Work::Listed, "decide.after_commit");
+    let alone = builder_of([(0, &*places.urls[0])].into_iter()).build().unwrap();
+    let report = alone.recover().unwrap();
+    assert_eq!((report.closed(), places.prepared(1)), (0, 1), "{report}");
+    recover(&places.databases());
+    assert_eq!(check(&places, "configured"), [1]);
+}
+
+#[test]
+fn cleaning_that_is_killed_anywhere_is_taken_for_no_disagreement() {
+    for point in ["clean.close.after", "clean.receipts.after", "clean.decisions.after"] {
+        let Some(places) = Places::new(&[Postgres, Postgres]) else { return };
+        kill_at(&places, Work::Hundred, point);
+        let report = places.databases().recover().unwrap();
+        assert!(report.is_clear(), "{point}: {report}");
+        assert!(places.states(0).iter().all(|state| state == "c"), "{point}: {:?}", places.states(0));
+    }
+}
+
+#[test]
 fn nothing_is_deleted_while_a_database_cannot_be_asked_that_may_hold_a_receipt() {
     let Some(places) = Places::new(&[Postgres, Postgres]) else { return };
     let databases = places.databases();

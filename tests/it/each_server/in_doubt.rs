@@ -264,6 +264,7 @@ fn what_is_left_to_recovery_is_not_complete_before_it_is_finished() {
     let closed = format!("SELECT gid AS name FROM multidb_decision WHERE closed IS NOT NULL AND gid = '{}'", seen.id);
     let closed: Vec<Name> = diesel::sql_query(closed).load(&mut far.fixture.observer("default")).unwrap();
     assert_eq!((closed.len(), far.prepared()), (0, 1));
+    assert_eq!(far.fixture.own_rows()[0], 2, "nor is the complete one deleted: its receipt can't be");
     assert!(far.agree(1, "it is reached"));
 }
 
