@@ -87,6 +87,8 @@ fn a_database_whose_receipts_cannot_be_read_has_not_answered() {
     let Some(places) = Places::new(&[Postgres, Postgres, Postgres]) else { return };
     let databases = places.databases();
     places.prepare_by_hand(1, "0000000F");
+    // Home was installed in that one.
+    places.execute(0, "UPDATE multidb_meta SET incarnation = '0000000F'");
     databases.adopt("accounts").unwrap();
     places.execute(2, "ALTER TABLE multidb_receipt RENAME TO away");
     let report = databases.recover().unwrap();
