@@ -26,7 +26,7 @@ const UNREACHABLE: &str = "postgres://nobody@127.0.0.1:1/none";
 /// Places in which what the test makes on one database hides what the system has under the same name.
 fn hiding(kinds: &[Kind], at: usize) -> Option<Places> {
     let mut places = Places::new(kinds)?;
-    places.urls[at] += "%2Cpg_catalog";
+    places.urls[at] += "?options=-csearch_path%3Dpublic%2Cpg_catalog";
     Some(places)
 }
 
