@@ -10,9 +10,9 @@ use crate::places::{Kind, Places, builder_of};
 use Kind::{MariaDb, Postgres, Sqlite};
 
 /// Nobody listens there.
-const UNREACHABLE: &str = "postgres://nobody@127.0.0.1:1/none";
+pub(crate) const UNREACHABLE: &str = "postgres://nobody@127.0.0.1:1/none";
 
-fn reasons(report: &RecoveryReport) -> Vec<Reason> {
+pub(crate) fn reasons(report: &RecoveryReport) -> Vec<Reason> {
     report.left().iter().map(|left| left.reason).collect()
 }
 
@@ -23,7 +23,7 @@ fn pass(places: &Places, aliases: &[usize]) -> RecoveryReport {
 }
 
 /// Waits until the servers have seen that a killed process has gone.
-fn settle(databases: &Databases) -> RecoveryReport {
+pub(crate) fn settle(databases: &Databases) -> RecoveryReport {
     const PASSES: usize = 2_000;
     let settled = |report: &RecoveryReport| {
         !reasons(report).contains(&Reason::Alive) && !reasons(report).contains(&Reason::NotFinished)

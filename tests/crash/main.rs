@@ -26,3 +26,4 @@ mod soak;
 mod syscalls;
 mod table;
 mod verdict;
+mod whole;

@@ -17,9 +17,14 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a fresh one; `None` where its programs are not installed, visibly.
     pub(crate) fn start(program: &'static str) -> Option<Self> {
+        Self::make(program, "start", None)
+    }
+
+    /// Makes one in a folder of its own, be it like the one in another folder.
+    pub(crate) fn make(program: &'static str, action: &str, from: Option<&Path>) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mut server = Self { program, folder, url: String::new() };
-        let started = server.script("start");
+        let started = server.script(action, from);
         let said = String::from_utf8_lossy(&started.stderr);
         if said.contains("is not installed") && std::env::var("MULTIDB_TEST_SERVERS").as_deref() != Ok("required") {
             // The test harness would hide what `eprintln!` writes.
@@ -27,10 +32,10 @@ impl Server {
             return None;
         }
         if !started.status.success() {
-            let log = std::fs::read_to_string(server.folder.path().join(program).join("make.log"));
+            let log = std::fs::read_to_string(server.folder().join(program).join("make.log"));
             panic!("{program} did not start: {said}\n{log:?}");
         }
-        let environment = std::fs::read_to_string(server.folder.path().join("env")).unwrap();
+        let environment = std::fs::read_to_string(server.folder().join("env")).unwrap();
         let mut values = environment.lines().filter_map(|line| line.split_once('='));
         let (_, url) = values.find(|(name, _)| name.ends_with("_URL")).unwrap();
         server.url.push_str(url);
@@ -52,20 +57,26 @@ impl Server {
         self.must("restart");
     }
 
-    fn must(&self, action: &str) {
-        let Output { status, stderr, .. } = self.script(action);
+    /// Where all that is its lives.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// An action of the script that does not fail.
+    pub(crate) fn must(&self, action: &str) {
+        let Output { status, stderr, .. } = self.script(action, None);
         assert!(status.success(), "{action} {}: {}", self.program, String::from_utf8_lossy(&stderr));
     }
 
-    fn script(&self, action: &str) -> Output {
+    fn script(&self, action: &str, from: Option<&Path>) -> Output {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/servers");
-        let words = [OsStr::new(action), self.folder.path().as_os_str(), OsStr::new(self.program)];
-        Command::new(script).args(words).output().unwrap()
+        let words = [OsStr::new(action), self.folder().as_os_str(), OsStr::new(self.program)];
+        Command::new(script).args(words).args(from).output().unwrap()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.script("stop");
+        self.script("stop", None);
     }
 }

@@ -88,6 +88,9 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// [`identity`](super::identity).
     const IDENTITY: [&str; 3];
 
+    /// Whether a server that was promoted has a greater incarnation than the one before it.
+    const INCARNATIONS_GROW: bool = false;
+
     /// Settings without which a confirmed commit may be lost, as the server shows them, and what they must be.
     const DURABLE: &[(&str, &str)];
 
@@ -121,9 +124,14 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// The branches that are prepared in this database, or on its whole server, by their names.
     fn prepared(raw: &mut Self::Raw) -> QueryResult<Vec<(String, String)>>;
 
-    /// A write that is committed only where it is replicated: it proves that this is the primary, and that what is read is
-    /// replicated. Empty where nothing is.
-    const CONFIRM: &str = "";
+    /// Makes the session of a recovery: it waits for nothing without a limit.
+    const SURVEY: &str = "";
+
+    /// Commits a write that is replicated, where anything is: it proves that this is the primary, and that what was read is
+    /// replicated. An error where no standby confirms it in time.
+    fn confirm(_raw: &mut Self::Raw) -> QueryResult<()> {
+        Ok(())
+    }
 
     /// Undoes what limits have set on the session, where they outlive the transaction.
     fn restore(_settings: &Settings) -> Option<String> {

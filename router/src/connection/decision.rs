@@ -86,6 +86,8 @@ pub fn probe<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> QueryResult<Ve
         Asked::Absent if named != identity::ask::<B>(raw)?.incarnation => Verdict::Unknown,
         Asked::Absent | Asked::Forgotten => Verdict::RolledBack,
         Asked::Row(state) if state == "a" => Verdict::RolledBack,
+        // Of a session that was ended while it waited for its standby, which may never get the row.
+        Asked::Row(state) if state == "c" && B::confirm(raw).is_err() => Verdict::Unknown,
         Asked::Row(state) if state == "c" => Verdict::Committed,
         Asked::Row(_) => Verdict::Unknown,
     })

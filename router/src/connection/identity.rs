@@ -15,8 +15,10 @@ pub struct Identity {
     pub environment: Box<str>,
     /// The server that it was installed or adopted on.
     pub known_server: Box<str>,
-    /// The incarnation that an operator has adopted.
+    /// The incarnation that it was installed or adopted in, and those that an operator has replaced by it, the last one first.
     pub adopted: Box<str>,
+    /// Whether a later incarnation is the greater one.
+    pub grows: bool,
     /// The server that it is on.
     pub server: Box<str>,
     /// The server's incarnation; `None` where this is no primary.
@@ -29,6 +31,24 @@ impl Identity {
     /// Whether this is the server that it was installed or adopted on. Otherwise it is a copy, or was restored.
     pub fn is_known_server(&self) -> bool {
         self.known_server == self.server
+    }
+
+    /// Whether its server was promoted since it was installed or adopted.
+    pub fn is_promoted(&self) -> bool {
+        self.incarnation.as_deref().is_some_and(|now| Some(now) != self.adopted.split(REPLACES).next())
+    }
+
+    /// Whether an operator has said that it may be trusted about what was named in another incarnation. That one must have
+    /// been before: an old primary, adopted long ago, knows nothing of what its successor has decided.
+    pub fn replaces(&self, named: &str) -> bool {
+        let Some(now) = self.incarnation.as_deref().filter(|_| !self.is_promoted()) else { return false };
+        let mut replaced = self.adopted.split(REPLACES).skip(1).peekable();
+        replaced.peek().is_some() && (self.grows && named < now || replaced.any(|before| before == named))
+    }
+
+    /// Whether a transaction was named by a successor, of which this one knows nothing.
+    pub fn is_before(&self, named: &str) -> bool {
+        self.grows && self.incarnation.as_deref().is_some_and(|now| now < named) && !self.replaces(named)
     }
 
     /// The part of an id that leads here; `None` where this is no primary.
@@ -60,6 +80,8 @@ fn shortcoming<'a, B: Dialect>(
     wrong.next()
 }
 
+/// Between an incarnation and the one that it replaces.
+const REPLACES: char = '<';
 /// What separates what stands in one column.
 const SEPARATOR: char = '|';
 
@@ -78,8 +100,49 @@ pub fn ask<B: Dialect>(raw: &mut B::Raw) -> QueryResult<Identity> {
         database_id: next(),
         environment: next(),
         adopted: next(),
+        grows: B::INCARNATIONS_GROW,
         known_server: next(),
         server,
         incarnation: row.c.map(Box::from),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operator_has_adopted_is_trusted_about_what_was_before_and_not_about_what_came_after() {
+        for (adopted, named, grows, trusted) in [
+            // Installed, never adopted: whatever was named elsewhere came later.
+            ("00000002", "00000001", true, false),
+            ("00000002", "00000003", true, false),
+            ("00000002<00000001", "00000001", true, true),
+            ("00000002<00000001", "00000001", false, true),
+            ("00000002<00000001", "00000003", true, false),
+            ("00000002<00000001", "00000003", false, false),
+            // It was failed over twice, and adopted after both.
+            ("00000002<00000000", "00000001", true, true),
+            ("00000002<00000000", "00000001", false, false),
+            // Restored on a server that counts from the beginning.
+            ("00000002<0000000F<00000001", "0000000F", true, true),
+            ("00000002<0000000F<00000001", "00000001", false, true),
+            // Failed over since.
+            ("00000001<00000000", "00000000", true, false),
+        ] {
+            let identity = Identity {
+                database_id: "0123456789AB".into(),
+                environment: "default".into(),
+                known_server: "".into(),
+                adopted: adopted.into(),
+                grows,
+                server: "".into(),
+                incarnation: Some("00000002".into()),
+                shortcoming: None,
+            };
+            assert_eq!(identity.replaces(named), trusted, "{adopted}, {named}, {grows}");
+            let is_before = grows && named > "00000002" && !trusted;
+            assert_eq!(identity.is_before(named), is_before, "{adopted}, {named}, {grows}");
+        }
+    }
 }

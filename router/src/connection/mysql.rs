@@ -85,7 +85,15 @@ impl Dialect for Mysql {
             incarnation!(),
             ", ''"
         ),
-        concat!("UPDATE multidb_meta SET environment = ?, server = ", server!(), ", incarnation = ", incarnation!()),
+        concat!(
+            "UPDATE multidb_meta SET environment = ?, server = ",
+            server!(),
+            ", incarnation = IF(incarnation LIKE CONCAT(",
+            incarnation!(),
+            ", '%'), incarnation, LEFT(CONCAT(",
+            incarnation!(),
+            ", '<', incarnation), 62))"
+        ),
     ];
     const DURABLE: &[(&str, &str)] = &[("innodb_flush_log_at_trx_commit", "1"), ("sync_binlog", "1")];
     const PROBE: &str = "SET SESSION innodb_lock_wait_timeout = {wait}; SET TRANSACTION ISOLATION LEVEL read committed, READ WRITE; START \

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
-use diesel::connection::{AnsiTransactionManager, TransactionManager};
+use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
 use diesel::r2d2::{self, ManageConnection, PooledConnection};
 use diesel::result::{ConnectionError, QueryResult};
 use scheduled_thread_pool::ScheduledThreadPool;
@@ -144,7 +144,10 @@ impl<B: Dialect> Pool<B> {
         let connecting: Connecting<B::Raw> =
             self.beside.begin::<B>(&self.settings).map_err(|problem| self.unreachable(&problem))?;
         Ok(Box::new(move || {
-            let raw = connecting.wait().map_err(|problem| pool.unreachable(&problem))?;
+            let mut raw = connecting.wait().map_err(|problem| pool.unreachable(&problem))?;
+            if !B::SURVEY.is_empty() {
+                raw.batch_execute(B::SURVEY)?;
+            }
             Ok(Box::new(Surveyor::<B>(raw)))
         }))
     }

@@ -46,7 +46,7 @@ pub trait Survey: Send {
     fn shortcomings(&mut self, settings: &Settings) -> QueryResult<Vec<Shortcoming>>;
     /// What the database is.
     fn identity(&mut self) -> QueryResult<Identity>;
-    /// Proves that this is the primary and that what it says is replicated, where anything is.
+    /// Proves that this is the primary and that what it says is replicated, where anything is. It doesn't wait for long.
     fn confirm(&mut self) -> QueryResult<()>;
     /// The library's prepared branches of this database.
     fn prepared(&mut self, database_id: &str) -> QueryResult<Vec<Prepared>>;
@@ -135,7 +135,7 @@ impl<B: Dialect> Survey for Surveyor<B> {
     }
 
     fn confirm(&mut self) -> QueryResult<()> {
-        if B::CONFIRM.is_empty() { Ok(()) } else { self.0.batch_execute(B::CONFIRM) }
+        B::confirm(&mut self.0)
     }
 
     fn prepared(&mut self, database_id: &str) -> QueryResult<Vec<Prepared>> {

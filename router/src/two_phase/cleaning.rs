@@ -54,7 +54,7 @@ fn clean_home(sites: &mut Sites, home: usize, ids: &[TransactionId]) -> Result<b
     // Otherwise a recoverer would miss the receipts.
     sites.at_mut(home).survey.close(ids).map_err(|error| failed(sites, home, error))?;
     fault::point("clean.close.after");
-    if !sites.is_complete() {
+    if !sites.is_complete() || !sites.are_confirmed() {
         // A receipt that can't be deleted now would stay for ever without its decision.
         return Ok(false);
     }
@@ -62,6 +62,9 @@ fn clean_home(sites: &mut Sites, home: usize, ids: &[TransactionId]) -> Result<b
         sites.at_mut(at).survey.delete_receipts(ids).map_err(|error| failed(sites, at, error))?;
     }
     fault::point("clean.receipts.after");
+    if !sites.are_confirmed() {
+        return Ok(false);
+    }
     sites.at_mut(home).survey.delete_decisions(ids).map_err(|error| failed(sites, home, error))?;
     fault::point("clean.decisions.after");
     Ok(true)

@@ -14,7 +14,7 @@ use crate::connection::survey::{Prepared, Unclosed};
 use crate::databases::Databases;
 use crate::fault;
 use crate::telemetry::TARGET;
-use crate::transaction_id::TransactionId;
+use crate::transaction_id::{Home, TransactionId};
 
 /// One pass over all databases.
 pub(crate) fn recover(databases: &Databases) -> RecoveryReport {
@@ -87,7 +87,9 @@ impl Pass<'_> {
                 Task::End(outcome) => return (outcome, reason),
                 Task::Probe => {
                     let says = self.probe(home);
-                    reason = (says == HomeSays::Nothing).then_some(Reason::Alive);
+                    let is_before = self.id.home().is_some_and(|named| self.is_before(home, named));
+                    let why = if is_before { Reason::Failover } else { Reason::Alive };
+                    reason = (says == HomeSays::Nothing).then_some(why);
                     Finding::Home(says)
                 }
                 Task::AskReceipts => {
@@ -123,6 +125,11 @@ impl Pass<'_> {
         }
     }
 
+    /// An old primary that still answers: its successor has named the transaction.
+    fn is_before(&self, home: usize, named: &Home) -> bool {
+        self.sites.at(home).identity.is_before(&named.incarnation)
+    }
+
     fn probe(&mut self, home: usize) -> HomeSays {
         fault::point("recover.probe.before");
         let says = self.ask(home);
@@ -132,6 +139,7 @@ impl Pass<'_> {
 
     fn ask(&mut self, home: usize) -> HomeSays {
         let named = self.id.home().map(|home| home.incarnation.clone());
+        let is_promoted = self.branches.iter().any(|branch| self.sites.at(branch.at).identity.is_promoted());
         let (site, mut others) = self.sites.split(home);
         // An old list: the transaction may have been committed and forgotten since.
         let mut open = || {
@@ -142,12 +150,19 @@ impl Pass<'_> {
         let keep = if self.branches.is_empty() { Keep::Never } else { Keep::IfOpen(&mut open) };
         match site.confirm().and_then(|()| site.survey.ask(self.id, keep)) {
             Ok(Asked::Row(letter)) => State::of(&letter).map_or(HomeSays::Nothing, HomeSays::Row),
-            // Whoever is prepared was not forgotten: what is deleted was complete.
+            Ok(Asked::Absent | Asked::Forgotten)
+                if named.as_ref().is_some_and(|named| site.identity.is_before(named)) =>
+            {
+                HomeSays::Nothing
+            }
+            // Whoever is prepared was not forgotten, since what is deleted was complete: unless a promoted standby had not got
+            // its COMMIT.
             Ok(Asked::Absent | Asked::Forgotten) => {
-                let now = &site.identity.incarnation;
+                let is_forgotten = is_promoted && site.may_have_forgotten(self.id);
                 let trusted = match () {
-                    () if *now == named => Trust::Same,
-                    () if now.as_ref() == Some(&site.identity.adopted) => Trust::Adopted,
+                    () if is_forgotten => Trust::Other,
+                    () if site.identity.incarnation == named => Trust::Same,
+                    () if named.is_some_and(|named| site.identity.replaces(&named)) => Trust::Adopted,
                     () => Trust::Other,
                 };
                 HomeSays::Absent { trusted }
@@ -270,6 +285,10 @@ fn close_those(sites: &mut Sites, home: usize, found: &[Unclosed], report: &mut 
                 }
             }
         }
+    }
+    // What recovery commits waits for no standby, and a receipt that one could lose is no evidence.
+    if done.is_empty() || !sites.are_confirmed() {
+        return;
     }
     if sites.at_mut(home).survey.close(&done).is_ok() {
         fault::point("clean.close.after");

@@ -42,7 +42,8 @@ pub enum Reason {
     OtherEnvironment,
     /// Its home is a standby, or read-only.
     Standby,
-    /// Its home has another incarnation than when it was named, and may have lost the decision in a failover.
+    /// Its home has another incarnation than when it was named, and may have lost the decision in a failover. Or a database
+    /// where it is prepared was failed over, and may have lost its commit, and home may have deleted the decision since.
     Failover,
     /// A branch could not be finished.
     NotFinished,
@@ -56,8 +57,8 @@ impl fmt::Display for Reason {
             Self::OtherEnvironment => "its home belongs to another environment",
             Self::Standby => "its home is a standby or read-only",
             Self::Failover => {
-                "its home was failed over since, and may have lost the decision; call `databases.adopt` for home once that \
-                 is settled"
+                "its home was failed over since, and may have lost the decision, or a database where it is prepared was, and \
+                 may have lost the commit; call `databases.adopt` for that one once this is settled"
             }
             Self::NotFinished => "a branch could not be finished; its session may still hold it",
         })

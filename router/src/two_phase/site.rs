@@ -15,29 +15,42 @@ pub(super) struct Site {
     pub(super) alias: Alias,
     pub(super) identity: Identity,
     pub(super) survey: Box<dyn Survey>,
-    confirmed: bool,
+    confirmed: Option<bool>,
 }
 
 impl Site {
     /// Proves once in a pass that this is the primary.
     pub(super) fn confirm(&mut self) -> QueryResult<()> {
-        if !self.confirmed {
-            self.survey.confirm()?;
-            self.confirmed = true;
-        }
-        Ok(())
+        let survey = &mut self.survey;
+        // The next transaction shall not wait for it again.
+        let confirmed = *self.confirmed.get_or_insert_with(|| survey.confirm().is_ok());
+        if confirmed { Ok(()) } else { Err(DieselError::QueryBuilderError("no standby has confirmed a write".into())) }
     }
 
-    /// Its prepared branches.
+    /// Whether a row of this transaction may have been here, and have been deleted because it was complete.
+    pub(super) fn may_have_forgotten(&mut self, id: &TransactionId) -> bool {
+        !self.survey.forgotten_up_to().is_ok_and(|mark| mark < id.uuid_letters())
+    }
+
+    /// A standby, or read-only.
+    fn is_standby(&self) -> bool {
+        self.identity.incarnation.is_none()
+    }
+
+    /// Its prepared branches. A standby doesn't know what is prepared: its empty list would be none.
     pub(super) fn prepared(&mut self) -> QueryResult<Vec<Prepared>> {
+        if self.is_standby() {
+            return Err(DieselError::NotFound);
+        }
         self.survey.prepared(&self.identity.database_id)
     }
 }
 
 /// All databases that can be asked, each once, whatever aliases it has.
 pub(crate) struct Sites {
-    sites: Vec<Site>,
+    all: Vec<Site>,
     complete: bool,
+    unconfirmed: bool,
 }
 
 impl Sites {
@@ -74,7 +87,8 @@ impl Sites {
                 }
             }
         }
-        let mut sites = Self { sites, complete };
+        let mut sites = Self { all: sites, complete, unconfirmed: false };
+        sites.remove_standbys(report);
         sites.remove_copies(report);
         sites
     }
@@ -103,19 +117,43 @@ impl Sites {
                 database.alias()
             ));
         }
-        Ok(Some(Site { alias: database.alias().clone(), identity, survey, confirmed: false }))
+        Ok(Some(Site { alias: database.alias().clone(), identity, survey, confirmed: None }))
+    }
+
+    /// A standby beside its primary is asked for nothing. One without it may lag, and doesn't know what is prepared, so
+    /// that its silence says nothing.
+    fn remove_standbys(&mut self, report: &mut RecoveryReport) {
+        let primaries = self.all.iter().filter(|site| !site.is_standby());
+        let mut answered: Vec<Box<str>> = primaries.map(|site| site.identity.database_id.clone()).collect();
+        self.all.retain(|site| {
+            let id = &site.identity.database_id;
+            let stays = !site.is_standby() || !answered.contains(id);
+            if site.is_standby() && stays {
+                self.complete = false;
+                answered.push(id.clone());
+                let text = "it is a standby or read-only, and its primary is none of the databases that can be reached";
+                report.problem(site.alias.clone(), text.into());
+            }
+            stays
+        });
     }
 
     /// Of two databases with one id, one is a copy, and nobody knows which.
     fn remove_copies(&mut self, report: &mut RecoveryReport) {
-        let ids: Vec<Box<str>> = self.sites.iter().map(|site| site.identity.database_id.clone()).collect();
+        let ids: Vec<Box<str>> = self.all.iter().map(|site| site.identity.database_id.clone()).collect();
         let is_copied = |site: &Site| ids.iter().filter(|id| **id == site.identity.database_id).count() > 1;
-        for site in self.sites.extract_if(.., |site| is_copied(site)) {
+        for site in self.all.extract_if(.., |site| is_copied(site)) {
             self.complete = false;
             let text = "another database of the configuration has the same `database_id`: one is a copy of the other, or \
                         both are one, and `same_as` says so";
             report.problem(site.alias, text.into());
         }
+    }
+
+    /// Whether what was read and written everywhere is replicated, where anything is.
+    pub(super) fn are_confirmed(&mut self) -> bool {
+        self.unconfirmed = self.unconfirmed || self.all.iter_mut().any(|site| site.survey.confirm().is_err());
+        !self.unconfirmed
     }
 
     /// Whether every configured database can be asked.
@@ -124,33 +162,33 @@ impl Sites {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.sites.len()
+        self.all.len()
     }
 
     pub(super) fn at(&self, at: usize) -> &Site {
-        &self.sites[at]
+        &self.all[at]
     }
 
     pub(super) fn at_mut(&mut self, at: usize) -> &mut Site {
-        &mut self.sites[at]
+        &mut self.all[at]
     }
 
     /// One database, and the others beside it.
     pub(super) fn split(&mut self, at: usize) -> (&mut Site, Others<'_>) {
-        let (before, rest) = self.sites.split_at_mut(at);
+        let (before, rest) = self.all.split_at_mut(at);
         let (site, after) = rest.split_first_mut().expect("a site of this number");
         (site, Others { before, after })
     }
 
     /// The database of this id.
     pub(super) fn of(&self, database_id: &str) -> Option<usize> {
-        self.sites.iter().position(|site| *site.identity.database_id == *database_id)
+        self.all.iter().position(|site| *site.identity.database_id == *database_id)
     }
 
     /// Whether any database holds a receipt of a transaction.
     pub(super) fn receipts(&mut self, id: &TransactionId) -> Receipts {
         let mut receipts = Receipts { found: false, complete: self.complete };
-        for site in &mut self.sites {
+        for site in &mut self.all {
             match site.survey.receipts(id) {
                 Ok(found) => receipts.found |= !found.is_empty(),
                 Err(_) => receipts.complete = false,
@@ -161,7 +199,11 @@ impl Sites {
 
     /// Its prepared branches. A failure is reported.
     pub(super) fn list(&mut self, at: usize, report: &mut RecoveryReport) -> Vec<Prepared> {
-        let site = &mut self.sites[at];
+        let site = &mut self.all[at];
+        if site.is_standby() {
+            // It is reported already.
+            return Vec::new();
+        }
         site.prepared().unwrap_or_else(|error| {
             self.complete = false;
             report.problem(site.alias.clone(), error.to_string());

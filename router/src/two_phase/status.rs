@@ -89,6 +89,9 @@ fn of_home(sites: &mut Sites, id: &TransactionId, home: &Home) -> Result<Transac
         // Its session holds the row, or nobody can tell.
         Err(_) => return Ok(TransactionStatus::InDoubt),
     };
+    if site.identity.is_before(&home.incarnation) {
+        return Ok(TransactionStatus::InDoubt);
+    }
     let receipts = sites.receipts(id);
     if receipts.found {
         return lost(sites, at, id);
@@ -97,14 +100,16 @@ fn of_home(sites: &mut Sites, id: &TransactionId, home: &Home) -> Result<Transac
     if aborted {
         return Ok(TransactionStatus::RolledBack);
     }
-    let now = site.identity.incarnation.as_ref();
-    let is_adopted = now == Some(&site.identity.adopted) && receipts.complete;
-    if now != Some(&home.incarnation) && !is_adopted {
+    let is_same = site.identity.incarnation.as_ref() == Some(&home.incarnation);
+    let is_adopted = site.identity.replaces(&home.incarnation) && receipts.complete;
+    if !is_same && !is_adopted {
         let is_forgotten = id.uuid_letters() <= site.survey.forgotten_up_to()?;
         return Ok(if is_forgotten { TransactionStatus::Forgotten } else { TransactionStatus::InDoubt });
     }
     Ok(match site.survey.ask(id, Keep::Always) {
         Ok(Asked::Row(letter)) => row(&[letter]).unwrap_or(TransactionStatus::InDoubt),
+        // The row that makes it final waits for no standby.
+        Ok(Asked::Absent) if site.survey.confirm().is_err() => TransactionStatus::InDoubt,
         Ok(Asked::Absent) => TransactionStatus::RolledBack,
         Ok(Asked::Forgotten) => TransactionStatus::Forgotten,
         Err(_) => TransactionStatus::InDoubt,

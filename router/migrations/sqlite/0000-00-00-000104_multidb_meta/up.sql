@@ -3,7 +3,7 @@ CREATE TABLE multidb_meta (
     id INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
     database_id TEXT NOT NULL,
     environment TEXT NOT NULL,
-    -- The server on which it was installed or adopted, and the incarnation that was adopted.
+    -- The server on which it was installed or adopted, and the incarnation that was adopted with those before it.
     server TEXT NOT NULL,
     incarnation TEXT NOT NULL,
     -- The greatest id of a decision that was deleted.
