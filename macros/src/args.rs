@@ -10,7 +10,7 @@ use syn::{Error, Expr, Ident, LitStr, Result, Token, Type, token};
 
 use crate::contradictions;
 use crate::values::{choice, equals, flag, name, timeout, times};
-use crate::words::{FLAGS, HOOK_ERRORS, ISOLATIONS, KEYS, MODES, PROPAGATIONS, known, unsupported};
+use crate::words::{COMMITS, FLAGS, HOOK_ERRORS, ISOLATIONS, KEYS, MODES, PROPAGATIONS, known, unsupported};
 
 /// The arguments of a scope, as far as they can be judged without types.
 #[derive(Default)]
@@ -22,6 +22,8 @@ pub(crate) struct Args {
     pub(crate) manual: bool,
     /// The variant of `multidb::HookErrors`, if one was written.
     pub(crate) hook_errors: Option<Ident>,
+    /// The variant of `multidb::CommitMode`, if one was written.
+    pub(crate) commit: Option<Ident>,
     /// The registry to use in place of the entered or installed one.
     pub(crate) databases: Option<Expr>,
     /// A value for the routers.
@@ -127,6 +129,7 @@ impl Args {
             "propagation" => self.propagation = Some(choice(key, PROPAGATIONS, input)?),
             "mode" => self.manual = choice(key, MODES, input)? == "Manual",
             "hook_errors" => self.hook_errors = Some(choice(key, HOOK_ERRORS, input)?),
+            "commit" => self.commit = Some(choice(key, COMMITS, input)?),
             "databases" => {
                 equals(key, "&databases", input)?;
                 self.databases = Some(input.parse()?);
@@ -233,6 +236,20 @@ mod tests {
         assert_eq!(args.once.to_token_stream().to_string(), "(id , & body)");
         let written = ["verify_commit", "immediate", "exclusive"].map(|flag| args.key(flag).is_some());
         assert_eq!(written, [true, true, false]);
+    }
+
+    #[test]
+    fn how_several_databases_commit_is_one_of_two_words() {
+        let commit = |text: &str| parse(text).unwrap_or_default().commit.map(|variant| variant.to_string());
+        assert_eq!(commit("Account, Entry"), None);
+        assert_eq!(commit("Account, Entry, commit = best_effort").as_deref(), Some("BestEffort"));
+        assert_eq!(commit("Account, commit = atomic, retry = 3").as_deref(), Some("Atomic"));
+        let accepted = "(accepted: `atomic`, `best_effort`)";
+        assert_eq!(refusal("commit = two_phase"), format!("unknown value `two_phase` {accepted}"));
+        let mistyped = format!("unknown value `besteffort`, did you mean `best_effort`? {accepted}");
+        assert_eq!(refusal("commit = besteffort"), mistyped);
+        assert_eq!(refusal("commit = \"best_effort\""), "write `commit = best_effort`, a bare word");
+        assert_eq!(refusal("commit"), "`commit` takes a value: write `commit = atomic`");
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub(crate) fn refuse(args: &Args) -> Result<()> {
     commits_in_parts(args)?;
     without_a_transaction(args)?;
     together(args)?;
+    best_effort(args)?;
     deferrable(args)
 }
 
@@ -37,7 +38,7 @@ fn without_a_transaction(args: &Args) -> Result<()> {
         );
         return Err(refusal(key, &problem));
     }
-    let needs = ["once", "isolation", "timeout"].into_iter().chain(FLAGS).find_map(|key| args.key(key));
+    let needs = ["once", "isolation", "timeout", "commit"].into_iter().chain(FLAGS).find_map(|key| args.key(key));
     let Some(key) = needs.filter(|_| !joins) else { return Ok(()) };
     let problem = format!("needs a transaction, and with `propagation = {word}` there is none: leave one of them out");
     Err(refusal(key, &problem))
@@ -47,10 +48,27 @@ fn together(args: &Args) -> Result<()> {
     for (key, other, problem) in [
         ("once", "read_only", "writes its key, which `read_only` refuses: leave one of them out"),
         ("verify_commit", "read_only", "has nothing to verify where `read_only` writes nothing: leave it out"),
+        ("commit", "read_only", "has nothing to commit where `read_only` writes nothing: leave it out"),
         ("immediate", "exclusive", "is a part of `exclusive`: leave it out"),
     ] {
         if let (Some(key), Some(_)) = (args.key(key), args.key(other)) {
             return Err(refusal(key, problem));
+        }
+    }
+    Ok(())
+}
+
+/// What is promised of the work as a whole, of which `best_effort` may leave a part behind.
+fn best_effort(args: &Args) -> Result<()> {
+    if args.commit.as_ref().is_none_or(|mode| mode != "BestEffort") {
+        return Ok(());
+    }
+    for (key, problem) in [
+        ("once", "stores a result for the whole work, and `commit = best_effort` may commit a part of it"),
+        ("verify_commit", "proves one commit, and `commit = best_effort` makes one for each database"),
+    ] {
+        if let Some(key) = args.key(key) {
+            return Err(refusal(key, &format!("{problem}: leave one of them out")));
         }
     }
     Ok(())
@@ -118,6 +136,7 @@ mod tests {
             "immediate",
             "exclusive",
             "verify_commit",
+            "commit = best_effort",
         ];
         for key in enforced {
             for word in ["never", "not_supported"] {
@@ -136,6 +155,20 @@ mod tests {
         assert!(refused("once = id, read_only").starts_with("`once` writes its key"));
         assert!(refused("read_only, verify_commit").starts_with("`verify_commit` has nothing to verify"));
         assert_eq!(refused("exclusive, immediate"), "`immediate` is a part of `exclusive`: leave it out");
+    }
+
+    #[test]
+    fn best_effort_is_neither_once_nor_verified() {
+        for key in ["once = id", "verify_commit"] {
+            let text = refused(&format!("Account, Entry, {key}, commit = best_effort"));
+            assert!(text.contains("`commit = best_effort`") && text.ends_with(": leave one of them out"), "{text}");
+            assert_eq!(refusal(Mode::Auto, &format!("{key}, commit = atomic")), None);
+        }
+        assert!(refused("commit = best_effort, read_only").starts_with("`commit` has nothing to commit"));
+        for fine in ["retry = 3", "timeout = \"5s\"", "propagation = requires_new", "propagation = mandatory"] {
+            assert_eq!(refusal(Mode::Auto, &format!("Account, commit = best_effort, {fine}")), None, "{fine}");
+        }
+        assert_eq!(refusal(Mode::Manual, "Account, Entry, commit = best_effort"), None);
     }
 
     #[test]

@@ -44,7 +44,7 @@ use function::Function;
 /// | written | the database |
 /// |---|---|
 /// | `#[transactional(Account)]` | the one that the routers choose for the model |
-/// | `#[transactional(Account, Entry)]` | theirs, which today must be one database |
+/// | `#[transactional(Account, Entry)]` | theirs; several databases commit as one, unless `commit` says otherwise |
 /// | `#[transactional(app = "bank")]` | the one that the routers choose for the app |
 /// | `#[transactional(using = "orders")]` | the one with this alias |
 /// | `#[transactional]` | as with `app`, named by the first module below the crate, or the crate itself |
@@ -67,6 +67,13 @@ use function::Function;
 /// - `hook_errors = reported` (the default) or `returned`: whether a hook that fails after the commit makes the function
 ///   return `Error::HookFailed`, which says that the work is committed. It counts on the scope that opens the transaction;
 ///   a nested one has no say.
+/// - `commit = atomic` (the default) or `best_effort`: how several databases commit. `atomic`: on all or on none, and
+///   `Error::NotAtomic` where that can't be. `best_effort`: any databases, each by itself at the end of the function, the last
+///   listed first, as nested blocks do. The first COMMIT that fails ends it, and the others are rolled back; where one has
+///   committed by then the error is `Error::PartialCommit`, no hook runs, and `retry` doesn't run the function again. The
+///   function that opens the transaction decides. Inside one that says `best_effort`, a function that lists several models and
+///   doesn't say so too is `Error::OptionConflict`, as is one that says so inside an atomic one. Not with `once`,
+///   `verify_commit` or `read_only`.
 /// - `databases = expr`: this registry in place of the entered or installed one; a `Databases` or a reference to one.
 /// - `hint = expr`: a value for the routers, such as the key of a shard, for this function and all that it calls. They find
 ///   it by its type: `request.hint::<Shard>()`.

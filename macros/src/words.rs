@@ -27,7 +27,7 @@ pub(crate) const KEYS: &[Word] = &[
     yes("once"),
     yes("label"),
     yes("verify_commit"),
-    no("commit"),
+    yes("commit"),
     no("acknowledge"),
 ];
 
@@ -65,6 +65,9 @@ pub(crate) const PROPAGATIONS: &[Word] = &[
 /// The values of `mode`.
 pub(crate) const MODES: &[Word] = &[yes("auto"), yes("manual")];
 
+/// The values of `commit`.
+pub(crate) const COMMITS: &[Word] = &[yes("atomic"), yes("best_effort")];
+
 /// The values of `hook_errors`.
 pub(crate) const HOOK_ERRORS: &[Word] = &[yes("reported"), yes("returned")];
 
@@ -76,7 +79,7 @@ pub(crate) fn known(word: &Ident, table: &[Word], what: &str, also: &str) -> Res
         Some(_) => Err(Error::new(word.span(), unsupported(&written))),
         None => {
             // A value in the place of its key.
-            let values = [("propagation", PROPAGATIONS), ("isolation", ISOLATIONS)];
+            let values = [("propagation", PROPAGATIONS), ("isolation", ISOLATIONS), ("commit", COMMITS)];
             let value = values.iter().find(|(_, values)| values.iter().any(|value| value.name == written));
             let meant = match value {
                 Some((key, _)) if what == "key" => Some(format!("{key} = {written}")),
@@ -130,14 +133,14 @@ mod tests {
 
     #[test]
     fn every_word_of_the_contract_passes_or_says_that_it_is_not_supported() {
-        for table in [KEYS, PROPAGATIONS, ISOLATIONS] {
+        for table in [KEYS, PROPAGATIONS, ISOLATIONS, COMMITS] {
             for word in table {
                 let expected = (!word.supported).then(|| unsupported(word.name));
                 assert_eq!(refusal(word.name, table), expected);
             }
         }
-        let commit = "`commit` is not supported yet by this version of multidb";
-        assert_eq!(refusal("commit", KEYS).as_deref(), Some(commit));
+        let acknowledge = "`acknowledge` is not supported yet by this version of multidb";
+        assert_eq!(refusal("acknowledge", KEYS).as_deref(), Some(acknowledge));
         assert!(FLAGS.iter().all(|flag| refusal(flag, KEYS).is_none()));
     }
 
@@ -147,6 +150,8 @@ mod tests {
         assert!(refused.contains("did you mean `propagation = requires_new`?"), "{refused}");
         let refused = refusal("serializable", KEYS).expect("refused");
         assert!(refused.contains("did you mean `isolation = serializable`?"), "{refused}");
+        let refused = refusal("best_effort", KEYS).expect("refused");
+        assert!(refused.contains("did you mean `commit = best_effort`?"), "{refused}");
     }
 
     #[test]
@@ -154,7 +159,7 @@ mod tests {
         let refused = |word| refusal(word, KEYS).expect("refused");
         let list = "(accepted: `app`, `using`, `propagation`, `mode`, `databases`, `hook_errors`, `hint`, `isolation`, \
                     `read_only`, `deferrable`, `immediate`, `exclusive`, `timeout`, `retry`, `once`, `label`, \
-                    `verify_commit`)";
+                    `verify_commit`, `commit`)";
         assert_eq!(refused("usin"), format!("unknown key `usin`, did you mean `using`? {list}"));
         assert!(refused("readonly").contains("did you mean `read_only`?"));
         assert!(refused("timout").contains("did you mean `timeout`?"));

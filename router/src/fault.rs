@@ -46,6 +46,7 @@ mod armed {
         "abort.after.N",
         "alone.before_commit.N",
         "alone.after_commit.N",
+        "best_effort.between.N",
         "connection.before_return",
         "recover.list.after",
         "recover.probe.before",

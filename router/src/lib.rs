@@ -64,8 +64,8 @@ pub use routing::{
     Access, Route, RouteExplanation, RouteRequest, RouteStep, Router, StaticRouter, with_hint, with_routes,
 };
 pub use scope::{
-    Atomic, AtomicMany, HookErrors, Propagation, Scope, atomic, atomic_app, atomic_many, atomic_on, check_relation,
-    connection, connection_on, detached,
+    Atomic, AtomicMany, CommitMode, HookErrors, Propagation, Scope, atomic, atomic_app, atomic_many, atomic_on,
+    check_relation, connection, connection_on, detached,
 };
 pub use transaction_id::TransactionId;
 pub use two_phase::{

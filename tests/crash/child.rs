@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use diesel::prelude::*;
 use multidb::fault::{Stop, arm, point};
-use multidb::{AnyConn, Databases, Error, Model, atomic, atomic_many, scope};
+use multidb::{AnyConn, CommitMode, Databases, Error, Model, atomic, atomic_many, scope};
 
 use crate::places::{Account, Audit, Entry, POLL, Places, accounts, audits, entries, registry};
 
@@ -20,6 +20,8 @@ pub(crate) enum Work {
     Reads,
     /// One in which the last database alone is written.
     Alone,
+    /// One that commits its databases one after the other.
+    InParts,
     /// A manual scope that commits two transactions.
     Manual,
     /// A hundred transactions, so that the last one deletes the rows of all.
@@ -32,11 +34,12 @@ pub(crate) enum Work {
     Holds,
 }
 
-const WORKS: [Work; 9] = [
+const WORKS: [Work; 10] = [
     Work::Listed,
     Work::Late,
     Work::Reads,
     Work::Alone,
+    Work::InParts,
     Work::Manual,
     Work::Hundred,
     Work::Recovers,
@@ -162,6 +165,7 @@ fn works() {
         Work::Late => late(last, 1),
         Work::Reads => transfer(last, 1, 1, Some(last)),
         Work::Alone => alone(last, 1),
+        Work::InParts => in_parts(last, 1),
         Work::Manual => manual(last),
         Work::Hundred => (1..=100).try_for_each(|id| transfer(last, id, id, None)),
         Work::Recovers => databases.recover().map(drop),
@@ -194,7 +198,19 @@ pub(crate) fn transfer(last: usize, id: i64, last_id: i64, reads: Option<usize>)
 }
 
 /// A scope that lists the models of all databases, with some work on each.
-fn listed(last: usize, mut work: impl FnMut(usize, &mut AnyConn) -> Result<(), Error>) -> Result<(), Error> {
+fn listed(last: usize, work: impl FnMut(usize, &mut AnyConn) -> Result<(), Error>) -> Result<(), Error> {
+    listed_as(CommitMode::Atomic, last, work)
+}
+
+fn in_parts(last: usize, id: i64) -> Result<(), Error> {
+    listed_as(CommitMode::BestEffort, last, |at, conn| put(at, conn, id, None))
+}
+
+fn listed_as(
+    mode: CommitMode,
+    last: usize,
+    mut work: impl FnMut(usize, &mut AnyConn) -> Result<(), Error>,
+) -> Result<(), Error> {
     let body = |scope: &multidb::Scope<'_>| {
         work(0, &mut scope.conn::<Account, AnyConn>()?)?;
         work(1, &mut scope.conn::<Entry, AnyConn>()?)?;
@@ -204,9 +220,9 @@ fn listed(last: usize, mut work: impl FnMut(usize, &mut AnyConn) -> Result<(), E
         Ok::<_, Error>(())
     };
     if last == 1 {
-        atomic_many::<(Account, Entry)>().run(body)
+        atomic_many::<(Account, Entry)>().commit(mode).run(body)
     } else {
-        atomic_many::<(Account, Entry, Audit)>().run(body)
+        atomic_many::<(Account, Entry, Audit)>().commit(mode).run(body)
     }
 }
 

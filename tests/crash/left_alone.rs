@@ -232,7 +232,8 @@ fn a_branch_that_an_operator_rolls_back_against_the_decision_is_found_and_never_
         assert!(!report.is_clear());
         let id = report.heuristic()[0].clone();
         for _ in 0..2 {
-            databases.recover().unwrap();
+            let report = databases.recover().unwrap();
+            assert!(report.heuristic().contains(&id) && !report.is_clear(), "{places}: it is told again: {report}");
             assert_eq!((places.rows(0), places.rows(1), places.rows(2)), (vec![1], vec![], vec![1]), "{places}");
             assert_eq!(places.states(0), ["h"], "{places}");
             assert_eq!(multidb::status(&id).unwrap(), multidb::TransactionStatus::Heuristic);

@@ -14,6 +14,7 @@ mod matrix;
 mod paused;
 mod places;
 #[path = "../support/proxy.rs"]
+#[expect(dead_code, reason = "other tests need the rest")]
 mod proxy;
 mod recoverers;
 mod requests;

@@ -63,6 +63,7 @@ struct Kills {
 impl Kills {
     fn on(layout: Layout) -> Vec<Kill> {
         let mut kills = Self { layout, all: Vec::new() };
+        kills.of_parts();
         if layout.others().is_empty() {
             kills.of_files();
         } else {
@@ -84,6 +85,16 @@ impl Kills {
             };
             let kill = Kill { what, work, point, skip: 0, severed: None, left_at: None, expected, written };
             self.all.push(kill);
+        }
+    }
+
+    /// The databases commit one after the other, the last one first: those that have stay so.
+    fn of_parts(&mut self) {
+        for last in 1..self.layout.0.len() {
+            self.add("in parts", Work::InParts, points(&["best_effort."], &[last]));
+            let kill = self.all.last_mut().expect("added above");
+            kill.written = (last..self.layout.0.len()).collect();
+            kill.expected = Expected::one();
         }
     }
 
@@ -233,21 +244,24 @@ fn the_databases_agree_after_a_kill_at_every_point_on_every_layout() {
     table.end();
 }
 
+/// What is killed, as the table shows it.
+const SECTIONS: [&str; 11] = [
+    "listed",
+    "joined later",
+    "one only reads",
+    "one alone writes",
+    "in parts",
+    "manual, at the second",
+    "rows of a hundred",
+    "participant's session ended",
+    "home's session ended",
+    "recoverer, undecided",
+    "recoverer, decided",
+];
+
 /// Where a kill stands in the table: by its work, and then as the protocol passes its point.
 fn order(kill: &Kill) -> usize {
-    let words = [
-        "listed",
-        "joined later",
-        "one only reads",
-        "one alone writes",
-        "manual, at the second",
-        "rows of a hundred",
-        "participant's session ended",
-        "home's session ended",
-        "recoverer, undecided",
-        "recoverer, decided",
-    ];
-    let of_word = words.iter().position(|word| *word == kill.what).expect("listed above");
+    let of_word = SECTIONS.iter().position(|word| *word == kill.what).expect("listed above");
     let base = kill.point.trim_end_matches(|letter: char| letter.is_ascii_digit());
     let of_point = POINTS.iter().position(|point| point.trim_end_matches('N') == base).unwrap_or(0);
     of_word * POINTS.len() + of_point

@@ -33,7 +33,7 @@ pub(crate) struct Audit;
 /// How often an operator tries to finish a branch.
 const FINISH_TRIES: usize = 2_000;
 /// How long a server may take to see that a client has gone.
-const GONE_LIMIT: Duration = Duration::from_secs(60);
+const GONE_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long a poll leaves the processor to others.
 pub(crate) const POLL: Duration = Duration::from_millis(1);

@@ -180,16 +180,16 @@ impl Disturbance<'_> {
     /// The child is killed, and the request arrives once recovery has looked.
     fn late(&self, mut command: Command) -> Result<Ended, String> {
         let (child, known) = channel::<u32>();
-        let (passed, passes) = channel::<()>();
+        let (looked, waits) = channel::<()>();
         self.proxy.meet_once(self.text, Moment::Before, move || {
             kill(known.recv().unwrap());
-            passes.recv().unwrap();
+            waits.recv().unwrap();
         });
         let started = command.spawn().unwrap();
         child.send(started.id()).unwrap();
         let ended = Ended::of(started);
         let beside = self.pass_beside();
-        passed.send(()).unwrap();
+        looked.send(()).unwrap();
         self.until_hit()?;
         beside.map(|()| ended)
     }

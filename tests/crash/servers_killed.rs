@@ -57,9 +57,8 @@ impl Case {
             _ => "both",
         };
         match self.when {
-            When::Paused(point) => format!("{point}: {victims}"),
+            When::Paused(point) | When::Recovering(point) => format!("{point}: {victims}"),
             When::Killed(point) => format!("{point}: {victims}, and the client"),
-            When::Recovering(point) => format!("{point}: {victims}"),
             When::Request(request, Moment::Before) => format!("{request:?}, not sent: {victims}"),
             When::Request(request, Moment::Sent) => format!("{request:?}, sent: {victims}"),
             When::Request(request, Moment::Answered(_)) => format!("{request:?}, answered: {victims}"),
@@ -152,9 +151,9 @@ impl Field<'_> {
                 until_stopped(&recoverer);
                 self.crash(case.victims);
                 resume(&recoverer);
-                let recovered = Ended::of(recoverer);
-                if recovered.told().is_none() {
-                    return Err(format!("the recoverer has not ended: {recovered:?}"));
+                let pass = Ended::of(recoverer);
+                if pass.told().is_none() {
+                    return Err(format!("the recoverer has not ended: {pass:?}"));
                 }
                 ended
             }

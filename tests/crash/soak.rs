@@ -29,6 +29,10 @@ const THREADS: u64 = 2;
 const RECOVERERS: usize = 2;
 /// One in so many kills is a server's.
 const SERVER_KILLS: u64 = 40;
+/// One process in so many is paused for a while instead of being killed.
+const PAUSES: u64 = 5;
+/// How often it says how far it is, in seconds.
+const TELLS_EVERY: u64 = 60;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
@@ -36,6 +40,7 @@ fn number(variable: &str) -> Option<u64> {
 
 /// One transfer.
 #[derive(Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is drawn by itself")]
 struct Transfer {
     id: i64,
     from: usize,
@@ -44,10 +49,20 @@ struct Transfer {
     cents: i64,
     /// The scope lists both models. Otherwise the second database joins.
     listed: bool,
+    /// The third database takes a fee.
+    fee: bool,
     /// A part of it is undone by a savepoint, and done again.
     wavers: bool,
     /// It fails in the end.
     fails: bool,
+}
+
+/// One of its databases.
+#[derive(Clone, Copy)]
+enum Side {
+    From,
+    To,
+    Third,
 }
 
 impl Transfer {
@@ -60,8 +75,9 @@ impl Transfer {
             from: usize::try_from(from).unwrap(),
             to: usize::try_from(to).unwrap(),
             accounts: [account(random), account(random)],
-            cents: i64::try_from(1 + random.u64(..50)).unwrap(),
+            cents: i64::try_from(2 + random.u64(..50)).unwrap(),
             listed: random.u64(..2) == 0,
+            fee: random.u64(..4) == 0,
             wavers: random.u64(..4) == 0,
             fails: random.u64(..10) == 0,
         }
@@ -69,31 +85,31 @@ impl Transfer {
 
     fn run(self) -> Result<(), Error> {
         match (self.from, self.to) {
-            (0, 1) => self.between::<Account, Entry>(),
-            (0, _) => self.between::<Account, Audit>(),
-            (1, 0) => self.between::<Entry, Account>(),
-            (1, _) => self.between::<Entry, Audit>(),
-            (_, 0) => self.between::<Audit, Account>(),
-            _ => self.between::<Audit, Entry>(),
+            (0, 1) => self.between::<Account, Entry, Audit>(),
+            (0, _) => self.between::<Account, Audit, Entry>(),
+            (1, 0) => self.between::<Entry, Account, Audit>(),
+            (1, _) => self.between::<Entry, Audit, Account>(),
+            (_, 0) => self.between::<Audit, Account, Entry>(),
+            _ => self.between::<Audit, Entry, Account>(),
         }
     }
 
-    fn between<From: Model, To: Model>(self) -> Result<(), Error> {
+    fn between<From: Model, To: Model, Third: Model>(self) -> Result<(), Error> {
         if self.listed {
             return atomic_many::<(From, To)>().run(|scope: &Scope<'_>| {
-                self.change(&mut scope.conn::<From, AnyConn>()?, 0)?;
-                self.change(&mut scope.conn::<To, AnyConn>()?, 1)?;
-                self.end()
+                self.change(&mut scope.conn::<From, AnyConn>()?, Side::From)?;
+                self.change(&mut scope.conn::<To, AnyConn>()?, Side::To)?;
+                self.end::<Third>()
             });
         }
         atomic::<From>().run(|conn: &mut AnyConn| {
-            self.change(conn, 0)?;
-            atomic::<To>().run(|conn: &mut AnyConn| self.change(conn, 1))?;
-            self.end()
+            self.change(conn, Side::From)?;
+            atomic::<To>().run(|conn: &mut AnyConn| self.change(conn, Side::To))?;
+            self.end::<Third>()
         })
     }
 
-    fn change(self, conn: &mut AnyConn, side: usize) -> Result<(), Error> {
+    fn change(self, conn: &mut AnyConn, side: Side) -> Result<(), Error> {
         if self.wavers {
             let point = scope::savepoint("wavers")?;
             self.enter(conn, side)?;
@@ -102,16 +118,24 @@ impl Transfer {
         self.enter(conn, side)
     }
 
-    fn enter(self, conn: &mut AnyConn, side: usize) -> Result<(), Error> {
-        let cents = if side == 0 { -self.cents } else { self.cents };
-        let balance = soak_balances::table.find(self.accounts[side]);
+    fn enter(self, conn: &mut AnyConn, side: Side) -> Result<(), Error> {
+        let fee = i64::from(self.fee);
+        let (cents, account) = match side {
+            Side::From => (-self.cents, self.accounts[0]),
+            Side::To => (self.cents - fee, self.accounts[1]),
+            Side::Third => (fee, self.accounts[1]),
+        };
+        let balance = soak_balances::table.find(account);
         diesel::update(balance).set(soak_balances::balance.eq(soak_balances::balance + cents)).execute(conn)?;
         let entry = (soak_entries::transfer.eq(self.id), soak_entries::cents.eq(cents));
         diesel::insert_into(soak_entries::table).values(entry).execute(conn)?;
         Ok(())
     }
 
-    fn end(self) -> Result<(), Error> {
+    fn end<Third: Model>(self) -> Result<(), Error> {
+        if self.fee {
+            atomic::<Third>().run(|conn: &mut AnyConn| self.change(conn, Side::Third))?;
+        }
         if self.fails { Err(Error::from(diesel::result::Error::RollbackTransaction)) } else { Ok(()) }
     }
 }
@@ -186,6 +210,17 @@ impl Soak {
         self.children[at].wait().unwrap();
     }
 
+    /// Stops a process for a while, as a machine does that is short of memory.
+    fn pause(&mut self, at: usize) {
+        let signal = |name: &str| {
+            let sent = Command::new("kill").args([name, &self.children[at].id().to_string()]).status().unwrap();
+            assert!(sent.success());
+        };
+        signal("-STOP");
+        std::thread::sleep(Duration::from_millis(100 + self.random.u64(..2_000)));
+        signal("-CONT");
+    }
+
     fn journals(&self) -> Vec<PathBuf> {
         let files = self.folder.path().read_dir().unwrap();
         files.map(|file| file.unwrap().path()).collect()
@@ -228,8 +263,13 @@ fn money_is_neither_made_nor_lost_whoever_is_killed() {
     let (urls, folder) = (places.urls.join(" "), tempfile::tempdir().unwrap());
     let mut soak = Soak { urls, folder, children: Vec::new(), started: 0, random: Rng::with_seed(seed) };
     (0..CLIENTS + RECOVERERS).for_each(|at| soak.start(at));
-    let (begin, mut kills, mut server_kills) = (Instant::now(), 0, 0);
+    println!("seed {seed}");
+    let (begin, mut kills, mut pauses, mut server_kills, mut told) = (Instant::now(), 0, 0, 0, 0);
     while begin.elapsed() < Duration::from_secs(seconds) {
+        if begin.elapsed().as_secs() >= told + TELLS_EVERY {
+            told = begin.elapsed().as_secs();
+            println!("after {told} s: {kills} processes and {server_kills} servers killed, {pauses} pauses");
+        }
         // When something is killed follows from the seed and from nothing that it waits for.
         std::thread::sleep(Duration::from_millis(200 + soak.random.u64(..800)));
         if soak.random.u64(..SERVER_KILLS) == 0 {
@@ -237,14 +277,23 @@ fn money_is_neither_made_nor_lost_whoever_is_killed() {
             server_kills += 1;
         }
         let at = usize::try_from(soak.random.u64(..(CLIENTS + RECOVERERS) as u64)).unwrap();
+        if soak.random.u64(..PAUSES) == 0 {
+            soak.pause(at);
+            pauses += 1;
+            continue;
+        }
         soak.kill(at);
         soak.start(at);
         kills += 1;
     }
     (0..CLIENTS + RECOVERERS).for_each(|at| soak.kill(at));
     recover(&places.databases());
+    assert_eq!(places.unfinished(), [0, 0], "open decisions, and receipts without one");
     let outcome = compare(&places, &soak.told());
-    println!("seed {seed}: {seconds} s, {kills} processes and {server_kills} servers killed, {outcome:?}");
+    println!(
+        "seed {seed}: {seconds} s, {kills} processes and {server_kills} servers killed, {pauses} pauses; of the transfers \
+         {outcome:?}; nothing split, lost, made or left"
+    );
     assert!(outcome.values().sum::<usize>() > 0, "nothing was transferred");
 }
 
@@ -269,8 +318,9 @@ fn compare(places: &Places, told: &HashMap<i64, String>) -> BTreeMap<String, usi
     let mut counted = BTreeMap::new();
     for (id, word) in told {
         let found = entries.remove(id).unwrap_or_default();
+        let whole = if found.contains(&1) { 3 } else { 2 };
         assert!(
-            matches!(&found[..], []) || found.len() == 2 && found[0] == -found[1],
+            found.is_empty() || found.len() == whole && found.iter().sum::<i64>() == 0,
             "{id} ({word}) is split: {found:?}"
         );
         assert!(word != "ok" || !found.is_empty(), "{id} is lost");

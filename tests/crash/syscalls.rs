@@ -76,10 +76,21 @@ fn calls(trace: &str) -> Vec<Call> {
 }
 
 /// Keeps the files open, so that what was written and not synced stays invisible. Killed, it never closes them.
-fn hold(places: &Places) -> Child {
-    let holder = start(places, Work::Holds, "holds", Stop::Pause);
-    until_stopped(&holder);
-    holder
+struct Holder(Child);
+
+impl Holder {
+    fn of(places: &Places) -> Self {
+        let holder = start(places, Work::Holds, "holds", Stop::Pause);
+        until_stopped(&holder);
+        Self(holder)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }
 
 fn kill_before(places: &Places, call: &Call) -> Result<&'static str, String> {
@@ -87,7 +98,7 @@ fn kill_before(places: &Places, call: &Call) -> Result<&'static str, String> {
     places.clear();
     let folder = tempfile::tempdir().unwrap();
     let all: Vec<usize> = (0..places.urls.len()).collect();
-    let mut holder = hold(places);
+    let holder = Holder::of(places);
     let held = {
         let databases = places.databases();
         let known = places.sessions();
@@ -100,8 +111,7 @@ fn kill_before(places: &Places, call: &Call) -> Result<&'static str, String> {
         one_pass(&databases)?;
         agree(places, &all, &Expected::RowsOrNone(vec![1]))?
     };
-    holder.kill().unwrap();
-    holder.wait().unwrap();
+    drop(holder);
     // Nobody has the files open any more: what was invisible would come back.
     let again = agree(places, &all, &Expected::RowsOrNone(vec![1]))?;
     if again != held {
@@ -140,10 +150,9 @@ fn the_databases_agree_after_a_kill_before_any_system_call_where_a_file_holds_th
             places.execute(LAYOUTS[column].home()[0], "PRAGMA journal_mode = WAL");
         }
         let folder = tempfile::tempdir().unwrap();
-        let mut holder = hold(places);
+        let holder = Holder::of(places);
         let (status, calls) = run(places, folder.path(), None);
-        holder.kill().unwrap();
-        holder.wait().unwrap();
+        drop(holder);
         assert!(status.success() && calls.len() >= CALLS_EXPECTED, "{places}: is ptrace allowed? {status} {calls:?}");
         for (place, call) in calls.iter().enumerate() {
             let row = format!("call {place:02}");

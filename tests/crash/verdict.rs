@@ -36,7 +36,8 @@ pub(crate) fn one_pass(databases: &Databases) -> Result<RecoveryReport, String> 
     if report.is_clear() { Ok(report) } else { Err(format!("after one pass: {report}")) }
 }
 
-/// The databases in `written` agree, hold what is expected, and nothing is left over. Gives what they hold.
+/// The databases in `written` agree, hold what is expected, and nothing is left over. Gives what they hold: `those` where not all
+/// were written.
 pub(crate) fn agree(places: &Places, written: &[usize], expected: &Expected) -> Result<&'static str, String> {
     let all: Vec<Vec<i64>> = (0..places.urls.len()).map(|at| places.rows(at)).collect();
     let first = &all[written[0]];
@@ -56,7 +57,9 @@ pub(crate) fn agree(places: &Places, written: &[usize], expected: &Expected) -> 
         }
     }
     match places.unfinished() {
-        [0, 0] => Ok(if own.is_empty() { "none" } else { "all" }),
+        [0, 0] if own.is_empty() => Ok("none"),
+        [0, 0] if written.len() < all.len() => Ok("those"),
+        [0, 0] => Ok("all"),
         [open, receipts] => Err(format!("{open} open decisions and {receipts} receipts without one are left")),
     }
 }

@@ -33,6 +33,8 @@ macro_rules! backend {
             pub(crate) mod across;
             mod any;
             mod attribute_options;
+            #[cfg(feature = "testing")]
+            mod best_effort;
             mod composition;
             mod django_errors;
             mod django_hooks;
@@ -70,6 +72,8 @@ macro_rules! backend {
 
 #[cfg(feature = "sqlite")]
 mod aliases;
+#[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
+mod best_effort;
 mod checks;
 #[cfg(all(feature = "sqlite", feature = "testing"))]
 mod layouts;
@@ -98,6 +102,7 @@ macro_rules! server {
             pub(crate) use crate::$backend::*;
 
             mod asked;
+            mod best_effort;
             mod contended;
             mod django_lost;
             mod faults;

@@ -218,3 +218,44 @@ fn each_phase_is_an_event_with_the_transaction_and_the_database() {
     let rolled_back = ["start default Wrote", "prepare other Failed", "rollback default Done", "rollback other Done"];
     assert_eq!(run(true), rolled_back);
 }
+
+#[cfg(target_os = "linux")]
+/// How long the system waits before it asks whether the peer of this local port is there, in hundredths of a second.
+fn time_to_keepalive(local_port: i64) -> Option<u64> {
+    const KEEPALIVE: &str = "02";
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let (_, port) = columns.get(1)?.split_once(':')?;
+        let (timer, when) = columns.get(5)?.split_once(':')?;
+        let is_it = i64::from_str_radix(port, 16) == Ok(local_port) && timer == KEEPALIVE;
+        is_it.then(|| u64::from_str_radix(when, 16).unwrap())
+    })
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_connection_asks_a_silent_server_within_half_a_minute_unless_its_url_says_otherwise() {
+    #[derive(QueryableByName)]
+    struct Port {
+        #[diesel(sql_type = diesel::sql_types::BigInt)]
+        port: i64,
+    }
+    let Some(fixture) = fixture() else { return };
+    let own = format!("{}&keepalives_idle=1000", fixture.urls[0]);
+    for (url, least, most) in [(&*fixture.urls[0], 0, 3_000), (&*own, 90_000, 100_000)] {
+        let databases = Databases::builder().postgres("default", url).build().unwrap();
+        let _entered = databases.enter();
+        let asked = diesel::sql_query("SELECT inet_client_port()::bigint AS port");
+        let found: Port = asked.get_result(&mut connection::<Item, PgConn>().unwrap()).unwrap();
+        let begin = Instant::now();
+        let time = loop {
+            // An acknowledgement may be awaited first.
+            if let Some(time) = time_to_keepalive(found.port) {
+                break time;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(10), "no keepalive at all");
+        };
+        assert!((least..=most).contains(&time), "{time}");
+    }
+}

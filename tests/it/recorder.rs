@@ -9,6 +9,11 @@ use diesel::connection::{Instrumentation, InstrumentationEvent};
 pub(crate) struct Recorder(Arc<Mutex<Vec<String>>>);
 
 impl Recorder {
+    /// Records a text.
+    pub(crate) fn add(&self, text: String) {
+        self.0.lock().unwrap().push(text);
+    }
+
     /// What was sent since the last call, without bind values.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap())
@@ -20,7 +25,7 @@ impl Instrumentation for Recorder {
         if let InstrumentationEvent::StartQuery { query, .. } = event {
             let text = query.to_string();
             let text = text.split(" -- binds").next().unwrap_or_default().trim().to_owned();
-            self.0.lock().unwrap().push(text);
+            self.add(text);
         }
     }
 }

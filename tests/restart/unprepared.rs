@@ -2,7 +2,9 @@
 
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
-use multidb::{Databases, Error, Model, PgConn, Route, RouteRequest, Router, SqliteConn, atomic_many, schema};
+use multidb::{
+    CommitMode, Databases, Error, Model, PgConn, Route, RouteRequest, Router, SqliteConn, atomic_many, schema,
+};
 
 use crate::server::Server;
 
@@ -52,8 +54,12 @@ fn rows(url: &str, table: &str) -> i64 {
 }
 
 fn put_both(databases: &Databases) -> Result<(), Error> {
+    put_both_by(databases, CommitMode::Atomic)
+}
+
+fn put_both_by(databases: &Databases, mode: CommitMode) -> Result<(), Error> {
     let _entered = databases.enter();
-    atomic_many::<(Account, Entry)>().run(|scope| {
+    atomic_many::<(Account, Entry)>().commit(mode).run(|scope| {
         diesel::insert_into(accounts::table)
             .values(accounts::id.eq(1))
             .execute(&mut scope.conn::<Account, PgConn>()?)?;
@@ -79,6 +85,9 @@ fn two_databases_that_prepare_nothing_are_refused_and_the_error_says_what_to_set
         }
     }
     assert_eq!((rows(&urls[0], "accounts"), rows(&urls[1], "entries")), (0, 0));
+    // They commit one after the other where that is wanted.
+    put_both_by(&known, CommitMode::BestEffort).unwrap();
+    assert_eq!((rows(&urls[0], "accounts"), rows(&urls[1], "entries")), (1, 1));
 }
 
 #[test]

@@ -64,6 +64,25 @@ fn exclusive() -> BankResult<()> {
     Ok(())
 }
 
+#[derive(Model)]
+#[model(app = "ledger")]
+pub struct Entry;
+
+#[transactional(Account, Entry, commit = best_effort, retry = 3, timeout = "5s", propagation = requires_new)]
+fn in_parts(#[conn(Entry)] conn: &mut SqliteConn) -> BankResult<i64> {
+    Ok(touch(conn, 1)?)
+}
+
+#[commit_manually(Account, Entry, commit = best_effort)]
+fn in_parts_by_hand() -> BankResult<()> {
+    Ok(())
+}
+
+#[transactional(Account, commit = atomic, verify_commit)]
+fn whole() -> BankResult<()> {
+    Ok(())
+}
+
 #[commit_manually(Account, isolation = read_committed, timeout = "1h", verify_commit)]
 fn manual() -> BankResult<()> {
     Ok(())
@@ -314,6 +333,9 @@ fn calls() -> Result<(), Box<dyn StdError>> {
     let wagon = || Wagon(vec![1]);
     let counter = || Counter { count: 0, names: Vec::new() };
     report().ok();
+    in_parts().ok();
+    in_parts_by_hand().ok();
+    whole().ok();
     immediate().and_then(|()| exclusive()).and_then(|()| manual()).ok();
     inside().ok();
     by_value(order(), 1, word.clone()).ok();

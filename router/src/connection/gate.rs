@@ -246,6 +246,16 @@ impl Gate {
         self.detail().limited.push(limited);
     }
 
+    /// Takes all limits away, for as long as a commit has begun that should go on.
+    pub fn take_limits(&self) -> Vec<Limited> {
+        std::mem::take(&mut self.detail().limited)
+    }
+
+    /// Lets them hold again.
+    pub fn put_limits_back(&self, limited: Vec<Limited>) {
+        self.detail().limited = limited;
+    }
+
     /// The limits that hold now, and who has declared the innermost of them.
     pub fn limits(&self) -> (Limits, Option<Site>) {
         let detail = self.detail();

@@ -67,6 +67,8 @@ pub trait Survey: Send {
     fn known(&mut self, ids: &[TransactionId]) -> QueryResult<Vec<TransactionId>>;
     /// Committed transactions that are not closed, after an id.
     fn unclosed(&mut self, after: &str) -> QueryResult<Vec<Unclosed>>;
+    /// The transactions on which the databases disagree, after an id.
+    fn heuristic(&mut self, after: &str) -> QueryResult<Vec<TransactionId>>;
     /// All branches have committed.
     fn close(&mut self, ids: &[TransactionId]) -> QueryResult<()>;
     /// Deletes the receipts of closed transactions.
@@ -87,6 +89,8 @@ pub struct Surveyor<B: Dialect>(pub B::Raw);
 const FIND: &str = "SELECT state AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE gid LIKE ?";
 const UNCLOSED: &str = "SELECT gid AS a, participants AS b, NULL AS c FROM multidb_decision WHERE state = 'c' AND closed \
                         IS NULL AND participants <> '' AND gid > ? ORDER BY gid LIMIT 100";
+const HEURISTIC: &str =
+    "SELECT gid AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE state = 'h' AND gid > ? ORDER BY gid";
 const CLOSE: &str = "UPDATE multidb_decision SET closed = {now} WHERE state = 'c' AND closed IS NULL AND gid IN ";
 const LOST: &str =
     "{insert} multidb_decision (gid, state, participants, created) VALUES (?, 'h', '', {now}) {or_nothing}";
@@ -193,6 +197,11 @@ impl<B: Dialect> Survey for Surveyor<B> {
             Some(Unclosed { id: row.a?.parse().ok()?, participants })
         });
         Ok(read.collect())
+    }
+
+    fn heuristic(&mut self, after: &str) -> QueryResult<Vec<TransactionId>> {
+        let rows = B::load_own(&mut self.0, &format!("{HEURISTIC} LIMIT {BATCH}"), &[after])?;
+        Ok(rows.into_iter().filter_map(|row| row.a?.parse().ok()).collect())
     }
 
     fn close(&mut self, ids: &[TransactionId]) -> QueryResult<()> {

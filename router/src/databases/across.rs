@@ -13,7 +13,7 @@ pub enum CrossDatabase {
     /// The database becomes a part of the transaction, which commits on both or on none.
     #[default]
     Enlist,
-    /// It is an error: [`Error::NotAtomic`].
+    /// It is an error, [`Error::NotAtomic`], also where the scope says `commit = best_effort`.
     Refuse,
 }
 

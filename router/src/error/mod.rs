@@ -282,9 +282,9 @@ pub enum Error {
         problem: String,
     },
 
-    /// Some databases have committed and others have not.
+    /// Some databases have committed and others have not: only where `commit = best_effort` was asked for.
     #[error(
-        "{} committed and {} did not; compare them by hand: the work is done in part",
+        "the work is done in part: {} committed, and {} did not, or can't tell; compare them by hand before doing it again",
         Aliases(.committed),
         Aliases(.failed)
     )]

@@ -19,9 +19,9 @@ impl Error {
         }
     }
 
-    /// Whether the work may be committed although this is an error.
+    /// Whether the work, or a part of it, may be committed although this is an error.
     pub fn is_in_doubt(&self) -> bool {
-        matches!(self, Self::OutcomeUnknown { .. })
+        matches!(self, Self::OutcomeUnknown { .. } | Self::PartialCommit { .. })
     }
 
     /// Whether the work is committed although this is an error: a hook failed afterwards.

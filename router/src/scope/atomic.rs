@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::once::{Once, OnceKey, Stored};
 use super::open::Target;
 use super::open_scope::Scope;
-use super::options::{HookErrors, Options, Propagation};
+use super::options::{CommitMode, HookErrors, Options, Propagation};
 use super::repeat::{Repetition, run_repeatedly, take};
 use super::run::run_scope;
 use crate::alias::Alias;
@@ -182,6 +182,14 @@ macro_rules! options {
         /// What becomes of the error of a hook. Counts on the scope that opens the transaction; a nested one has no say.
         pub fn hook_errors(mut self, hook_errors: HookErrors) -> Self {
             self.options = self.options.hook_errors(hook_errors);
+            self
+        }
+
+        /// How the transaction commits once it has written to several databases. The scope that opens the transaction decides;
+        /// one inside it that wants another mode, or that lists several models and says nothing, is
+        /// [`Error::OptionConflict`]. `BestEffort` with `once` or `verify_commit` is [`Error::Config`].
+        pub fn commit(mut self, commit: CommitMode) -> Self {
+            self.options = self.options.commit(commit);
             self
         }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod atomic;
+mod commit_mode;
 mod detached;
 mod hooks;
 mod manual;
@@ -23,7 +24,7 @@ pub use hooks::{HookResult, on_commit, on_commit_robust, on_rollback, set_rollba
 pub use manual::{commit, rollback};
 pub use once::{KEY_LIMIT, ONCE_RETENTION, OnceKey, RESULT_LIMIT, Stored, forget_once};
 pub use open_scope::Scope;
-pub use options::{HookErrors, Propagation};
+pub use options::{CommitMode, HookErrors, Propagation};
 pub use relation::check_relation;
 pub use repeat::{CLAIM_LIMIT, RETRIES_LIMIT, RETRY_BASE, RETRY_CAP};
 pub use savepoint::{Savepoint, savepoint};
@@ -54,7 +55,7 @@ pub fn is_doomed() -> bool {
 
 /// The name of the open transaction, for logs and for [`status`](crate::status); `None` outside of any scope.
 ///
-/// In a transaction on several databases, and with `verify_commit`, it is the long form, by which `status` finds out later
+/// In a transaction on several databases that commit as one, and with `verify_commit`, it is the long form, by which `status` finds out later
 /// what became of it. To know that, the database is asked what it is, once for each connection.
 pub fn current() -> Option<TransactionId> {
     transaction::id()

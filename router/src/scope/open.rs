@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::commit_mode;
 use super::open_scope::Scope;
 use super::options::{Options, Propagation};
 use crate::alias::Alias;
@@ -183,7 +184,8 @@ fn entering(propagation: Propagation, open: bool, site: Site) -> Result<Entering
     })
 }
 
-fn outermost() -> String {
+/// The scope that opened the transaction, as errors write it.
+pub(super) fn outermost() -> String {
     transaction::top(|open| open.outermost().to_string()).unwrap_or_default()
 }
 
@@ -198,9 +200,11 @@ pub(super) fn open<'a>(site: Site, targets: &'a [Target], options: &Options) -> 
         if options.terms.manual {
             return Err(manual_inside(site, entering));
         }
-        if !asked.is_plain() || inside {
-            fits(asked, entering, site)?;
+        if inside || !asked.is_plain() || options.commit.is_some() {
+            fits(targets, options, entering, site)?;
         }
+    } else if options.commit.is_some() {
+        commit_mode::promises(site, options)?;
     }
     // What joins a transaction is on its connections.
     let own = if asked.limits.read_only { Access::Read } else { Access::Write };
@@ -262,7 +266,8 @@ fn pin(targets: &[Target], indices: &Indices) -> Result<()> {
 }
 
 /// Refuses what the open transaction can't give, and in autocommit what only a transaction can have.
-fn fits(asked: &Characteristics, entering: Entering, site: Site) -> Result<()> {
+fn fits(targets: &[Target], options: &Options, entering: Entering, site: Site) -> Result<()> {
+    let asked = &options.terms.characteristics;
     let (outer, inner, remedy) = match entering {
         Entering::Begin => return Ok(()),
         Entering::Autocommit | Entering::Suspend => {
@@ -274,8 +279,10 @@ fn fits(asked: &Characteristics, entering: Entering, site: Site) -> Result<()> {
             )
         }
         Entering::Level | Entering::Join => {
-            let Some((Conflict { outer, inner }, by)) = transaction::top(|open| open.conflict(asked)).flatten() else {
-                return Ok(());
+            let found = transaction::top(|open| (open.conflict(asked), open.is_best_effort()));
+            let (conflict, best_effort) = found.unwrap_or_default();
+            let Some((Conflict { outer, inner }, by)) = conflict else {
+                return commit_mode::agrees(site, targets, options, best_effort);
             };
             let remedy = "declare it on the outer scope too, drop it on the inner one, or let that say `propagation = \
                           requires_new`";

@@ -61,6 +61,32 @@ pub enum HookErrors {
     Returned,
 }
 
+/// How a transaction commits that has written to several databases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum CommitMode {
+    /// On all of them or on none. What can't be committed like that is refused:
+    /// [`Error::NotAtomic`](crate::Error::NotAtomic).
+    #[default]
+    Atomic,
+    /// On one after the other, in the reverse order of the models listed, as nested blocks do. Any database may take part.
+    ///
+    /// The first COMMIT that fails ends it, and the others are rolled back. Where nothing was committed by then the error is
+    /// that of a single database, or [`Error::OutcomeUnknown`](crate::Error::OutcomeUnknown) where its reply was lost; otherwise
+    /// it is [`Error::PartialCommit`](crate::Error::PartialCommit), and no hook of either kind runs.
+    BestEffort,
+}
+
+impl CommitMode {
+    /// The mode as the attribute's key writes it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Atomic => "atomic",
+            Self::BestEffort => "best_effort",
+        }
+    }
+}
+
 /// The options of a scope.
 #[derive(Debug, Clone, Default)]
 #[must_use = "options do nothing until a scope is opened with them"]
@@ -68,6 +94,10 @@ pub struct Options {
     pub(crate) propagation: Propagation,
     pub(crate) databases: Option<Databases>,
     pub(crate) terms: Terms,
+    /// How the scope wants several databases to be committed, if it says so.
+    pub(crate) commit: Option<CommitMode>,
+    /// The scope has an idempotency key.
+    pub(crate) keyed: bool,
     pub(crate) label: Option<&'static str>,
     pub(crate) hint: Option<Rc<dyn Any>>,
 }
@@ -84,7 +114,10 @@ impl Options {
                 verifies: false,
                 manual: false,
                 returns_hook_errors: false,
+                best_effort: false,
             },
+            commit: None,
+            keyed: false,
             label: None,
             hint: None,
         }
@@ -105,6 +138,13 @@ impl Options {
     /// Sets what becomes of the error of a hook. Counts on the scope that opens the transaction.
     pub fn hook_errors(mut self, hook_errors: HookErrors) -> Self {
         self.terms.returns_hook_errors = hook_errors == HookErrors::Returned;
+        self
+    }
+
+    /// Sets how several databases are committed.
+    pub fn commit(mut self, commit: CommitMode) -> Self {
+        self.commit = Some(commit);
+        self.terms.best_effort = commit == CommitMode::BestEffort;
         self
     }
 

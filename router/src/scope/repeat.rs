@@ -63,6 +63,7 @@ pub(super) fn run_repeatedly<R: Returned>(
         let may_retry = left > 0 && limit.is_none_or(in_time);
         let mut options = options.clone();
         options.terms.repeats = may_retry;
+        options.keyed = repetition.once.is_some();
         let mut scope = match Scope::open(site, targets, &options) {
             Ok(scope) => scope,
             Err(error) => {

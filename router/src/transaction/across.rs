@@ -92,6 +92,22 @@ impl Open {
     fn only_reads(&self) -> bool {
         self.terms.characteristics.limits.read_only
     }
+
+    /// Whether a database must be able to prepare what it writes.
+    fn is_atomic(&self) -> bool {
+        !self.terms.best_effort
+    }
+
+    /// Whether a branch there begins with its name: XA.
+    fn names(&self, database: &Database) -> bool {
+        self.is_atomic() && database.is_mysql() && !database.driver().settings().is_rolled_back()
+    }
+
+    /// Whether a branch there begins with the limits of such a transaction. A file has its own limit for locks; what it would
+    /// get beyond that is there for the decision.
+    fn limits(&self, database: &Database) -> bool {
+        self.is_atomic() || !database.is_sqlite()
+    }
 }
 
 /// Makes a database a part of the innermost transaction.
@@ -104,7 +120,8 @@ fn enlist(databases: &Databases, enlisting: &Enlisting<'_>) -> Result<Arc<dyn An
 fn join(databases: &Databases, enlisting: &Enlisting<'_>, listed: bool) -> Result<Arc<dyn AnySlot>> {
     let open = top(Open::of).ok_or_else(|| Error::no_scope(enlisting.site.to_string()))?;
     let database = databases.at(enlisting.database);
-    let reader = !open.only_reads() && enlisting.reads && Ability::of(database) != Ability::Prepares;
+    let may_write = || !open.is_atomic() || Ability::of(database) == Ability::Prepares;
+    let reader = !open.only_reads() && enlisting.reads && !may_write();
     if !open.only_reads() && !reader && !listed {
         may_join(databases, enlisting, &open)?;
     }
@@ -122,9 +139,10 @@ fn join(databases: &Databases, enlisting: &Enlisting<'_>, listed: bool) -> Resul
     fault::point("enlist.promoted");
     let mut characteristics = open.terms.characteristics;
     characteristics.limits.read_only |= reader;
-    let slot = new_slot(database, enlisting.site, &open.gate, characteristics, &name)?;
+    let limited = open.limits(database).then_some(&name);
+    let slot = new_slot(database, enlisting.site, &open.gate, characteristics, limited)?;
     let Open { branches, id, number, .. } = &open;
-    if begins_named(database) && sends {
+    if sends && open.names(database) {
         let home = branches.first().map_or(&slot, |home| &home.slot);
         name_branch(databases, id, &**home, &name, *number, &*slot)?;
     }
@@ -145,13 +163,13 @@ fn new_slot(
     site: Site,
     gate: &Arc<Gate>,
     characteristics: Characteristics,
-    name: &Arc<str>,
+    limited: Option<&Arc<str>>,
 ) -> Result<Arc<dyn AnySlot>> {
     if let Some(option) = database.driver().lacks(&characteristics) {
         return Err(database.unsupported(option, site.to_string()));
     }
-    let joint = || Box::new(Joint { name: Arc::clone(name), xa: None });
-    let across = (!characteristics.limits.read_only).then(joint);
+    let joint = |name| Box::new(Joint { name: Arc::clone(name), xa: None });
+    let across = limited.filter(|_| !characteristics.limits.read_only).map(joint);
     let start = Start { tripwire: true, lock_limit: true, characteristics, across };
     Ok(database.driver().slot(None, gate, &start))
 }
@@ -159,20 +177,15 @@ fn new_slot(
 /// The open branches get the limits that a transaction over several databases has.
 fn promote(databases: &Databases, open: &Open, name: &Arc<str>) -> Result<()> {
     for branch in &open.branches {
-        let named = begins_named(databases.at(branch.database)) && !branch.slot.begun();
-        if named {
+        let database = databases.at(branch.database);
+        if open.names(database) && !branch.slot.begun() {
             let home = &open.branches[0].slot;
             name_branch(databases, &open.id, &**home, name, branch.number(), &*branch.slot)?;
-        } else {
+        } else if open.limits(database) {
             branch.slot.go_across(name, None)?;
         }
     }
     Ok(())
-}
-
-/// Whether a branch there begins with its name: XA.
-fn begins_named(database: &Database) -> bool {
-    database.is_mysql() && !database.driver().settings().is_rolled_back()
 }
 
 fn name_branch(
@@ -206,8 +219,9 @@ pub(crate) fn begin_across(
     terms: &Terms,
 ) -> Result<Ticket> {
     let only_reads = terms.characteristics.limits.read_only;
-    let mut groups = groups(databases, on.iter().map(|(_, database)| *database), only_reads);
-    let home = if only_reads { 0 } else { home_among(databases, &groups, site)? };
+    let apart = only_reads || terms.best_effort;
+    let mut groups = groups(databases, on.iter().map(|(_, database)| *database), apart);
+    let home = if only_reads { 0 } else { home_among(databases, &groups, site, terms)? };
     let home = groups.remove(home);
     let subject = |database| on.iter().find(|(_, index)| *index == database).and_then(|(subject, _)| *subject);
     let ticket = match home[..] {
@@ -253,15 +267,15 @@ fn is_rehearsed(databases: &Databases, database: usize) -> bool {
 }
 
 /// The databases that are listed, each once. Several SQLite files are one group, since one connection can commit them as one;
-/// what is only read needs nothing like that.
-fn groups(databases: &Databases, listed: impl Iterator<Item = usize>, only_reads: bool) -> Vec<Vec<usize>> {
+/// what is only read, or not committed as one, is kept `apart` and needs nothing like that.
+fn groups(databases: &Databases, listed: impl Iterator<Item = usize>, apart: bool) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for database in listed {
         if groups.iter().flatten().any(|known| databases.are_same(*known, database)) {
             continue;
         }
         let is_file = |index: usize| databases.at(index).is_sqlite() && !databases.at(index).is_in_memory();
-        let files = groups.iter_mut().find(|group| !only_reads && is_file(database) && is_file(group[0]));
+        let files = groups.iter_mut().find(|group| !apart && is_file(database) && is_file(group[0]));
         match files {
             Some(files) => files.push(database),
             None => groups.push(vec![database]),
@@ -271,7 +285,7 @@ fn groups(databases: &Databases, listed: impl Iterator<Item = usize>, only_reads
 }
 
 /// Which of the listed databases is home.
-fn home_among(databases: &Databases, groups: &[Vec<usize>], site: Site) -> Result<usize> {
+fn home_among(databases: &Databases, groups: &[Vec<usize>], site: Site, terms: &Terms) -> Result<usize> {
     let aliases = || groups.iter().flatten().map(|index| databases.at(*index).alias().clone()).collect::<Vec<Alias>>();
     if databases.cross_database() == CrossDatabase::Refuse {
         let reason = format!(
@@ -279,11 +293,14 @@ fn home_among(databases: &Databases, groups: &[Vec<usize>], site: Site) -> Resul
         );
         return Err(Error::NotAtomic { databases: aliases(), reason, remedies: LISTED.into() });
     }
+    if terms.best_effort {
+        return Ok(0);
+    }
     let abilities: Vec<Ability> = groups.iter().map(|group| Ability::of(databases.at(group[0]))).collect();
     two_phase::home(&abilities).map_err(|why| Error::NotAtomic {
         databases: aliases(),
         reason: format!("{site} lists models of several databases, and {why}"),
-        remedies: LISTED.into(),
+        remedies: format!("{LISTED}; if a part may stay behind, say `commit = best_effort`"),
     })
 }
 
@@ -297,15 +314,17 @@ fn may_join(databases: &Databases, enlisting: &Enlisting<'_>, open: &Open) -> Re
     let home = open.branches.first().map(|home| databases.at(home.database));
     let handle = || "a transaction that a handle began there has no savepoint that would find out an implicit commit";
     let ability = Ability::of(database);
-    let why = match (databases.cross_database(), ability.objection(), home) {
-        (CrossDatabase::Refuse, ..) => "the configuration says `cross_database = \"refuse\"`".to_owned(),
-        (_, Some(why), _) => why.to_owned(),
-        (.., Some(home)) if open.by_handle && home.is_mysql() => handle().to_owned(),
-        (.., Some(home)) => match Ability::of(home) {
+    let refuses = databases.cross_database() == CrossDatabase::Refuse;
+    let why = match (ability.objection(), home) {
+        _ if refuses => "the configuration says `cross_database = \"refuse\"`".to_owned(),
+        _ if !open.is_atomic() => return Ok(()),
+        (Some(why), _) => why.to_owned(),
+        (_, Some(home)) if open.by_handle && home.is_mysql() => handle().to_owned(),
+        (_, Some(home)) => match Ability::of(home) {
             Ability::Nothing(why) => why,
             _ => return Ok(()),
         },
-        (.., None) => return Ok(()),
+        (_, None) => return Ok(()),
     };
     let Enlisting { site, target, .. } = enlisting;
     let alias = database.alias();
@@ -317,9 +336,15 @@ fn may_join(databases: &Databases, enlisting: &Enlisting<'_>, open: &Open) -> Re
     let mut involved: Vec<Alias> =
         open.branches.iter().map(|branch| databases.at(branch.database).alias().clone()).collect();
     involved.push(alias.clone());
+    // Neither mends a transaction that a handle began, nor what the configuration says.
+    let in_part = if refuses || open.by_handle {
+        String::new()
+    } else {
+        format!("; if a part may stay behind, let {} say `commit = best_effort`", open.outermost)
+    };
     let remedies = format!(
         "list {target} in `#[transactional(..)]` of {} too, route both to one database, or let the inner function say \
-         `propagation = requires_new`, so that it commits by itself",
+         `propagation = requires_new`, so that it commits by itself{in_part}",
         open.outermost
     );
     Err(Error::NotAtomic { databases: involved, reason, remedies })
@@ -346,7 +371,8 @@ fn only_read(databases: &Databases, enlisting: &Enlisting<'_>) -> Error {
 /// The name of the innermost transaction: the long form where its decision can be asked for.
 pub(crate) fn id() -> Option<TransactionId> {
     let (short, home) = top(|open| {
-        let provable = open.across.is_some() || open.terms.verifies();
+        let decided = open.across.is_some() && !open.is_best_effort();
+        let provable = decided || open.terms.verifies();
         let slot = open.branches.first().filter(|_| provable).map(|home| Arc::clone(&home.slot));
         (open.id().clone(), slot.map(|slot| (open.databases().clone(), slot)))
     })?;

@@ -1,12 +1,15 @@
 //! Committing all branches of a transaction, or rolling them back.
 
+use std::slice;
 use std::sync::Arc;
 
 use once_cell::unsync::OnceCell;
 
+use super::best_effort;
 use super::branch::Branch;
 use super::hooks::When;
 use super::stack::Transaction;
+use super::terms::Terms;
 use crate::alias::Alias;
 use crate::connection::decision;
 use crate::connection::gate::Gate;
@@ -80,65 +83,61 @@ pub(super) struct NotCommitted {
 /// Commits a transaction on its one database, or on all of them.
 pub(super) fn commit(transaction: &Transaction, proof: Option<&Proof<'_>>) -> Result<(), NotCommitted> {
     let Transaction { gate, branches, terms, .. } = transaction;
-    if transaction.across.is_some() {
-        let id = transaction.id().clone();
-        return commit_across(transaction.databases(), gate, branches, id, terms.verifies());
+    match &branches[..] {
+        [only] if transaction.across.is_none() => commit_one(only, || transaction.id().clone(), proof),
+        _ => commit_several(transaction.databases(), gate, branches, transaction.id().clone(), terms),
     }
-    commit_all(branches, || transaction.id().clone(), proof)
 }
 
-/// Commits every branch, the last listed first, as nested blocks do.
-pub(super) fn commit_all(
-    branches: &[Branch],
+/// Commits the only branch.
+pub(super) fn commit_one(
+    branch: &Branch,
     id: impl Fn() -> TransactionId,
     proof: Option<&Proof<'_>>,
 ) -> Result<(), NotCommitted> {
-    for (at, branch) in branches.iter().enumerate().rev() {
-        let mut outcome = branch.slot.commit();
-        if let (Outcome::Unknown, Some(proof)) = (&outcome, proof) {
-            outcome = proof.ask(branch);
+    let mut outcome = branch.slot.commit();
+    if let (Outcome::Unknown, Some(proof)) = (&outcome, proof) {
+        outcome = proof.ask(branch);
+    }
+    match outcome {
+        Outcome::Committed => {}
+        Outcome::RolledBack(error) => {
+            telemetry::outcome("rolled_back");
+            return Err(NotCommitted { result: Err(error), outcome: Some(When::RolledBack) });
         }
-        let (error, outcome) = match outcome {
-            Outcome::Committed => continue,
-            Outcome::RolledBack(error) => (error, Some(When::RolledBack)),
-            Outcome::Unknown => {
-                let long = proof.and_then(|proof| proof.long.get().cloned());
-                let (id, databases) = (long.unwrap_or_else(&id), vec![branch.slot.alias().clone()]);
-                (Error::OutcomeUnknown { id, databases }, None)
-            }
-        };
-        telemetry::outcome(match outcome {
-            Some(_) => "rolled_back",
-            None => "unknown",
-        });
-        let (left, tried) = branches.split_at(at);
-        roll_back_all(left);
-        // A slot still tells after its end whether it had begun; the first of those tried is the one that failed.
-        let committed: Vec<Alias> =
-            tried[1..].iter().rev().filter(|done| done.slot.begun()).map(|done| done.slot.alias().clone()).collect();
-        if committed.is_empty() {
-            return Err(NotCommitted { result: Err(error), outcome });
+        Outcome::Unknown => {
+            telemetry::outcome("unknown");
+            let long = proof.and_then(|proof| proof.long.get().cloned());
+            let (id, databases) = (long.unwrap_or_else(id), vec![branch.slot.alias().clone()]);
+            return Err(NotCommitted { result: Err(Error::OutcomeUnknown { id, databases }), outcome: None });
         }
-        telemetry::outcome("committed_in_part");
-        tell("a transaction over several databases was committed in part", branch.slot.alias(), &error);
-        let mut failed = vec![branch.slot.alias().clone()];
-        failed.extend(left.iter().map(|branch| branch.slot.alias().clone()));
-        return Err(NotCommitted { result: Err(Error::PartialCommit { committed, failed }), outcome: None });
     }
     if let Some(proof) = proof {
-        proof.is_not_needed(branches);
+        proof.is_not_needed(slice::from_ref(branch));
     }
     telemetry::outcome("committed");
-    if tracing::level_enabled!(tracing::Level::DEBUG) {
-        for branch in branches.iter().filter(|branch| branch.slot.begun()) {
-            tracing::debug!(target: TARGET, alias = %branch.slot.alias(), "committed");
-        }
+    if branch.slot.begun() {
+        tracing::debug!(target: TARGET, alias = %branch.slot.alias(), "committed");
     }
     Ok(())
 }
 
+/// Commits the branches of a transaction on several databases: as one, unless its scope has asked for less.
+pub(super) fn commit_several(
+    databases: &Databases,
+    gate: &Gate,
+    branches: &[Branch],
+    id: TransactionId,
+    terms: &Terms,
+) -> Result<(), NotCommitted> {
+    if terms.best_effort {
+        return best_effort::commit(gate, branches, &id, terms.characteristics.limits.read_only);
+    }
+    commit_across(databases, gate, branches, id, terms.verifies())
+}
+
 /// Commits on all databases or on none.
-pub(super) fn commit_across(
+fn commit_across(
     databases: &Databases,
     gate: &Gate,
     branches: &[Branch],
@@ -165,13 +164,19 @@ pub(super) fn commit_across(
 
 pub(super) fn roll_back_all(branches: &[Branch]) {
     for branch in branches {
-        if branch.slot.begun() {
-            tracing::debug!(target: TARGET, alias = %branch.slot.alias(), "rolled back");
-        }
-        if let Err(error) = branch.slot.roll_back() {
-            tell("a transaction could not be rolled back; its connection is discarded", branch.slot.alias(), &error);
-        }
+        // The failure is told of, and means no more.
+        let _ = roll_back(branch);
     }
+}
+
+/// Rolls a branch back. A failure discards its connection, which rolls back too; only after an implicit commit it does not.
+pub(super) fn roll_back(branch: &Branch) -> Result<()> {
+    if branch.slot.begun() {
+        tracing::debug!(target: TARGET, alias = %branch.slot.alias(), "rolled back");
+    }
+    branch.slot.roll_back().inspect_err(|error| {
+        tell("a transaction could not be rolled back; its connection is discarded", branch.slot.alias(), error);
+    })
 }
 
 pub(super) fn tell(what: &'static str, alias: &Alias, error: &Error) {

@@ -6,10 +6,11 @@ use once_cell::unsync::OnceCell;
 
 use super::across;
 use super::branch::Branch;
-use super::committing::{NotCommitted, Proof, commit_across, commit_all, roll_back_all};
+use super::committing::{NotCommitted, Proof, commit_one, commit_several, roll_back_all};
 use super::frame::Kind;
 use super::hooks::{self, Hook, When};
 use super::stack::{self, Transaction};
+use super::terms::Terms;
 use crate::connection::gate::Gate;
 use crate::databases::Databases;
 use crate::error::{Error, Result};
@@ -22,8 +23,7 @@ struct Segment {
     hooks: Vec<Hook>,
     databases: Databases,
     id: OnceCell<TransactionId>,
-    returns_hook_errors: bool,
-    verifies: bool,
+    terms: Terms,
     across: bool,
 }
 
@@ -33,21 +33,26 @@ pub(crate) fn commit() -> Result<()> {
     let segment = take("`commit`")?;
     let id = || segment.id.get_or_init(TransactionId::new);
     let Segment { gate, databases, .. } = &segment;
-    if segment.across {
-        let committed = commit_across(databases, gate, &segment.branches, id().clone(), segment.verifies);
-        return match committed {
-            Ok(()) => finish(segment, Ok(()), Some(When::Committed)),
-            Err(NotCommitted { result, outcome }) => finish(segment, result, outcome),
-        };
-    }
-    let proof = segment.verifies.then(|| Proof { id: id(), long: OnceCell::new(), databases, gate });
+    let only = match &segment.branches[..] {
+        [only] if !segment.across => only,
+        branches => {
+            let committed = commit_several(databases, gate, branches, id().clone(), &segment.terms);
+            return after(segment, committed);
+        }
+    };
+    let proof = segment.terms.verifies().then(|| Proof { id: id(), long: OnceCell::new(), databases, gate });
     if let Some(proof) = &proof
         && let Err(error) = proof.write(&segment.branches)
     {
         put_back(segment);
         return Err(error);
     }
-    match commit_all(&segment.branches, || id().clone(), proof.as_ref()) {
+    let committed = commit_one(only, || id().clone(), proof.as_ref());
+    after(segment, committed)
+}
+
+fn after(segment: Segment, committed: Result<(), NotCommitted>) -> Result<()> {
+    match committed {
         Ok(()) => finish(segment, Ok(()), Some(When::Committed)),
         Err(NotCommitted { result, outcome }) => finish(segment, result, outcome),
     }
@@ -78,8 +83,7 @@ fn take(asked: &'static str) -> Result<Segment> {
             hooks: std::mem::take(&mut open.hooks),
             databases: open.databases().clone(),
             id: std::mem::take(&mut open.id),
-            returns_hook_errors: open.terms.returns_hook_errors,
-            verifies: open.terms.verifies(),
+            terms: open.terms,
             across: open.across.is_some(),
         })
     });
@@ -109,7 +113,7 @@ fn is_outermost(open: &Transaction) -> bool {
 
 /// The slots are ready for the next statement, and the hooks run.
 fn finish(segment: Segment, result: Result<()>, outcome: Option<When>) -> Result<()> {
-    let Segment { gate, branches, hooks, databases, returns_hook_errors, .. } = segment;
+    let Segment { gate, branches, hooks, databases, terms, .. } = segment;
     for branch in &branches {
         branch.slot.reopen();
     }
@@ -121,7 +125,7 @@ fn finish(segment: Segment, result: Result<()>, outcome: Option<When>) -> Result
     });
     across::name_anew();
     let hooked = outcome.map_or(Ok(()), |outcome| hooks::run(hooks, outcome, &databases));
-    if result.is_ok() && outcome == Some(When::Committed) && returns_hook_errors { hooked } else { result }
+    if result.is_ok() && outcome == Some(When::Committed) && terms.returns_hook_errors { hooked } else { result }
 }
 
 fn put_back(segment: Segment) {

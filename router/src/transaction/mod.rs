@@ -5,6 +5,7 @@
 //! back to that level. So a function that nests means the same whether its models share a database or not.
 
 mod across;
+mod best_effort;
 mod branch;
 mod committing;
 mod ending;

@@ -182,6 +182,11 @@ impl Transaction {
         if self.terms.characteristics.limits.read_only { Access::Read } else { Access::Write }
     }
 
+    /// Whether its databases are committed one after the other, and not as one.
+    pub(crate) fn is_best_effort(&self) -> bool {
+        self.terms.best_effort
+    }
+
     /// Its name, made when it is first asked for.
     pub(crate) fn id(&self) -> &TransactionId {
         self.id.get_or_init(TransactionId::new)

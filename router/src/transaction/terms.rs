@@ -16,6 +16,8 @@ pub(crate) struct Terms {
     pub(crate) manual: bool,
     /// A hook that fails after the commit makes the scope return an error.
     pub(crate) returns_hook_errors: bool,
+    /// Its databases are committed one after the other, and not as one.
+    pub(crate) best_effort: bool,
 }
 
 impl Terms {

@@ -36,9 +36,11 @@ pub(crate) fn recover(databases: &Databases) -> RecoveryReport {
     }
     close(&mut sites, &mut report);
     audit(databases, &mut sites, &mut report);
+    recall(&mut sites, &mut report);
     super::cleaning::delete_outdated(&mut sites);
-    if let Some(oldest) = report.left().iter().map(InDoubt::age).max() {
-        let (in_doubt, heuristic) = (report.left().len(), report.heuristic().len());
+    let (in_doubt, heuristic) = (report.left().len(), report.heuristic().len());
+    if in_doubt + heuristic > 0 {
+        let oldest = report.left().iter().map(InDoubt::age).max();
         tracing::warn!(target: TARGET, in_doubt, heuristic, ?oldest, "transactions are left in doubt");
     }
     // A sign of life, by which somebody can notice that nobody recovers.
@@ -249,6 +251,25 @@ fn audit(databases: &Databases, sites: &mut Sites, report: &mut RecoveryReport) 
                     tell(&id, &aliases, &finished);
                     report.add(id, aliases, finished);
                 }
+            }
+        }
+    }
+}
+
+/// Reports what was found to be heuristic before, until an operator has settled it.
+fn recall(sites: &mut Sites, report: &mut RecoveryReport) {
+    for home in 0..sites.len() {
+        let mut after = String::new();
+        loop {
+            let found = sites.at_mut(home).survey.heuristic(&after);
+            let ids = found.unwrap_or_else(|error| {
+                report.problem(sites.at(home).alias.clone(), error.to_string());
+                Vec::new()
+            });
+            let Some(last) = ids.last() else { break };
+            after = last.to_string();
+            for id in ids {
+                report.recall(id);
             }
         }
     }

@@ -78,7 +78,8 @@ impl RecoveryReport {
         &self.rolled_back
     }
 
-    /// The transactions on which the databases disagree: an operator must look.
+    /// The transactions on which the databases disagree: an operator must look. Each pass names them, until their rows say
+    /// otherwise.
     pub fn heuristic(&self) -> &[TransactionId] {
         &self.heuristic
     }
@@ -106,6 +107,13 @@ impl RecoveryReport {
     pub(super) fn problem(&mut self, alias: Alias, problem: String) {
         tracing::warn!(target: crate::telemetry::TARGET, %alias, problem, "recovery can't ask a database");
         self.problems.push((alias, problem));
+    }
+
+    /// It was found to be heuristic before.
+    pub(super) fn recall(&mut self, id: TransactionId) {
+        if !self.heuristic.contains(&id) {
+            self.heuristic.push(id);
+        }
     }
 
     pub(super) fn add(

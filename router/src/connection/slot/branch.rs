@@ -185,6 +185,10 @@ impl<B: Dialect> AnySlot for Slot<B> {
         self.end_level(depth, widen, |levels| levels.roll_back(depth))
     }
 
+    fn can_commit(&self) -> Result<()> {
+        self.at_end(|_| Ok(()))
+    }
+
     fn commit(&self) -> Outcome {
         let mut state = match self.lock() {
             Ok(state) => state,

@@ -56,6 +56,8 @@ pub trait AnySlot: Any + Send + Sync {
     fn release(&self, depth: u32, widen: Option<Limits>) -> Result<()>;
     /// Undoes the level above `depth`. Where that fails the gate is doomed at `depth`.
     fn roll_back_to(&self, depth: u32, widen: Option<Limits>) -> Result<()>;
+    /// Why an open transaction could not be committed, as far as that is known without asking the server.
+    fn can_commit(&self) -> Result<()>;
     /// Commits, and gives the connection back.
     fn commit(&self) -> Outcome;
     /// Rolls back, and gives the connection back. Where it fails the connection is discarded, which rolls back too.

@@ -1,0 +1,55 @@
+//! Whether what a scope promises of its commit is what its transaction does.
+
+use super::open::{Target, outermost};
+use super::options::{CommitMode, Options};
+use crate::error::{Error, Result};
+use crate::site::Site;
+
+/// Refuses what the transaction that a scope opens can't promise. The macro has said so already where it could.
+#[cold]
+pub(super) fn promises(site: Site, options: &Options) -> Result<()> {
+    if options.commit != Some(CommitMode::BestEffort) {
+        return Ok(());
+    }
+    let Some((key, problem)) = whole_work(options) else { return Ok(()) };
+    let problem = format!("`{key}` of {site} {problem}, and `commit = best_effort` may commit a part of it");
+    Err(Error::config(problem, "leave one of them out"))
+}
+
+/// The key by which a scope promises something of its work as a whole.
+fn whole_work(options: &Options) -> Option<(&'static str, &'static str)> {
+    match () {
+        () if options.keyed => Some(("once", "stores a result for the whole work")),
+        () if options.terms.verifies => Some(("verify_commit", "proves the commit of the whole work")),
+        () => None,
+    }
+}
+
+/// Refuses a scope that is to be a part of a transaction which commits in another way. `best_effort`: how that one does.
+///
+/// How many models are listed counts, and not on how many databases they are: what may run must not depend on the route.
+pub(super) fn agrees(site: Site, targets: &[Target], options: &Options, best_effort: bool) -> Result<()> {
+    let reads = options.terms.characteristics.limits.read_only;
+    let asked = match (best_effort, options.commit) {
+        (false, Some(CommitMode::BestEffort)) => format!("`commit = best_effort` of {site}"),
+        (true, Some(CommitMode::Atomic)) => format!("`commit = atomic` of {site}"),
+        (true, None) if targets.len() > 1 && !reads => {
+            format!("that {site} lists several models, and so commits them as one,")
+        }
+        (true, _) => match whole_work(options) {
+            Some((key, _)) => format!("`{key}` of {site}, which promises something of its work as a whole,"),
+            None => return Ok(()),
+        },
+        (false, _) => return Ok(()),
+    };
+    let (no, remedy) = if best_effort {
+        let remedy = "let the inner scope say `propagation = requires_new`, so that it commits by itself, or `commit = \
+                      best_effort` too where a part of it may stay behind, or drop that on the outer one";
+        ("", remedy)
+    } else {
+        let remedy = "declare it on the outer scope too, drop it on the inner one, or let that say `propagation = \
+                      requires_new`";
+        ("no ", remedy)
+    };
+    Err(Error::OptionConflict { outer: format!("{no}`commit = best_effort` of {}", outermost()), inner: asked, remedy })
+}
