@@ -7,6 +7,7 @@ mod heuristics;
 mod lost;
 mod own_rows;
 mod sessions;
+mod set_up;
 
 use std::io::Write as _;
 use std::path::PathBuf;

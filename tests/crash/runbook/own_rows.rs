@@ -23,6 +23,7 @@ fn the_rows_of_the_library_are_counted_and_go_after_their_time_and_the_mark_tell
         assert_eq!(counted("count-decisions", 0)[..3], ["c", "1", "1"], "{places}");
         assert_eq!(counted("count-receipts", 1), ["1", "1"], "{places}");
         assert_eq!(counted("forgotten", 0), [""], "{places}");
+        assert_eq!(counted("count-once", 0)[0], "0", "{places}");
         places.execute(0, "UPDATE multidb_decision SET created = 0");
         recover(&databases);
         assert_eq!(counted("count-decisions", 0), Vec::<String>::new(), "{places}");

@@ -164,3 +164,55 @@ fn the_error_of_an_unknown_outcome_says_what_to_ask() {
     says(&error, "multidb::status");
     by_hand(&places, 1, false);
 }
+
+#[test]
+fn a_session_that_is_idle_for_too_long_ends_by_itself_and_nobody_need_do_anything() {
+    let Some(places) = Places::new(&[Postgres, Postgres]) else { return };
+    for (at, url) in places.urls.iter().enumerate() {
+        // The limit of the library is never looser than that of the user.
+        let name = url.rsplit_once('/').unwrap().1;
+        places.execute(at, &format!("ALTER DATABASE {name} SET idle_in_transaction_session_timeout = '500ms'"));
+    }
+    for (point, told) in [
+        ("intent.before", "server closed the connection unexpectedly"),
+        ("decide.before_commit", "the connection was lost at COMMIT, and the database says that nothing was committed"),
+    ] {
+        let known = places.sessions();
+        let child = start(&places, Work::Listed, point, Stop::Pause);
+        until_stopped(&child);
+        if point == "intent.before" {
+            // Nothing is prepared.
+            places.until_gone_but(&known);
+        } else {
+            let report = until_decided(&places.databases());
+            assert!(report.is_clear() && report.rolled_back().len() == 1, "{report}");
+        }
+        resume(&child);
+        let ended = Ended::of(child);
+        assert_eq!(ended.told(), Some(Told::RolledBack), "{ended:?}");
+        says(&format!("{ended:?}"), told);
+        assert_eq!(check(&places, point), Vec::<i64>::new());
+    }
+}
+
+#[test]
+fn xx_manual() {
+    for kinds in [[Postgres, MariaDb], [MariaDb, Postgres]] {
+        let Some(places) = Places::new(&kinds) else { return };
+        let databases = places.databases();
+        let point = if kinds[0] == Postgres { "decide.after_commit" } else { "decide.before_commit" };
+        let child = start(&places, Work::Listed, point, Stop::Pause);
+        until_stopped(&child);
+        let begin = std::time::Instant::now();
+        loop {
+            let report = databases.recover().unwrap();
+            if report.is_clear() || begin.elapsed().as_secs() > 150 {
+                println!("XX {places} {report} after {:?}", begin.elapsed());
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+        resume(&child);
+        println!("XX {:?}", Ended::of(child));
+    }
+}
