@@ -7,6 +7,7 @@
 
 mod beside;
 mod child;
+mod guards;
 mod kept;
 mod layout;
 mod left_alone;

@@ -8,6 +8,8 @@ use diesel::sql_types::Text;
 use multidb::{Databases, Error, MysqlConn, atomic, atomic_many, connection, schema};
 
 use crate::mysql::*;
+use crate::mysql_server::in_doubt::Far;
+use crate::support::proxy::Loses;
 
 #[derive(QueryableByName)]
 struct Setting {
@@ -125,4 +127,40 @@ fn the_victim_of_a_deadlock_inside_xa_is_retryable_and_gets_through() {
     });
     assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![(1, 2)], vec![(1, 2)]));
     assert!(databases.recover().unwrap().is_clear());
+}
+
+#[test]
+fn a_second_phase_that_the_server_refuses_is_left_to_recovery_with_its_connection() {
+    let Some(far) = Far::new() else { return };
+    far.put_both(100).result.unwrap();
+    // The server doesn't understand it, so the session goes on, and the branch is its own.
+    far.proxies[1].lose_once(b"XA COMMIT", Loses::Sense);
+    let seen = far.put_both(1);
+    assert!(seen.result.is_ok() && far.proxies[1].hit());
+    assert_eq!(far.prepared(), 1);
+    let state = far.databases.database("other").unwrap().pool_state();
+    assert_eq!(state.connections, 0, "its connection is in the pool, and nobody else may finish the branch");
+    assert!(far.agree(1, "refused"));
+}
+
+#[test]
+fn a_branch_that_joins_again_beside_its_lost_session_has_another_name() {
+    let Some(far) = Far::new() else { return };
+    far.put_both(100).result.unwrap();
+    let _entered = far.databases.enter();
+    let run = atomic::<Item>().run(|_: &mut MysqlConn| {
+        put(1, 10)?;
+        far.proxies[1].lose_once(b"XA ROLLBACK", Loses::Client);
+        let inner = atomic::<Record>().run(|_: &mut MysqlConn| {
+            put_record(2, 20)?;
+            Err::<(), _>(Mishap::OnPurpose)
+        });
+        assert!(inner.is_err() && far.proxies[1].hit());
+        put_record(1, 20)
+    });
+    run.unwrap();
+    far.proxies[1].let_go();
+    far.recover();
+    let ids = |alias| far.fixture.rows(alias).into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+    assert_eq!((ids("default"), ids("other"), far.prepared()), (vec![1, 100], vec![1, 100], 0));
 }

@@ -10,6 +10,7 @@ use multidb::{Databases, Error, PgConn, atomic, atomic_many, connection, schema,
 use crate::journal::Journal;
 use crate::postgres::*;
 use crate::postgres_server::in_doubt::Far;
+use crate::support::proxy::Loses;
 
 #[derive(QueryableByName)]
 struct Setting {
@@ -73,6 +74,33 @@ fn who_only_notifies_is_no_reader_that_is_committed_before_the_decision() {
     });
     assert!(run.unwrap_err().to_string().contains("NOTIFY"));
     assert_eq!(fixture.rows("default"), []);
+}
+
+#[test]
+fn a_home_that_only_notifies_is_no_reader_that_is_committed_before_the_decision() {
+    let Some((fixture, databases)) = installed() else { return };
+    let _entered = databases.enter();
+    let run = atomic_many::<(Item, Record)>().run(|scope| {
+        diesel::sql_query("SELECT pg_notify('nobody', '')").execute(&mut scope.conn::<Item, PgConn>()?)?;
+        put_record(1, 20)
+    });
+    run.unwrap();
+    assert_eq!(across::own_rows(&fixture, "default"), 1, "it holds the decision");
+}
+
+#[test]
+fn a_constraint_of_home_that_waits_is_checked_before_anything_is_prepared() {
+    let Some((fixture, databases)) = installed() else { return };
+    let _entered = databases.enter();
+    let orphans = "CREATE TABLE orphans (parent BIGINT REFERENCES items DEFERRABLE INITIALLY DEFERRED)";
+    fixture.observer("default").batch_execute(orphans).unwrap();
+    let journal = Journal::default();
+    let orphan = "INSERT INTO orphans VALUES (77)";
+    let run = journal.watch(|| with_more(true, |conn| diesel::sql_query(orphan).execute(conn).map(drop)));
+    assert!(run.unwrap_err().to_string().contains("foreign key"));
+    let phases: Vec<String> =
+        journal.events().into_iter().filter_map(|(_, fields)| fields.get("phase").cloned()).collect();
+    assert_eq!(phases, ["start", "rollback", "rollback"]);
 }
 
 #[test]
@@ -258,4 +286,78 @@ fn a_connection_asks_a_silent_server_within_half_a_minute_unless_its_url_says_ot
         };
         assert!((least..=most).contains(&time), "{time}");
     }
+}
+
+/// Databases of which the first takes what the test makes there for what the system has under the same name.
+fn hiding(made: &str) -> Option<Fixture> {
+    let mut fixture = fixture()?;
+    fixture.urls[0] = fixture.urls[0].replacen("&application_name", "%2Cpg_catalog&application_name", 1);
+    fixture.observer("default").batch_execute(made).unwrap();
+    Some(fixture)
+}
+
+#[test]
+fn a_standby_is_refused_as_home_until_it_is_promoted() {
+    let made = "CREATE TABLE standby AS SELECT false AS \"is\"; CREATE FUNCTION pg_is_in_recovery() RETURNS boolean LANGUAGE \
+                sql AS 'SELECT \"is\" FROM standby'";
+    let Some(fixture) = hiding(made) else { return };
+    // One connection alone, which outlives the promotion.
+    let databases = fixture.builder(1).build().unwrap();
+    schema::install(&databases).unwrap();
+    let becomes = |is: bool| fixture.observer("default").batch_execute(&format!("UPDATE standby SET \"is\" = {is}"));
+    becomes(true).unwrap();
+    let _entered = databases.enter();
+    let text = with_more(true, |_| Ok(())).unwrap_err().to_string();
+    assert!(text.contains("`default`") && text.contains("standby"), "{text}");
+    assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![], vec![]));
+    becomes(false).unwrap();
+    with_more(true, |_| Ok(())).unwrap();
+    assert_eq!((fixture.rows("default").len(), fixture.rows("other").len()), (1, 1));
+}
+
+#[test]
+fn a_server_that_may_lose_a_confirmed_commit_is_refused() {
+    for setting in ["fsync", "full_page_writes"] {
+        let made = format!(
+            "CREATE FUNCTION current_setting(text) RETURNS text LANGUAGE sql AS $$ SELECT CASE $1 WHEN '{setting}' THEN 'off' \
+             ELSE pg_catalog.current_setting($1) END $$"
+        );
+        let Some(fixture) = hiding(&made) else { return };
+        let databases = fixture.builder(1).build().unwrap();
+        schema::install(&databases).unwrap();
+        let _entered = databases.enter();
+        let text = with_more(true, |_| Ok(())).unwrap_err().to_string();
+        for named in ["`default`", setting, "`off`", "`on`"] {
+            assert!(text.contains(named), "{named} is missing in: {text}");
+        }
+        assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![], vec![]));
+    }
+}
+
+#[test]
+fn a_lost_commit_of_a_home_that_was_failed_over_is_an_unknown_outcome() {
+    let made = "CREATE TABLE timeline AS SELECT '0000000A'::text AS now; CREATE FUNCTION pg_walfile_name(pg_lsn) RETURNS text \
+                LANGUAGE sql AS 'SELECT now FROM timeline'";
+    let Some(far) = hiding(made).map(Far::of) else { return };
+    // Its connections know home as it was.
+    far.put_both(100).result.unwrap();
+    far.proxies[0].lose_once(b"COMMIT", Loses::Request);
+    {
+        let _entered = far.databases.enter();
+        let run = atomic_many::<(Item, Record)>().run(|_| {
+            put(1, 10)?;
+            put_record(1, 20)?;
+            far.fixture.observer("default").batch_execute("UPDATE timeline SET now = '0000000B'").unwrap();
+            Ok::<_, Error>(())
+        });
+        assert!(far.proxies[0].hit());
+        let error = run.unwrap_err();
+        assert!(error.is_in_doubt() && !error.is_retryable(), "{error}");
+    }
+    let report = far.near.recover().unwrap();
+    let left: Vec<_> = report.left().iter().map(|left| left.reason).collect();
+    assert_eq!((left, far.prepared()), (vec![multidb::Reason::Failover], 1), "{report}");
+    far.near.adopt("default").unwrap();
+    far.recover();
+    assert_eq!((far.prepared(), far.fixture.rows("default").len(), far.fixture.rows("other").len()), (0, 1, 1));
 }

@@ -7,6 +7,7 @@
 
 #[path = "../support/server.rs"]
 mod server;
+mod settings;
 mod unprepared;
 
 /// The claims on one server.

@@ -8,6 +8,7 @@ use super::check::Shortcoming;
 use super::control::{Control, Gid};
 use super::decision::{self, Asked, Keep};
 use super::identity::{self, Identity};
+use super::own::TextRow;
 use super::receipt;
 use super::settings::Settings;
 use crate::transaction_id::TransactionId;
@@ -28,9 +29,9 @@ impl Prepared {
     }
 }
 
-/// A committed transaction that is not closed.
+/// A decision that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unclosed {
+pub struct Decision {
     /// The transaction.
     pub id: TransactionId,
     /// Its branches beside home.
@@ -66,7 +67,7 @@ pub trait Survey: Send {
     /// Those of these that have a row here.
     fn known(&mut self, ids: &[TransactionId]) -> QueryResult<Vec<TransactionId>>;
     /// Committed transactions that are not closed, after an id.
-    fn unclosed(&mut self, after: &str) -> QueryResult<Vec<Unclosed>>;
+    fn unclosed(&mut self, after: &str) -> QueryResult<Vec<Decision>>;
     /// The transactions on which the databases disagree, after an id.
     fn heuristic(&mut self, after: &str) -> QueryResult<Vec<TransactionId>>;
     /// All branches have committed.
@@ -75,8 +76,8 @@ pub trait Survey: Send {
     fn delete_receipts(&mut self, ids: &[TransactionId]) -> QueryResult<()>;
     /// Deletes decisions that nobody needs any more, and raises the mark.
     fn delete_decisions(&mut self, ids: &[TransactionId]) -> QueryResult<()>;
-    /// Closed or aborted transactions whose rows are older than this many seconds.
-    fn outdated(&mut self, seconds: u64) -> QueryResult<Vec<TransactionId>>;
+    /// Closed or aborted transactions whose rows are older than this many seconds, after an id.
+    fn outdated(&mut self, seconds: u64, after: &str) -> QueryResult<Vec<Decision>>;
     /// The greatest id of a decision that was deleted.
     fn forgotten_up_to(&mut self) -> QueryResult<String>;
     /// This is the database now, whatever server it is on.
@@ -102,8 +103,14 @@ const RECEIPT_IDS: &str =
 const KNOWN: &str = "SELECT gid AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE gid IN ";
 const SPLIT: &str = "UPDATE multidb_decision SET state = 'h' WHERE gid = ? AND state = 'c' AND closed IS NULL";
 const MARK: &str = "UPDATE multidb_meta SET forgotten_up_to = ? WHERE forgotten_up_to < ?";
-const OUTDATED: &str = "SELECT gid AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE state <> 'h' AND (closed IS NOT NULL \
-                        OR state = 'a' OR participants = '') AND created < {now} - ";
+const OUTDATED: &str = "SELECT gid AS a, participants AS b, NULL AS c FROM multidb_decision WHERE state <> 'h' AND (closed IS \
+                        NOT NULL OR state = 'a' OR participants = '') AND gid > ? AND created < {now} - ";
+
+/// Reads an id and the names of participants.
+fn decision(row: TextRow) -> Option<Decision> {
+    let participants = row.b?.split(',').filter(|branch| !branch.is_empty()).map(str::to_owned).collect();
+    Some(Decision { id: row.a?.parse().ok()?, participants })
+}
 
 /// Ids as SQL writes a list: their texts are letters, digits and `_` alone.
 fn listed(ids: &[TransactionId]) -> String {
@@ -190,13 +197,9 @@ impl<B: Dialect> Survey for Surveyor<B> {
         Ok(rows.into_iter().filter_map(|row| row.a?.parse().ok()).collect())
     }
 
-    fn unclosed(&mut self, after: &str) -> QueryResult<Vec<Unclosed>> {
-        let rows = B::load_own(&mut self.0, UNCLOSED, &[after])?.into_iter();
-        let read = rows.filter_map(|row| {
-            let participants = row.b?.split(',').map(str::to_owned).collect();
-            Some(Unclosed { id: row.a?.parse().ok()?, participants })
-        });
-        Ok(read.collect())
+    fn unclosed(&mut self, after: &str) -> QueryResult<Vec<Decision>> {
+        let rows = B::load_own(&mut self.0, UNCLOSED, &[after])?;
+        Ok(rows.into_iter().filter_map(decision).collect())
     }
 
     fn heuristic(&mut self, after: &str) -> QueryResult<Vec<TransactionId>> {
@@ -220,9 +223,9 @@ impl<B: Dialect> Survey for Surveyor<B> {
         })
     }
 
-    fn outdated(&mut self, seconds: u64) -> QueryResult<Vec<TransactionId>> {
-        let rows = B::load_own(&mut self.0, &format!("{OUTDATED}{seconds} ORDER BY gid LIMIT {BATCH}"), &[])?;
-        Ok(rows.into_iter().filter_map(|row| row.a?.parse().ok()).collect())
+    fn outdated(&mut self, seconds: u64, after: &str) -> QueryResult<Vec<Decision>> {
+        let rows = B::load_own(&mut self.0, &format!("{OUTDATED}{seconds} ORDER BY gid LIMIT {BATCH}"), &[after])?;
+        Ok(rows.into_iter().filter_map(decision).collect())
     }
 
     fn forgotten_up_to(&mut self) -> QueryResult<String> {

@@ -10,7 +10,7 @@ use super::report::{InDoubt, Reason, RecoveryReport};
 use super::site::{Site, Sites};
 use crate::alias::Alias;
 use crate::connection::decision::{Asked, Keep};
-use crate::connection::survey::{Prepared, Unclosed};
+use crate::connection::survey::{Decision, Prepared};
 use crate::databases::Databases;
 use crate::fault;
 use crate::telemetry::TARGET;
@@ -310,9 +310,9 @@ fn close(sites: &mut Sites, report: &mut RecoveryReport) {
     }
 }
 
-fn close_those(sites: &mut Sites, home: usize, found: &[Unclosed], report: &mut RecoveryReport) {
+fn close_those(sites: &mut Sites, home: usize, found: &[Decision], report: &mut RecoveryReport) {
     let mut done = Vec::new();
-    for Unclosed { id, participants } in found {
+    for Decision { id, participants } in found {
         let states = participants.iter().map(|branch| participant(sites, id, branch)).collect::<Vec<_>>();
         match closing(states) {
             Closing::Close => done.push(id.clone()),
@@ -338,8 +338,7 @@ fn close_those(sites: &mut Sites, home: usize, found: &[Unclosed], report: &mut 
 
 /// What is known of a participant: its receipt, the list, and its receipt once more, since it may commit in between.
 fn participant(sites: &mut Sites, id: &TransactionId, branch: &str) -> Participant {
-    let at = branch.split_once('_').and_then(|(_, database_id)| sites.of(database_id));
-    let Some(at) = at else { return Participant::Unknown };
+    let Some(at) = sites.of_branch(branch) else { return Participant::Unknown };
     let site: &mut Site = sites.at_mut(at);
     let has_receipt = |site: &mut Site| site.survey.receipts(id).map(|found| found.iter().any(|name| name == branch));
     match has_receipt(site) {

@@ -185,6 +185,11 @@ impl Sites {
         self.all.iter().position(|site| *site.identity.database_id == *database_id)
     }
 
+    /// The database of the branch of this name.
+    pub(super) fn of_branch(&self, branch: &str) -> Option<usize> {
+        branch.split_once('_').and_then(|(_, database_id)| self.of(database_id))
+    }
+
     /// Whether any database holds a receipt of a transaction.
     pub(super) fn receipts(&mut self, id: &TransactionId) -> Receipts {
         let mut receipts = Receipts { found: false, complete: self.complete };

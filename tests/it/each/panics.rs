@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use diesel::connection::{Connection, DefaultLoadingMode, Instrumentation, InstrumentationEvent, SimpleConnection};
 use diesel::prelude::*;
-use multidb::{Error, Propagation, atomic, atomic_on, connection, scope};
+use multidb::{Error, Propagation, atomic, atomic_many, atomic_on, connection, schema, scope};
 
 use super::*;
 use crate::fixture::Kind;
@@ -68,6 +68,24 @@ fn an_instrumentation_that_panics_leaves_the_pool_clean() {
             next += 1;
         }
     }
+}
+
+#[test]
+fn a_statement_that_panicked_on_the_second_database_is_committed_on_neither() {
+    let Some(fixture) = fixture().filter(|_| KIND != Kind::Sqlite) else { return };
+    let databases = fixture.databases();
+    schema::install(&databases).unwrap();
+    let _entered = databases.enter();
+    let run = atomic_many::<(Item, Record)>().run(|scope| {
+        put(1, 10)?;
+        let conn = &mut scope.conn::<Record, H>()?;
+        conn.set_instrumentation(Grenade { text: "value", after: true });
+        assert!(catch_unwind(AssertUnwindSafe(|| insert(conn, 1))).is_err());
+        Ok::<_, Mishap>(())
+    });
+    assert!(run.is_err(), "{run:?}");
+    assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![], vec![]));
+    assert_eq!((in_use(&databases, "default"), in_use(&databases, "other")), (0, 0));
 }
 
 #[test]

@@ -48,7 +48,10 @@ struct Recovered {
 
 impl Far {
     pub(crate) fn new() -> Option<Self> {
-        let fixture = fixture()?;
+        fixture().map(Self::of)
+    }
+
+    pub(crate) fn of(fixture: Fixture) -> Self {
         let near = fixture.databases();
         schema::install(&near).unwrap();
         let proxies = [0, 1].map(|at| {
@@ -63,7 +66,7 @@ impl Far {
             builder = builder.database(config);
         }
         let databases = builder.build().unwrap();
-        Some(Self { fixture, proxies, databases, near })
+        Self { fixture, proxies, databases, near }
     }
 
     /// Puts a row into each database.
@@ -247,6 +250,22 @@ fn a_lost_second_phase_is_ok_and_recovery_finishes_it() {
         assert!(far.agree(id, &what), "{what}");
         assert_eq!(far.status(&seen.id), TransactionStatus::Committed, "{what}");
     }
+}
+
+#[test]
+fn what_is_left_to_recovery_is_not_complete_before_it_is_finished() {
+    let Some(far) = Far::new() else { return };
+    far.put_both(100).result.unwrap();
+    far.proxies[1].lose_and_then(COMMIT_PREPARED, Loses::Request, Then::Refuses);
+    let seen = far.put_both(1);
+    assert!(seen.result.is_ok() && far.proxies[1].hit());
+    // Its own registry, which deletes the rows of what is complete, doesn't reach the other database.
+    far.databases.recover().unwrap();
+    let closed = format!("SELECT gid AS name FROM multidb_decision WHERE closed IS NOT NULL AND gid = '{}'", seen.id);
+    let closed: Vec<Name> = diesel::sql_query(closed).load(&mut far.fixture.observer("default")).unwrap();
+    assert_eq!((closed.len(), far.prepared()), (0, 1));
+    assert_eq!(far.fixture.own_rows()[0], 2, "nor is the complete one deleted: its receipt can't be");
+    assert!(far.agree(1, "it is reached"));
 }
 
 #[test]

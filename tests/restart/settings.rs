@@ -1,0 +1,64 @@
+//! MariaDB with settings that are those of the whole server.
+
+use diesel::connection::{Connection, SimpleConnection};
+use diesel::prelude::*;
+use multidb::{Databases, Error, Model, MysqlConn, Route, RouteRequest, Router, atomic_many, schema};
+
+use crate::server::Server;
+
+diesel::table! { accounts (id) { id -> BigInt, } }
+diesel::table! { entries (id) { id -> BigInt, } }
+
+#[derive(Model)]
+#[model(app = "accounts")]
+struct Account;
+
+#[derive(Model)]
+#[model(app = "entries")]
+struct Entry;
+
+struct ByApp;
+
+impl Router for ByApp {
+    fn select_db(&self, request: &RouteRequest<'_>) -> Route {
+        Route::to(request.app().to_owned())
+    }
+}
+
+fn put_both(databases: &Databases) -> Result<(), Error> {
+    let _entered = databases.enter();
+    atomic_many::<(Account, Entry)>().run(|scope| {
+        let account = &mut scope.conn::<Account, MysqlConn>()?;
+        diesel::insert_into(accounts::table).values(accounts::id.eq(1)).execute(account)?;
+        let entry = &mut scope.conn::<Entry, MysqlConn>()?;
+        diesel::insert_into(entries::table).values(entries::id.eq(1)).execute(entry)?;
+        Ok::<_, Error>(())
+    })
+}
+
+#[test]
+fn a_mariadb_that_is_read_only_or_may_lose_commits_is_refused_until_that_is_mended() {
+    let Some(server) = Server::start("mariadb") else { return };
+    let mut admin = diesel::MysqlConnection::establish(server.url()).unwrap();
+    let (address, _) = server.url().rsplit_once('/').unwrap();
+    let urls = ["accounts", "entries"].map(|name| {
+        let create = format!("CREATE DATABASE d_{name}; CREATE TABLE d_{name}.{name} (id BIGINT PRIMARY KEY)");
+        admin.batch_execute(&create).unwrap();
+        format!("{address}/d_{name}")
+    });
+    // Each with fresh connections, which ask the server.
+    let databases =
+        || Databases::builder().mysql("accounts", &urls[0]).mysql("entries", &urls[1]).router(ByApp).build().unwrap();
+    schema::install(&databases()).unwrap();
+    for (setting, wrong, mended, named) in [
+        ("read_only", 1, 0, "standby"),
+        ("innodb_flush_log_at_trx_commit", 2, 1, "`innodb_flush_log_at_trx_commit` is `2`"),
+        ("innodb_flush_log_at_trx_commit", 0, 1, "`innodb_flush_log_at_trx_commit` is `0`"),
+    ] {
+        admin.batch_execute(&format!("SET GLOBAL {setting} = {wrong}")).unwrap();
+        let text = put_both(&databases()).unwrap_err().to_string();
+        assert!(text.contains(named) && text.contains("`accounts`"), "{named} is missing in: {text}");
+        admin.batch_execute(&format!("SET GLOBAL {setting} = {mended}")).unwrap();
+    }
+    put_both(&databases()).unwrap();
+}
