@@ -168,6 +168,50 @@ fn a_missing_table_is_named_in_the_error_and_recovery_says_nothing() {
     assert_eq!(check_rows(&places), [0, 0]);
 }
 
+#[test]
+fn a_database_that_cannot_be_trusted_is_named_with_the_words_of_the_runbook_and_is_asked_once_it_is_mended() {
+    let Some(places) = Places::new(&[Postgres, Postgres]) else { return };
+    let databases = places.databases();
+    kill_at(&places, Work::Listed, "decide.after_commit");
+    places.execute(1, "UPDATE multidb_meta SET server = 'another'");
+    says(&databases.recover().unwrap(), "it is on another server than `multidb_meta` says ");
+    databases.adopt("entries").unwrap();
+    let urls = || places.urls.iter().map(|url| &**url).enumerate();
+    let staging = builder_of(urls()).environment("staging").build().unwrap();
+    says(&staging.recover().unwrap(), "it belongs to the environment ");
+    let copy = format!("{}?application_name=copy", places.urls[0]);
+    let both = builder_of(urls().chain([(2, &*copy)])).build().unwrap();
+    says(&both.recover().unwrap(), "another database of the configuration has the same `database_id`");
+    recover(&databases);
+    assert_eq!(check(&places, "mended"), [1]);
+}
+
+#[test]
+fn each_reason_and_each_status_has_a_place_in_the_runbook() {
+    for reason in [
+        Reason::Alive,
+        Reason::HomeUnknown,
+        Reason::OtherEnvironment,
+        Reason::Standby,
+        Reason::Failover,
+        Reason::NotFinished,
+    ] {
+        let text = reason.to_string();
+        says(&reason, text.split([',', ';']).next().unwrap());
+        says(&format!("### `{reason:?}`"), &format!("### `{reason:?}`"));
+    }
+    for status in [
+        TransactionStatus::Committed,
+        TransactionStatus::RolledBack,
+        TransactionStatus::InDoubt,
+        TransactionStatus::Heuristic,
+        TransactionStatus::Forgotten,
+        TransactionStatus::Unknown,
+    ] {
+        says(&format!("| `{status:?}` |"), &format!("| `{status:?}` |"));
+    }
+}
+
 fn check_rows(places: &Places) -> [usize; 2] {
     [0, 1].map(|at| places.rows(at).len())
 }
@@ -198,8 +242,7 @@ fn told(work: impl FnOnce()) -> String {
     LazyLock::force(&ANOTHER);
     let log = Log::default();
     tracing::subscriber::with_default(tracing_subscriber::registry().with(log.clone()), work);
-    let told = log.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    told
+    log.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 #[test]

@@ -49,6 +49,14 @@ fn refused(places: &Places, at: usize, name: &str, fill: Fill<'_>) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Runs a block. What the server remarks.
+fn notices(places: &Places, at: usize, name: &str, fill: Fill<'_>) -> String {
+    let output = client(places, at, &block(name).filled(fill));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{name}: {said}");
+    said
+}
+
 /// Runs a block until what it shows is as wanted.
 fn until<T>(places: &Places, at: usize, name: &str, fill: Fill<'_>, wanted: impl Fn(&Rows) -> Option<T>) -> T {
     let begin = Instant::now();

@@ -5,7 +5,7 @@ use std::thread::scope;
 use multidb::fault::Stop;
 use multidb::{Error, Reason, TransactionStatus};
 
-use super::{Found, by_hand, prepared, refused, run, says, until, until_decided};
+use super::{Found, by_hand, notices, prepared, refused, run, says, until, until_decided};
 use crate::child::{Ended, Told, Work, kill_at, recover, resume, start, transfer, until_stopped};
 use crate::left_alone::{reasons, settle};
 use crate::matrix::check;
@@ -135,6 +135,8 @@ fn shows_what_it_holds(places: &Places, found: &Found) {
     let expected = |relation: &str| vec![name.clone(), relation.to_owned(), "RowExclusiveLock".to_owned()];
     assert!(locks.contains(&expected("entries")) && locks.contains(&expected("multidb_receipt")), "{locks:?}");
     assert_eq!(run(places, 1, "watch-postgres", &[])[0][0], "1");
+    places.execute(1, "INSERT INTO entries VALUES (5), (6); DELETE FROM entries WHERE id > 4");
+    says(&notices(places, 1, "vacuum", &[("table", "entries")]), "2 are dead but not yet removable");
     let [count] = &run(places, 1, "prepared-count", &[])[..] else { panic!("one row") };
     assert!(count[0].parse::<u32>().unwrap() > 0 && count[1] == "64", "{count:?}");
 }
@@ -192,27 +194,5 @@ fn a_session_that_is_idle_for_too_long_ends_by_itself_and_nobody_need_do_anythin
         assert_eq!(ended.told(), Some(Told::RolledBack), "{ended:?}");
         says(&format!("{ended:?}"), told);
         assert_eq!(check(&places, point), Vec::<i64>::new());
-    }
-}
-
-#[test]
-fn xx_manual() {
-    for kinds in [[Postgres, MariaDb], [MariaDb, Postgres]] {
-        let Some(places) = Places::new(&kinds) else { return };
-        let databases = places.databases();
-        let point = if kinds[0] == Postgres { "decide.after_commit" } else { "decide.before_commit" };
-        let child = start(&places, Work::Listed, point, Stop::Pause);
-        until_stopped(&child);
-        let begin = std::time::Instant::now();
-        loop {
-            let report = databases.recover().unwrap();
-            if report.is_clear() || begin.elapsed().as_secs() > 150 {
-                println!("XX {places} {report} after {:?}", begin.elapsed());
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(500));
-        }
-        resume(&child);
-        println!("XX {:?}", Ended::of(child));
     }
 }
