@@ -3,11 +3,12 @@
 const TEXT: &str = include_str!("../../../docs/OPERATIONS.md");
 
 /// What runs the blocks.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     include_str!("mod.rs"),
     include_str!("branches.rs"),
     include_str!("heuristics.rs"),
     include_str!("lost.rs"),
+    include_str!("outcomes.rs"),
     include_str!("own_rows.rs"),
     include_str!("sessions.rs"),
     include_str!("set_up.rs"),

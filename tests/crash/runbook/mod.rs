@@ -5,6 +5,7 @@ mod branches;
 mod document;
 mod heuristics;
 mod lost;
+mod outcomes;
 mod own_rows;
 mod sessions;
 mod set_up;

@@ -3,9 +3,9 @@
 use std::thread::scope;
 
 use multidb::fault::Stop;
-use multidb::{Error, Reason, TransactionStatus};
+use multidb::{Reason, TransactionStatus};
 
-use super::{Found, by_hand, notices, prepared, refused, run, says, until, until_decided};
+use super::{Found, notices, prepared, refused, run, says, until, until_decided};
 use crate::child::{Ended, Told, Work, kill_at, recover, resume, start, transfer, until_stopped};
 use crate::left_alone::{reasons, settle};
 use crate::matrix::check;
@@ -155,16 +155,6 @@ fn a_process_that_hangs_with_a_file_locks_all_others_out_until_it_is_ended() {
     assert!(report.is_clear() && report.rolled_back().len() == 1, "{report}");
     transfer(1, 3, 3, None).unwrap();
     assert_eq!(check(&places, "ended"), [3]);
-}
-
-#[test]
-fn the_error_of_an_unknown_outcome_says_what_to_ask() {
-    let Some(places) = Places::new(&[Postgres, Postgres]) else { return };
-    let id = places.prepare_by_hand(1, "0000000F");
-    let error = Error::OutcomeUnknown { id, databases: vec!["accounts".into(), "entries".into()] };
-    says(&error, "on databases `accounts`, `entries` is unknown: ");
-    says(&error, "multidb::status");
-    by_hand(&places, 1, false);
 }
 
 #[test]
