@@ -25,6 +25,7 @@ mod server;
 #[path = "../support/servers.rs"]
 mod servers;
 mod servers_killed;
+mod silent;
 mod soak;
 mod syscalls;
 mod table;

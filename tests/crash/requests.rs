@@ -28,6 +28,8 @@ const REQUESTS: [Request; 5] = [Request::Receipt, Request::Intent, Request::Prep
 /// What happens to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
+    /// The server answers that it is no SQL. On MariaDB what goes ahead in its batch is done.
+    Refused,
     RequestLost,
     ReplyLost,
     /// The connection is a black hole from here on, with the request in it.
@@ -41,7 +43,8 @@ enum Fault {
     KilledAtReply,
 }
 
-const FAULTS: [(Fault, &str); 7] = [
+const FAULTS: [(Fault, &str); 8] = [
+    (Fault::Refused, "refused"),
     (Fault::RequestLost, "request lost"),
     (Fault::ReplyLost, "reply lost"),
     (Fault::RequestSilent, "request in a black hole"),
@@ -81,7 +84,7 @@ impl Request {
     /// What the databases hold in the end.
     fn expected(self, fault: Fault) -> Expected {
         let carried_out = match fault {
-            Fault::RequestLost | Fault::RequestSilent => Some(false),
+            Fault::Refused | Fault::RequestLost | Fault::RequestSilent => Some(false),
             Fault::ReplyLost | Fault::ReplySilent | Fault::RequestLate | Fault::KilledAtReply => Some(true),
             Fault::KilledOnceSent => None,
         };
@@ -111,6 +114,7 @@ impl Disturbance<'_> {
         let mut command = command(urls, Work::Listed, &[]);
         command.env("MULTIDB_TEST_CRASH_AGAIN", "1");
         let ended = match self.fault {
+            Fault::Refused => self.loses(command, Loses::Sense),
             Fault::RequestLost => self.loses(command, Loses::Request),
             Fault::ReplyLost => self.loses(command, Loses::ReplyAfter(self.ahead)),
             Fault::RequestSilent => self.in_silence(command, Loses::RequestSilently)?,
