@@ -54,7 +54,7 @@ fn a_recovery_that_is_suspended_is_noticed_by_the_oldest_branch_and_goes_on_when
     let recovery = databases.start_recovery();
     recovery.suspend();
     kill_at(&places, Work::Listed, "decide.after_commit");
-    let stays = |rows: &Rows| (rows[0][0] == "1" && rows[0][1] >= "00:00:01".to_owned()).then_some(());
+    let stays = |rows: &Rows| (rows[0][0] == "1" && rows[0][1].as_str() >= "00:00:01").then_some(());
     until(&places, 1, "watch-postgres", &[], stays);
     recovery.resume();
     until(&places, 1, "watch-postgres", &[], |rows| (rows[0] == ["0", "NULL"]).then_some(()));
