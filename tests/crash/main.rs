@@ -19,6 +19,7 @@ mod places;
 mod proxy;
 mod recoverers;
 mod requests;
+mod runbook;
 #[path = "../support/server.rs"]
 mod server;
 #[path = "../support/servers.rs"]

@@ -105,6 +105,13 @@ impl Places {
         places
     }
 
+    /// The same databases, of which one is reached by another URL.
+    pub(crate) fn seen_by(&self, at: usize, url: &str) -> Self {
+        let mut urls = self.urls.clone();
+        url.clone_into(&mut urls[at]);
+        Self { kinds: self.kinds.clone(), urls, folder: tempfile::tempdir().unwrap() }
+    }
+
     fn make(&self, kind: Kind, server: &str, table: &str) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let fresh = format!("c_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));

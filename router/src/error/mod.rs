@@ -297,8 +297,9 @@ pub enum Error {
 
     /// The connection was lost after COMMIT was sent: the work may be committed and may be rolled back.
     #[error(
-        "the outcome of transaction {id} on {} is unknown: the connection was lost while COMMIT was under way; look \
-         whether its rows are there before doing the work again",
+        "the outcome of transaction {id} on {} is unknown: the connection was lost while COMMIT was under way; before \
+         doing the work again ask `multidb::status` with this id, and where that says unknown, look whether its rows are \
+         there",
         Aliases(.databases)
     )]
     OutcomeUnknown {

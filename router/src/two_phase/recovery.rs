@@ -29,9 +29,9 @@ pub(crate) fn recover(databases: &Databases) -> RecoveryReport {
     }
     fault::point("recover.list.after");
     for (id, branches) in found {
-        let finished = Pass { databases, sites: &mut sites, id: &id, branches: &branches }.run();
+        let finished = Pass::new(databases, &mut sites, &id, &branches).run();
         let aliases: Vec<Alias> = branches.iter().map(|branch| sites.at(branch.at).alias.clone()).collect();
-        tell(&id, &aliases, finished);
+        tell(&id, &aliases, &finished);
         report.add(id, aliases, finished);
     }
     close(&mut sites, &mut report);
@@ -43,6 +43,8 @@ pub(crate) fn recover(databases: &Databases) -> RecoveryReport {
         let oldest = report.left().iter().map(InDoubt::age).max();
         tracing::warn!(target: TARGET, in_doubt, heuristic, ?oldest, "transactions are left in doubt");
     }
+    // A sign of life, by which somebody can notice that nobody recovers.
+    tracing::debug!(target: TARGET, %report, "a pass of recovery has ended");
     report
 }
 
@@ -53,15 +55,27 @@ struct Branch {
 }
 
 /// What became of a transaction, and why nothing could be done if so.
-pub(super) type Finished = (Outcome, Option<Reason>);
+pub(super) struct Finished {
+    pub(super) outcome: Outcome,
+    pub(super) reason: Option<Reason>,
+    /// What the database answered that was to be asked, or to finish a branch.
+    pub(super) said: Option<String>,
+}
 
-fn tell(id: &TransactionId, aliases: &[Alias], (outcome, reason): Finished) {
+impl Finished {
+    const HEURISTIC: Self = Self { outcome: Outcome::Heuristic, reason: None, said: None };
+}
+
+fn tell(id: &TransactionId, aliases: &[Alias], Finished { outcome, reason, said }: &Finished) {
     let reason = reason.map(|reason| reason.to_string()).unwrap_or_default();
     match outcome {
         Outcome::Committed | Outcome::RolledBack => {
             tracing::info!(target: TARGET, %id, ?aliases, ?outcome, "a transaction was recovered");
         }
-        Outcome::Left => tracing::warn!(target: TARGET, %id, ?aliases, reason, "a transaction in doubt is left alone"),
+        Outcome::Left => {
+            let said = said.as_deref().unwrap_or_default();
+            tracing::warn!(target: TARGET, %id, ?aliases, reason, said, "a transaction in doubt is left alone");
+        }
         Outcome::Heuristic => {
             tracing::error!(target: TARGET, %id, ?aliases, "heuristic: the databases disagree, and an operator must look");
         }
@@ -74,19 +88,25 @@ struct Pass<'a> {
     sites: &'a mut Sites,
     id: &'a TransactionId,
     branches: &'a [Branch],
+    /// The last error.
+    said: Option<String>,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    fn new(databases: &'a Databases, sites: &'a mut Sites, id: &'a TransactionId, branches: &'a [Branch]) -> Self {
+        Self { databases, sites, id, branches, said: None }
+    }
+
     fn run(mut self) -> Finished {
         let home = match self.home() {
             Ok(home) => home,
-            Err(reason) => return (Outcome::Left, Some(reason)),
+            Err(reason) => return Finished { outcome: Outcome::Left, reason: Some(reason), said: None },
         };
         let mut machine = Recoverer::new(self.branches.len(), self.databases.commits_on_lost_home());
         let mut reason = None;
         loop {
             let finding = match machine.next() {
-                Task::End(outcome) => return (outcome, reason),
+                Task::End(outcome) => return Finished { outcome, reason, said: self.said },
                 Task::Probe => {
                     let says = self.probe(home);
                     let is_before = self.id.home().is_some_and(|named| self.is_before(home, named));
@@ -171,7 +191,7 @@ impl Pass<'_> {
             }
             // Blocked, busy, or anything else: not proven dead.
             Err(error) => {
-                tracing::debug!(target: TARGET, id = %self.id, alias = %site.alias, %error, "home does not answer");
+                self.said = Some(format!("`{}`: {error}", site.alias));
                 HomeSays::Nothing
             }
         }
@@ -183,8 +203,7 @@ impl Pass<'_> {
         match self.sites.at_mut(*at).survey.finish(&gid, commit) {
             Ok(()) => Finding::Done,
             Err(error) => {
-                let alias = &self.sites.at(*at).alias;
-                tracing::debug!(target: TARGET, id = %self.id, %alias, %error, "a branch could not be finished");
+                self.said = Some(format!("`{}`: {error}", self.sites.at(*at).alias));
                 Finding::Failed
             }
         }
@@ -226,10 +245,10 @@ fn audit(databases: &Databases, sites: &mut Sites, report: &mut RecoveryReport) 
             let Some(last) = ids.last() else { break };
             after = last.to_string();
             for id in without_decision(sites, &ids) {
-                let finished = Pass { databases, sites, id: &id, branches: &[] }.run();
-                if finished.0 == Outcome::Heuristic {
+                let finished = Pass::new(databases, sites, &id, &[]).run();
+                if finished.outcome == Outcome::Heuristic {
                     let aliases = vec![sites.at(at).alias.clone()];
-                    tell(&id, &aliases, finished);
+                    tell(&id, &aliases, &finished);
                     report.add(id, aliases, finished);
                 }
             }
@@ -301,8 +320,8 @@ fn close_those(sites: &mut Sites, home: usize, found: &[Decision], report: &mut 
             Closing::Heuristic => {
                 if sites.at_mut(home).survey.mark(id, true).is_ok_and(|marked| marked) {
                     let aliases = vec![sites.at(home).alias.clone()];
-                    tell(id, &aliases, (Outcome::Heuristic, None));
-                    report.add(id.clone(), aliases, (Outcome::Heuristic, None));
+                    tell(id, &aliases, &Finished::HEURISTIC);
+                    report.add(id.clone(), aliases, Finished::HEURISTIC);
                 }
             }
         }

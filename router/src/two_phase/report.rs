@@ -28,6 +28,8 @@ pub struct InDoubt {
     pub databases: Vec<Alias>,
     /// Why it is left.
     pub reason: Reason,
+    /// What a database answered, by its alias, where its error is the cause.
+    pub said: Option<String>,
 }
 
 /// Why a transaction is left alone.
@@ -114,13 +116,19 @@ impl RecoveryReport {
         }
     }
 
-    pub(super) fn add(&mut self, id: TransactionId, databases: Vec<Alias>, (outcome, reason): Finished) {
+    pub(super) fn add(
+        &mut self,
+        id: TransactionId,
+        databases: Vec<Alias>,
+        Finished { outcome, reason, said }: Finished,
+    ) {
         match outcome {
             Outcome::Committed => self.committed.push(id),
             Outcome::RolledBack => self.rolled_back.push(id),
             Outcome::Heuristic => self.heuristic.push(id),
             Outcome::Left => {
-                self.left.push(InDoubt { id, databases, reason: reason.unwrap_or(Reason::NotFinished) });
+                let reason = reason.unwrap_or(Reason::NotFinished);
+                self.left.push(InDoubt { id, databases, reason, said });
             }
         }
     }
@@ -130,6 +138,17 @@ impl InDoubt {
     /// How long ago the transaction was named, by this machine's clock. For reports: nothing is decided by it.
     pub fn age(&self) -> std::time::Duration {
         self.id.age()
+    }
+}
+
+impl fmt::Display for InDoubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, prepared on", self.id)?;
+        for database in &self.databases {
+            write!(f, " `{database}`")?;
+        }
+        write!(f, ", named {} s ago: {}", self.age().as_secs(), self.reason)?;
+        self.said.as_ref().map_or(Ok(()), |said| write!(f, " ({said})"))
     }
 }
 
@@ -143,8 +162,8 @@ impl fmt::Display for RecoveryReport {
             self.left.len(),
             self.heuristic.len()
         )?;
-        for InDoubt { id, reason, .. } in &self.left {
-            write!(f, "; {id}: {reason}")?;
+        for left in &self.left {
+            write!(f, "; {left}")?;
         }
         for id in &self.heuristic {
             write!(f, "; {id}: the databases disagree")?;

@@ -36,7 +36,8 @@ pub enum Step {
     Decide,
     /// Ask on a connection of its own what became of home's commit; the same answers. An absent row means
     /// [`Answer::RolledBack`] only where home has the incarnation in which the transaction was named, and its mark of what was
-    /// forgotten is below the transaction; else it is [`Answer::Unknown`].
+    /// forgotten is below the transaction; else it is [`Answer::Unknown`]. The mark counts only where a decision may be deleted
+    /// while its coordinator still waits; docs/DESIGN.md says why the driver doesn't look at it.
     Probe,
     /// Second phase of a prepared branch: [`Answer::Done`], or [`Answer::Failed`], which leaves it to recovery.
     Apply(usize),

@@ -10,7 +10,6 @@ use crate::connection::slot::Slot;
 mod changed;
 mod commits;
 #[cfg(target_os = "linux")]
-mod killed;
 mod refused;
 
 type Raw = diesel::SqliteConnection;
