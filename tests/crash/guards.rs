@@ -289,6 +289,28 @@ fn nothing_is_deleted_by_who_does_not_know_all_databases_that_may_hold_a_receipt
 }
 
 #[test]
+fn nothing_is_deleted_that_no_standby_would_know_to_be_gone() {
+    let Some(places) = hiding(&[Postgres, Postgres], 1) else { return };
+    let databases = places.databases();
+    kill_at(&places, Work::Listed, "decide.after_commit");
+    recover(&databases);
+    places.execute(0, OLD);
+    // The participant has standbys to wait for, and none confirms the first question and the third one.
+    places.execute(
+        1,
+        "CREATE FUNCTION current_setting(text) RETURNS text LANGUAGE sql AS $$ SELECT CASE $1 WHEN \
+         'synchronous_standby_names' THEN 'one' ELSE pg_catalog.current_setting($1) END $$; CREATE SEQUENCE questions; CREATE \
+         FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF nextval('questions') IN (1, 3) THEN RAISE 'not \
+         here'; END IF; RETURN NEW; END $$; CREATE TRIGGER refuse BEFORE UPDATE ON multidb_meta FOR EACH ROW EXECUTE FUNCTION \
+         refuse()",
+    );
+    for (decisions, receipts, what) in [(1, 1, "receipts"), (1, 0, "the decision"), (0, 0, "all is confirmed")] {
+        databases.recover().unwrap();
+        assert_eq!((places.own_rows(0), places.own_rows(1)), ([decisions, 0], [0, receipts]), "{what}");
+    }
+}
+
+#[test]
 fn where_the_mark_cannot_rise_no_decision_is_deleted() {
     let Some(places) = Places::new(&[Postgres, Postgres]) else { return };
     let databases = places.databases();
@@ -332,6 +354,18 @@ fn the_age_of_a_lost_decision_deletes_neither_it_nor_its_receipts() {
     places.execute(0, OLD);
     databases.recover().unwrap();
     assert_eq!((places.states(0), places.own_rows(1)), (vec!["h".to_owned()], [0, 1]));
+}
+
+#[test]
+fn an_old_primary_tells_nothing_of_what_its_successor_has_named() {
+    let Some(places) = Places::new(&[Postgres, Postgres]) else { return };
+    let id = places.prepare_by_hand(1, "0000000F");
+    // As its successor has decided.
+    places.finish_by_hand(1, true);
+    let databases = places.databases();
+    let _entered = databases.enter();
+    assert_eq!(multidb::status(&id).unwrap(), TransactionStatus::InDoubt);
+    assert_eq!(places.states(0), Vec::<String>::new());
 }
 
 #[test]
