@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 #![expect(clippy::duplicate_mod, reason = "the claims are compiled once for each server")]
 
+mod models;
 #[path = "../support/server.rs"]
 mod server;
 mod settings;

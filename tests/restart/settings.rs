@@ -2,28 +2,10 @@
 
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
-use multidb::{Databases, Error, Model, MysqlConn, Route, RouteRequest, Router, atomic_many, schema};
+use multidb::{Databases, Error, MysqlConn, atomic_many, schema};
 
+use crate::models::{Account, ByApp, Entry, accounts, entries};
 use crate::server::Server;
-
-diesel::table! { accounts (id) { id -> BigInt, } }
-diesel::table! { entries (id) { id -> BigInt, } }
-
-#[derive(Model)]
-#[model(app = "accounts")]
-struct Account;
-
-#[derive(Model)]
-#[model(app = "entries")]
-struct Entry;
-
-struct ByApp;
-
-impl Router for ByApp {
-    fn select_db(&self, request: &RouteRequest<'_>) -> Route {
-        Route::to(request.app().to_owned())
-    }
-}
 
 fn put_both(databases: &Databases) -> Result<(), Error> {
     let _entered = databases.enter();

@@ -2,30 +2,10 @@
 
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
-use multidb::{
-    CommitMode, Databases, Error, Model, PgConn, Route, RouteRequest, Router, SqliteConn, atomic_many, schema,
-};
+use multidb::{CommitMode, Databases, Error, PgConn, SqliteConn, atomic_many, schema};
 
+use crate::models::{Account, ByApp, Entry, accounts, entries};
 use crate::server::Server;
-
-diesel::table! { accounts (id) { id -> BigInt, } }
-diesel::table! { entries (id) { id -> BigInt, } }
-
-#[derive(Model)]
-#[model(app = "accounts")]
-struct Account;
-
-#[derive(Model)]
-#[model(app = "entries")]
-struct Entry;
-
-struct ByApp;
-
-impl Router for ByApp {
-    fn select_db(&self, request: &RouteRequest<'_>) -> Route {
-        Route::to(request.app().to_owned())
-    }
-}
 
 /// A server that prepares no transactions, with two schemas; their URLs.
 fn server() -> Option<(Server, [String; 2])> {
