@@ -17,11 +17,15 @@ use std::time::{Duration, Instant};
 
 use multidb::{Databases, Reason, RecoveryReport, TransactionId};
 
-use crate::places::{Kind, POLL, Places};
+use crate::places::{Kind, Places};
 use document::block;
 
 /// How long a server may take to show something.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// How long to wait between two looks. MariaDB shows who waits for a lock from a copy that it does not renew while somebody has looked
+/// at it within a tenth of a second.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 
 /// What a client prints below the names of the columns.
 type Rows = Vec<Vec<String>>;
@@ -67,7 +71,7 @@ fn until<T>(places: &Places, at: usize, name: &str, fill: Fill<'_>, wanted: impl
             return found;
         }
         assert!(begin.elapsed() < LIMIT, "{places}: {name} shows {rows:?}");
-        std::thread::sleep(50 * POLL);
+        std::thread::sleep(BETWEEN_LOOKS);
     }
 }
 
