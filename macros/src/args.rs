@@ -10,7 +10,7 @@ use syn::{Error, Expr, Ident, LitStr, Result, Token, Type, token};
 
 use crate::contradictions;
 use crate::values::{choice, equals, flag, name, timeout, times};
-use crate::words::{COMMITS, FLAGS, HOOK_ERRORS, ISOLATIONS, KEYS, MODES, PROPAGATIONS, known, unsupported};
+use crate::words::{ACKNOWLEDGES, COMMITS, FLAGS, HOOK_ERRORS, ISOLATIONS, KEYS, MODES, PROPAGATIONS, known};
 
 /// The arguments of a scope, as far as they can be judged without types.
 #[derive(Default)]
@@ -24,6 +24,8 @@ pub(crate) struct Args {
     pub(crate) hook_errors: Option<Ident>,
     /// The variant of `multidb::CommitMode`, if one was written.
     pub(crate) commit: Option<Ident>,
+    /// The variant of `multidb::Acknowledge`, if one was written.
+    pub(crate) acknowledge: Option<Ident>,
     /// The registry to use in place of the entered or installed one.
     pub(crate) databases: Option<Expr>,
     /// A value for the routers.
@@ -130,6 +132,7 @@ impl Args {
             "mode" => self.manual = choice(key, MODES, input)? == "Manual",
             "hook_errors" => self.hook_errors = Some(choice(key, HOOK_ERRORS, input)?),
             "commit" => self.commit = Some(choice(key, COMMITS, input)?),
+            "acknowledge" => self.acknowledge = Some(choice(key, ACKNOWLEDGES, input)?),
             "databases" => {
                 equals(key, "&databases", input)?;
                 self.databases = Some(input.parse()?);
@@ -147,7 +150,7 @@ impl Args {
                 self.once = Some(input.parse()?);
             }
             word if FLAGS.contains(&word) => flag(key, input)?,
-            other => return Err(Error::new(key.span(), unsupported(other))),
+            other => unreachable!("`{other}` is in the table of keys"),
         }
         Ok(())
     }

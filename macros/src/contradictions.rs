@@ -38,7 +38,10 @@ fn without_a_transaction(args: &Args) -> Result<()> {
         );
         return Err(refusal(key, &problem));
     }
-    let needs = ["once", "isolation", "timeout", "commit"].into_iter().chain(FLAGS).find_map(|key| args.key(key));
+    let needs = ["once", "isolation", "timeout", "commit", "acknowledge"]
+        .into_iter()
+        .chain(FLAGS)
+        .find_map(|key| args.key(key));
     let Some(key) = needs.filter(|_| !joins) else { return Ok(()) };
     let problem = format!("needs a transaction, and with `propagation = {word}` there is none: leave one of them out");
     Err(refusal(key, &problem))
@@ -49,6 +52,7 @@ fn together(args: &Args) -> Result<()> {
         ("once", "read_only", "writes its key, which `read_only` refuses: leave one of them out"),
         ("verify_commit", "read_only", "has nothing to verify where `read_only` writes nothing: leave it out"),
         ("commit", "read_only", "has nothing to commit where `read_only` writes nothing: leave it out"),
+        ("acknowledge", "read_only", "has nothing to decide where `read_only` writes nothing: leave it out"),
         ("immediate", "exclusive", "is a part of `exclusive`: leave it out"),
     ] {
         if let (Some(key), Some(_)) = (args.key(key), args.key(other)) {
@@ -62,6 +66,10 @@ fn together(args: &Args) -> Result<()> {
 fn best_effort(args: &Args) -> Result<()> {
     if args.commit.as_ref().is_none_or(|mode| mode != "BestEffort") {
         return Ok(());
+    }
+    if let Some(key) = args.key("acknowledge").filter(|_| args.acknowledge.as_ref().is_some_and(|at| at == "Decided")) {
+        let problem = "is about the one decision for all databases, and `commit = best_effort` makes none: leave one of them out";
+        return Err(refusal(key, problem));
     }
     for (key, problem) in [
         ("once", "stores a result for the whole work, and `commit = best_effort` may commit a part of it"),
@@ -137,6 +145,7 @@ mod tests {
             "exclusive",
             "verify_commit",
             "commit = best_effort",
+            "acknowledge = decided",
         ];
         for key in enforced {
             for word in ["never", "not_supported"] {

@@ -111,6 +111,7 @@ fn options(args: &Args) -> TokenStream {
     let propagation = args.propagation.iter().map(|variant| quote!(.propagation(::multidb::Propagation::#variant)));
     let manual = args.manual.then(|| quote!(.manual()));
     let hook_errors = args.hook_errors.iter().map(|variant| quote!(.hook_errors(::multidb::HookErrors::#variant)));
+    let acknowledge = args.acknowledge.iter().map(|variant| quote!(.acknowledge(::multidb::Acknowledge::#variant)));
     let commit = args.commit.iter().map(|variant| quote!(.commit(::multidb::CommitMode::#variant)));
     let databases = args.databases.iter().map(|databases| quote!(.databases(#databases)));
     let hint = args.hint.iter().map(|hint| quote!(.hint(#hint)));
@@ -124,7 +125,7 @@ fn options(args: &Args) -> TokenStream {
     let flags = flags.map(|flag| Ident::new(flag, Span::call_site()));
     quote! {
         ::multidb::__private::Options::new()
-            #(#propagation)* #manual #(#hook_errors)* #(#commit)* #(#databases)* #(#hint)* #(#isolation)* #(#timeout)* #(#label)* #(.#flags())*
+            #(#propagation)* #manual #(#hook_errors)* #(#commit)* #(#acknowledge)* #(#databases)* #(#hint)* #(#isolation)* #(#timeout)* #(#label)* #(.#flags())*
     }
 }
 

@@ -74,6 +74,12 @@ use function::Function;
 ///   function that opens the transaction decides. Inside one that says `best_effort`, a function that lists several models and
 ///   doesn't say so too is `Error::OptionConflict`, as is one that says so inside an atomic one. Not with `once`,
 ///   `verify_commit` or `read_only`.
+/// - `acknowledge = applied` (the default) or `decided`: when the function returns, where its transaction is committed on
+///   several databases. `decided`: once the decision is durable. From then on all of it will be committed, whatever happens;
+///   a thread of `Databases::start_recovery` does so, and where none runs the function does it before it returns. It returns, and
+///   its hooks run, earlier by a round trip and a forced write. For a moment the other databases may not show what it wrote, and
+///   what it locked there stays locked. It counts on the scope that opens the transaction; a nested one has no say. Not with
+///   `commit = best_effort` or `read_only`.
 /// - `databases = expr`: this registry in place of the entered or installed one; a `Databases` or a reference to one.
 /// - `hint = expr`: a value for the routers, such as the key of a shard, for this function and all that it calls. They find
 ///   it by its type: `request.hint::<Shard>()`.

@@ -7,7 +7,7 @@ use syn::ext::IdentExt;
 use syn::parse::ParseStream;
 use syn::{Error, Ident, LitInt, LitStr, Result, Token};
 
-use crate::words::{Word, known};
+use crate::words::known;
 
 /// The longest `timeout`: a little less than PostgreSQL's limit of milliseconds.
 const TIMEOUT_LIMIT: Duration = Duration::from_hours(24 * 24);
@@ -15,13 +15,13 @@ const TIMEOUT_LIMIT: Duration = Duration::from_hours(24 * 24);
 const RETRIES_LIMIT: u32 = 1_000;
 
 /// The variant that the word after `key =` names.
-pub(crate) fn choice(key: &Ident, among: &[Word], input: ParseStream<'_>) -> Result<Ident> {
-    let example = among[0].name;
+pub(crate) fn choice(key: &Ident, among: &[&'static str], input: ParseStream<'_>) -> Result<Ident> {
+    let example = among[0];
     equals(key, example, input)?;
     let start = input.span();
     // A known word in quotes is what was meant.
     let quoted = input.fork().parse::<LitStr>().map(|text| text.value()).unwrap_or_default();
-    let meant = among.iter().map(|word| word.name).find(|name| *name == quoted).unwrap_or(example);
+    let meant = among.iter().copied().find(|name| *name == quoted).unwrap_or(example);
     let bare = format!("write `{key} = {meant}`, a bare word");
     let word = input.call(Ident::parse_any).map_err(|_| Error::new(start, bare))?;
     known(&word, among, "value", "")?;

@@ -46,8 +46,8 @@ pub use connection::postgres::Postgres;
 #[cfg(feature = "sqlite")]
 pub use connection::sqlite::Sqlite;
 pub use databases::{
-    CheckReport, CrossDatabase, Database, DatabaseConfig, Databases, DatabasesBuilder, Entered, MigrationReport,
-    OnLostHome, PoolConfig, PoolState, SqliteConfig,
+    CheckReport, CrossDatabase, Database, DatabaseConfig, Databases, DatabasesBuilder, Entered, HANDED_OVER_LIMIT,
+    MigrationReport, OnLostHome, PoolConfig, PoolState, SqliteConfig,
 };
 pub use error::{Error, Result};
 pub use failure::{Failure, FailureClass};
@@ -64,12 +64,13 @@ pub use routing::{
     Access, Route, RouteExplanation, RouteRequest, RouteStep, Router, StaticRouter, with_hint, with_routes,
 };
 pub use scope::{
-    Atomic, AtomicMany, CommitMode, HookErrors, Propagation, Scope, atomic, atomic_app, atomic_many, atomic_on,
-    check_relation, connection, connection_on, detached,
+    Acknowledge, Atomic, AtomicMany, CommitMode, HookErrors, Propagation, Scope, atomic, atomic_app, atomic_many,
+    atomic_on, check_relation, connection, connection_on, detached,
 };
 pub use transaction_id::TransactionId;
 pub use two_phase::{
-    DECISION_RETENTION, InDoubt, RECOVERY_INTERVAL, Reason, RecoveryHandle, RecoveryReport, TransactionStatus, status,
+    DECISION_RETENTION, DRAIN_LIMIT, InDoubt, RECOVERY_INTERVAL, Reason, RecoveryHandle, RecoveryReport,
+    TransactionStatus, status,
 };
 
 /// Diesel, in the version that this library is built on.

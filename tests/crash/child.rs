@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use diesel::prelude::*;
 use multidb::fault::{Stop, arm, point};
-use multidb::{AnyConn, CommitMode, Databases, Error, Model, atomic, atomic_many, scope};
+use multidb::{Acknowledge, AnyConn, CommitMode, Databases, Error, Model, atomic, atomic_many, scope};
 
 use crate::places::{Account, Audit, Entry, POLL, Places, accounts, audits, entries, registry};
 
@@ -22,6 +22,8 @@ pub(crate) enum Work {
     Alone,
     /// One that commits its databases one after the other.
     InParts,
+    /// One whose scope returns once it is decided. A thread applies it.
+    Acknowledged,
     /// A manual scope that commits two transactions.
     Manual,
     /// A hundred transactions, so that the last one deletes the rows of all.
@@ -34,12 +36,13 @@ pub(crate) enum Work {
     Holds,
 }
 
-const WORKS: [Work; 10] = [
+const WORKS: [Work; 11] = [
     Work::Listed,
     Work::Late,
     Work::Reads,
     Work::Alone,
     Work::InParts,
+    Work::Acknowledged,
     Work::Manual,
     Work::Hundred,
     Work::Recovers,
@@ -166,6 +169,7 @@ fn works() {
         Work::Reads => transfer(last, 1, 1, Some(last)),
         Work::Alone => alone(last, 1),
         Work::InParts => in_parts(last, 1),
+        Work::Acknowledged => acknowledged(&databases, last),
         Work::Manual => manual(last),
         Work::Hundred => (1..=100).try_for_each(|id| transfer(last, id, id, None)),
         Work::Recovers => databases.recover().map(drop),
@@ -199,15 +203,25 @@ pub(crate) fn transfer(last: usize, id: i64, last_id: i64, reads: Option<usize>)
 
 /// A scope that lists the models of all databases, with some work on each.
 fn listed(last: usize, work: impl FnMut(usize, &mut AnyConn) -> Result<(), Error>) -> Result<(), Error> {
-    listed_as(CommitMode::Atomic, last, work)
+    listed_as(CommitMode::Atomic, Acknowledge::Applied, last, work)
+}
+
+fn acknowledged(databases: &Databases, last: usize) -> Result<(), Error> {
+    let handle = databases.start_recovery();
+    // Only what is handed over is done.
+    handle.suspend();
+    let result = listed_as(CommitMode::Atomic, Acknowledge::Decided, last, |at, conn| put(at, conn, 1, None));
+    handle.stop();
+    result
 }
 
 fn in_parts(last: usize, id: i64) -> Result<(), Error> {
-    listed_as(CommitMode::BestEffort, last, |at, conn| put(at, conn, id, None))
+    listed_as(CommitMode::BestEffort, Acknowledge::Applied, last, |at, conn| put(at, conn, id, None))
 }
 
 fn listed_as(
     mode: CommitMode,
+    acknowledge: Acknowledge,
     last: usize,
     mut work: impl FnMut(usize, &mut AnyConn) -> Result<(), Error>,
 ) -> Result<(), Error> {
@@ -220,9 +234,9 @@ fn listed_as(
         Ok::<_, Error>(())
     };
     if last == 1 {
-        atomic_many::<(Account, Entry)>().commit(mode).run(body)
+        atomic_many::<(Account, Entry)>().commit(mode).acknowledge(acknowledge).run(body)
     } else {
-        atomic_many::<(Account, Entry, Audit)>().commit(mode).run(body)
+        atomic_many::<(Account, Entry, Audit)>().commit(mode).acknowledge(acknowledge).run(body)
     }
 }
 

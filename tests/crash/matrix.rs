@@ -117,6 +117,8 @@ impl Kills {
             self.add("one only reads", Work::Reads, points(&["readonly."], &[last]));
         }
         self.add("one alone writes", Work::Alone, points(&["alone.", "connection."], &[last]));
+        let of_thread = points(&["decide.after", "apply.", "connection."], &others);
+        self.add("a thread applies it", Work::Acknowledged, of_thread);
         self.of_manual();
         self.add("rows of a hundred", Work::Hundred, points(&["clean."], &[]));
     }
@@ -245,12 +247,13 @@ fn the_databases_agree_after_a_kill_at_every_point_on_every_layout() {
 }
 
 /// What is killed, as the table shows it.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "listed",
     "joined later",
     "one only reads",
     "one alone writes",
     "in parts",
+    "a thread applies it",
     "manual, at the second",
     "rows of a hundred",
     "participant's session ended",

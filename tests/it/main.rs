@@ -101,6 +101,7 @@ macro_rules! server {
         mod $name {
             pub(crate) use crate::$backend::*;
 
+            mod acknowledged;
             mod asked;
             mod best_effort;
             mod contended;

@@ -73,6 +73,16 @@ fn in_parts(#[conn(Entry)] conn: &mut SqliteConn) -> BankResult<i64> {
     Ok(touch(conn, 1)?)
 }
 
+#[transactional(Account, Entry, acknowledge = decided, verify_commit, retry = 3)]
+fn at_the_decision(#[conn(Entry)] conn: &mut SqliteConn) -> BankResult<i64> {
+    Ok(touch(conn, 1)?)
+}
+
+#[commit_manually(Account, Entry, acknowledge = applied)]
+fn by_hand() -> BankResult<()> {
+    Ok(())
+}
+
 #[commit_manually(Account, Entry, commit = best_effort)]
 fn in_parts_by_hand() -> BankResult<()> {
     Ok(())

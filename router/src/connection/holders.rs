@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::Thread;
 
 use crate::site::Site;
@@ -47,30 +47,54 @@ impl Holders {
     /// Whether this thread holds one of the pool's connections.
     pub fn include_this_thread(&self) -> bool {
         let seats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken = seats.iter().filter_map(Weak::upgrade).filter_map(|seat| {
-            seat.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(holder, _)| Arc::clone(holder))
-        });
-        HOLDER.with(|this| taken.any(|holder| Arc::ptr_eq(&holder, this)))
+        let mut seats = seats.iter().filter_map(Weak::upgrade);
+        HOLDER.with(|this| {
+            seats.any(|seat| {
+                let taken = seat.taken();
+                taken.as_ref().is_some_and(|taken| !taken.handed_over && Arc::ptr_eq(&taken.holder, this))
+            })
+        })
     }
 }
 
 /// Says who holds one connection: the thread, and the scope or the place where its handle was taken.
-pub struct Seat(Mutex<Option<(Arc<Holder>, Site)>>);
+pub struct Seat(Mutex<Option<Taken>>);
+
+struct Taken {
+    holder: Arc<Holder>,
+    site: Site,
+    /// The thread that took it has gone on without it.
+    handed_over: bool,
+}
 
 impl Seat {
     /// This thread takes the connection.
     pub fn take(&self, site: Site) {
         let holder = HOLDER.with(Arc::clone);
         holder.holding.fetch_add(1, Ordering::Relaxed);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((holder, site));
+        *self.taken() = Some(Taken { holder, site, handed_over: false });
+    }
+
+    /// Another thread will give the connection back. The one that took it holds it no longer.
+    pub fn hand_over(&self) {
+        if let Some(taken) = &mut *self.taken()
+            && !std::mem::replace(&mut taken.handed_over, true)
+        {
+            taken.holder.holding.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// The connection goes back.
     #[inline]
     pub fn leave(&self) {
-        if let Some((holder, _)) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let taken = self.taken().take();
+        if let Some(Taken { holder, handed_over: false, .. }) = taken {
             holder.holding.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Option<Taken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -79,14 +103,15 @@ impl fmt::Display for Holders {
         let seats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut holders = 0;
         for seat in seats.iter().filter_map(Weak::upgrade) {
-            let taken = seat.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some((holder, site)) = &*taken else { continue };
+            let taken = seat.taken();
+            let Some(Taken { holder, site, handed_over }) = &*taken else { continue };
             holders += 1;
             if holders > HOLDERS_NAMED {
                 continue;
             }
             let separator = if holders == 1 { "" } else { ", " };
             match holder.thread.name() {
+                _ if *handed_over => write!(f, "{separator}{site}, whose commit is being applied")?,
                 Some(thread) => write!(f, "{separator}{site} in thread `{thread}`")?,
                 None => write!(f, "{separator}{site} in a thread without a name")?,
             }

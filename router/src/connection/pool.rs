@@ -268,6 +268,13 @@ pub type PendingSurvey = Box<dyn FnOnce() -> Result<Box<dyn Survey>>>;
 /// A connection taken from a pool; dropping it gives it back, or discards it where it isn't clean.
 pub struct Lease<B: Dialect>(PooledConnection<Manager<B>>);
 
+impl<B: Dialect> Lease<B> {
+    /// Another thread will drop it: this one holds it no longer.
+    pub fn hand_over(&self) {
+        self.0.seat().hand_over();
+    }
+}
+
 impl<B: Dialect> Drop for Lease<B> {
     fn drop(&mut self) {
         self.0.reset();

@@ -165,6 +165,7 @@ impl DatabasesBuilder {
             on_hook_failure,
             across,
             complete: Arc::default(),
+            handed_over: Arc::default(),
         }))
     }
 

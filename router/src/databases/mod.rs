@@ -8,6 +8,7 @@ mod complete;
 mod config;
 mod current;
 mod database;
+mod handed_over;
 mod identity;
 mod keys;
 mod migrate;
@@ -27,6 +28,7 @@ pub use current::Entered;
 pub(crate) use database::Driver;
 pub(crate) use database::Kind;
 pub use database::{Database, PoolState};
+pub use handed_over::HANDED_OVER_LIMIT;
 #[cfg(feature = "sqlite")]
 pub(crate) use identity::file_of;
 pub use migrate::MigrationReport;

@@ -10,6 +10,7 @@ use super::builder::DatabasesBuilder;
 use super::complete::Complete;
 use super::current::{self, Entered};
 use super::database::Database;
+use super::handed_over::HandedOver;
 use super::identity::same;
 use super::migrate::MigrationReport;
 use super::url::mask;
@@ -34,6 +35,7 @@ pub(super) struct Registry {
     pub(super) on_hook_failure: Option<HookFailureListener>,
     pub(super) across: Across,
     pub(super) complete: Arc<Complete>,
+    pub(super) handed_over: Arc<HandedOver>,
 }
 
 /// Told of each hook that fails.
@@ -122,7 +124,8 @@ impl Databases {
     pub fn with_router(&self, router: impl crate::routing::Router) -> Databases {
         let mut chain = Chain::default();
         chain.push(router);
-        let Registry { databases, same, attached, models, on_hook_failure, across, complete, .. } = &*self.0;
+        let Registry { databases, same, attached, models, on_hook_failure, across, complete, handed_over, .. } =
+            &*self.0;
         Self::new(Registry {
             databases: Arc::clone(databases),
             same: same.clone(),
@@ -132,6 +135,7 @@ impl Databases {
             on_hook_failure: on_hook_failure.clone(),
             across: across.clone(),
             complete: Arc::clone(complete),
+            handed_over: Arc::clone(handed_over),
         })
     }
 
@@ -232,7 +236,8 @@ impl Databases {
 
     /// The same registry, with a new look at which aliases are one database.
     pub(super) fn with_identities(&self) -> Self {
-        let Registry { databases, attached, chain, models, on_hook_failure, across, complete, .. } = &*self.0;
+        let Registry { databases, attached, chain, models, on_hook_failure, across, complete, handed_over, .. } =
+            &*self.0;
         Self::new(Registry {
             same: same(databases),
             databases: Arc::clone(databases),
@@ -242,6 +247,7 @@ impl Databases {
             on_hook_failure: on_hook_failure.clone(),
             across: across.clone(),
             complete: Arc::clone(complete),
+            handed_over: Arc::clone(handed_over),
         })
     }
 
@@ -258,6 +264,11 @@ impl Databases {
     /// The transactions whose rows nobody needs any more.
     pub(crate) fn complete(&self) -> &Complete {
         &self.0.complete
+    }
+
+    /// What functions leave to a thread.
+    pub(crate) fn handed_over(&self) -> &Arc<HandedOver> {
+        &self.0.handed_over
     }
 
     /// Whether recovery commits what is left where home has lost a decision.

@@ -59,6 +59,7 @@ impl Databases {
             on_hook_failure: on_hook_failure.clone(),
             across: across.clone(),
             complete: Arc::default(),
+            handed_over: Arc::default(),
         };
         Ok((Databases::new(registry), faults))
     }

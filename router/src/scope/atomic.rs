@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::once::{Once, OnceKey, Stored};
 use super::open::Target;
 use super::open_scope::Scope;
-use super::options::{CommitMode, HookErrors, Options, Propagation};
+use super::options::{Acknowledge, CommitMode, HookErrors, Options, Propagation};
 use super::repeat::{Repetition, run_repeatedly, take};
 use super::run::run_scope;
 use crate::alias::Alias;
@@ -190,6 +190,14 @@ macro_rules! options {
         /// [`Error::OptionConflict`]. `BestEffort` with `once` or `verify_commit` is [`Error::Config`].
         pub fn commit(mut self, commit: CommitMode) -> Self {
             self.options = self.options.commit(commit);
+            self
+        }
+
+        /// When the scope returns, where its transaction is committed on several databases. Counts on the scope that opens the
+        /// transaction; a nested one has no say. `Decided` with `CommitMode::BestEffort`, which decides nothing, is
+        /// [`Error::Config`].
+        pub fn acknowledge(mut self, acknowledge: Acknowledge) -> Self {
+            self.options = self.options.acknowledge(acknowledge);
             self
         }
 

@@ -11,7 +11,10 @@ pub(super) fn promises(site: Site, options: &Options) -> Result<()> {
     if options.commit != Some(CommitMode::BestEffort) {
         return Ok(());
     }
-    let Some((key, problem)) = whole_work(options) else { return Ok(()) };
+    let acknowledged = || {
+        options.terms.acknowledges_decision.then_some(("acknowledge = decided", "returns at the decision about all"))
+    };
+    let Some((key, problem)) = whole_work(options).or_else(acknowledged) else { return Ok(()) };
     let problem = format!("`{key}` of {site} {problem}, and `commit = best_effort` may commit a part of it");
     Err(Error::config(problem, "leave one of them out"))
 }

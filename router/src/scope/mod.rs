@@ -24,7 +24,7 @@ pub use hooks::{HookResult, on_commit, on_commit_robust, on_rollback, set_rollba
 pub use manual::{commit, rollback};
 pub use once::{KEY_LIMIT, ONCE_RETENTION, OnceKey, RESULT_LIMIT, Stored, forget_once};
 pub use open_scope::Scope;
-pub use options::{CommitMode, HookErrors, Propagation};
+pub use options::{Acknowledge, CommitMode, HookErrors, Propagation};
 pub use relation::check_relation;
 pub use repeat::{CLAIM_LIMIT, RETRIES_LIMIT, RETRY_BASE, RETRY_CAP};
 pub use savepoint::{Savepoint, savepoint};

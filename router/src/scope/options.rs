@@ -87,6 +87,22 @@ impl CommitMode {
     }
 }
 
+/// When a scope returns whose transaction is committed on several databases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Acknowledge {
+    /// When each database has committed its part, or can't be reached and is left to recovery.
+    #[default]
+    Applied,
+    /// When it is decided: from then on it will be committed, whatever happens. A thread of
+    /// [`Databases::start_recovery`](crate::Databases::start_recovery) commits the other parts. Where none runs, or
+    /// [`HANDED_OVER_LIMIT`](crate::HANDED_OVER_LIMIT) transactions wait for it, this is as `Applied`.
+    ///
+    /// The function returns earlier, and its hooks run earlier, by one round trip and one forced write. For a moment the other
+    /// databases may not show what it wrote, and what it locked there stays locked.
+    Decided,
+}
+
 /// The options of a scope.
 #[derive(Debug, Clone, Default)]
 #[must_use = "options do nothing until a scope is opened with them"]
@@ -115,6 +131,7 @@ impl Options {
                 manual: false,
                 returns_hook_errors: false,
                 best_effort: false,
+                acknowledges_decision: false,
             },
             commit: None,
             keyed: false,
@@ -145,6 +162,12 @@ impl Options {
     pub fn commit(mut self, commit: CommitMode) -> Self {
         self.commit = Some(commit);
         self.terms.best_effort = commit == CommitMode::BestEffort;
+        self
+    }
+
+    /// Sets when the scope returns. Counts on the scope that opens the transaction.
+    pub fn acknowledge(mut self, acknowledge: Acknowledge) -> Self {
+        self.terms.acknowledges_decision = acknowledge == Acknowledge::Decided;
         self
     }
 

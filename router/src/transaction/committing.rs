@@ -133,7 +133,7 @@ pub(super) fn commit_several(
     if terms.best_effort {
         return best_effort::commit(gate, branches, &id, terms.characteristics.limits.read_only);
     }
-    commit_across(databases, gate, branches, id, terms.verifies())
+    commit_across(databases, gate, branches, id, terms)
 }
 
 /// Commits on all databases or on none.
@@ -142,14 +142,15 @@ fn commit_across(
     gate: &Gate,
     branches: &[Branch],
     id: TransactionId,
-    verifies: bool,
+    terms: &Terms,
 ) -> Result<(), NotCommitted> {
     let members = branches.iter().map(|branch| {
         let (slot, number, reader) = (Arc::clone(&branch.slot), branch.number(), branch.is_reader());
         Member { database: branch.database, slot, number, reader }
     });
     let rehearsed = branches.iter().any(|branch| databases.at(branch.database).driver().settings().is_rolled_back());
-    let joint = Joint { databases, gate, id, members: members.collect(), verifies, rehearsed };
+    let (verifies, hands_over) = (terms.verifies(), terms.acknowledges_decision);
+    let joint = Joint { databases, gate, id, members: members.collect(), verifies, rehearsed, hands_over };
     let (outcome, result, hooks) = match two_phase::commit(&joint) {
         Fate::Committed => {
             telemetry::outcome("committed");

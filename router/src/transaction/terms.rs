@@ -18,6 +18,8 @@ pub(crate) struct Terms {
     pub(crate) returns_hook_errors: bool,
     /// Its databases are committed one after the other, and not as one.
     pub(crate) best_effort: bool,
+    /// Its scope returns once it is decided, and the other databases get their commit on a thread.
+    pub(crate) acknowledges_decision: bool,
 }
 
 impl Terms {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::applying::{Branch, Rest};
 use super::cleaning;
 use super::protocol::{Answer, Coordinator, Ending, Part, Step};
 use crate::alias::Alias;
@@ -39,6 +40,8 @@ pub(crate) struct Joint<'a> {
     pub(crate) verifies: bool,
     /// Its connections are those of a test whose work is rolled back: nobody will ever recover it.
     pub(crate) rehearsed: bool,
+    /// It is over for its function once it is decided.
+    pub(crate) hands_over: bool,
 }
 
 /// What became of a transaction.
@@ -104,6 +107,8 @@ struct Run<'a> {
     in_doubt: Vec<bool>,
     /// A row stands for the commit of the only branch that has written.
     proven: bool,
+    /// Branches that a thread is to commit.
+    handed_over: Vec<Branch>,
     error: Option<Error>,
 }
 
@@ -125,6 +130,7 @@ pub(crate) fn commit(joint: &Joint<'_>) -> Fate {
         prepared: vec![false; members],
         in_doubt: vec![false; members],
         proven: false,
+        handed_over: Vec::new(),
         error: None,
     };
     let ending = loop {
@@ -139,7 +145,9 @@ pub(crate) fn commit(joint: &Joint<'_>) -> Fate {
         run.tell(step, answer);
         machine.answer(step, answer);
     };
-    if ending == Ending::Committed && machine.used_two_phases() {
+    if !run.handed_over.is_empty() {
+        run.hand_over();
+    } else if ending == Ending::Committed && machine.used_two_phases() {
         fault::point("apply.all_done");
     }
     let complete = ending == Ending::Committed && !machine.left() && (machine.used_two_phases() || run.proven);
@@ -197,13 +205,7 @@ impl Run<'_> {
                 fault::point("decide.probe.after");
                 Ok(answer)
             }
-            Step::Apply(at) => {
-                fault::point_at("apply.before", at);
-                let gid = self.gid(at)?;
-                let applied = self.slot(at).finish_prepared(&gid, true);
-                fault::point_at("apply.after", at);
-                self.left_to_recovery(at, applied)
-            }
+            Step::Apply(at) => self.apply(at),
             Step::RollBack(at) => self.roll_back(at),
             Step::End(_) => unreachable!("the loop ends there"),
         }
@@ -306,6 +308,28 @@ impl Run<'_> {
                 Err(unprepared(error, self.slot(at).alias()))
             }
         }
+    }
+
+    fn apply(&mut self, at: usize) -> Result<Answer> {
+        let gid = self.gid(at)?;
+        let prepared = match self.slot(at).take_prepared() {
+            Ok(prepared) => prepared,
+            Err(error) => return self.left_to_recovery(at, Err(error)),
+        };
+        let branch = Branch { at, prepared, gid };
+        if self.joint.hands_over && !self.joint.rehearsed {
+            self.handed_over.push(branch);
+            return Ok(Answer::HandedOver);
+        }
+        let id = self.id.clone().unwrap_or_else(|| self.joint.id.clone());
+        Ok(branch.apply(&id))
+    }
+
+    fn hand_over(&mut self) {
+        let Some(id) = self.id.clone() else { return };
+        let branches = std::mem::take(&mut self.handed_over);
+        let on = self.joint.members.iter().map(|member| member.database).collect();
+        Rest { databases: self.joint.databases.clone(), id, branches, on }.hand_over();
     }
 
     fn commit_alone(&mut self, at: usize) -> Result<Answer> {

@@ -2,6 +2,7 @@
 //! commit.
 
 mod adoption;
+mod applying;
 mod cleaning;
 mod coordinator;
 pub mod protocol;
@@ -12,6 +13,7 @@ mod site;
 mod status;
 mod worker;
 
+pub use applying::DRAIN_LIMIT;
 pub use cleaning::DECISION_RETENTION;
 pub(crate) use cleaning::complete;
 pub(crate) use coordinator::{Fate, Joint, Member, branch_name, commit, name};

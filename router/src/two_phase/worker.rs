@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::applying::Applier;
 use super::report::RecoveryReport;
 use super::{cleaning, recovery};
 use crate::databases::Databases;
@@ -30,22 +31,29 @@ impl Databases {
 
     /// Starts a thread that recovers now and then every [`RECOVERY_INTERVAL`], until the handle is stopped or dropped. It
     /// returns at once: a database that can't be reached never blocks a start.
+    ///
+    /// A second thread does for functions with `acknowledge = decided` what they don't wait for.
     pub fn start_recovery(&self) -> RecoveryHandle {
         let shared = Arc::new(Shared::default());
         let (databases, own) = (self.clone(), Arc::clone(&shared));
+        let applier = Applier::start(&databases);
+        let of = databases.clone();
         let thread = std::thread::Builder::new().name("multidb-recovery".into()).spawn(move || own.run(&databases));
         let thread = thread.inspect_err(|error| {
             tracing::error!(target: crate::telemetry::TARGET, %error, "the recovery thread could not be started");
         });
-        RecoveryHandle { shared, thread: thread.ok() }
+        RecoveryHandle { shared, thread: thread.ok(), applier, databases: of }
     }
 }
 
-/// The thread that recovers. Dropping it stops the thread after its current pass.
+/// The thread that recovers, and the one that applies what is decided. Dropping it stops them, after the current pass and when
+/// all is applied that was handed over.
 #[must_use = "recovery stops when this is dropped"]
 pub struct RecoveryHandle {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    applier: Applier,
+    databases: Databases,
 }
 
 #[derive(Default)]
@@ -94,12 +102,14 @@ impl RecoveryHandle {
         self.shared.state().last.clone()
     }
 
-    /// Stops the thread, and waits until its current pass has ended.
+    /// Stops its threads, and waits until the current pass has ended and all is applied that was handed over, the latter for
+    /// [`DRAIN_LIMIT`](crate::DRAIN_LIMIT) at most.
     pub fn stop(mut self) {
         self.end();
     }
 
     fn end(&mut self) {
+        self.applier.stop(&self.databases);
         self.shared.state().course = Course::Stopped;
         self.shared.changed.notify_all();
         if let Some(thread) = self.thread.take()
@@ -107,6 +117,7 @@ impl RecoveryHandle {
         {
             tracing::error!(target: crate::telemetry::TARGET, "the recovery thread panicked");
         }
+        self.applier.join();
     }
 }
 

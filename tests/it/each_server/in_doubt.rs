@@ -13,7 +13,7 @@ use crate::support::proxy::{Loses, Proxy, Then};
 
 pub(crate) const PREPARE: &[u8] = if matches!(KIND, Kind::Mysql) { b"XA PREPARE" } else { b"PREPARE TRANSACTION" };
 const COMMIT: &[u8] = if matches!(KIND, Kind::Mysql) { b"XA COMMIT" } else { b"COMMIT" };
-const COMMIT_PREPARED: &[u8] = if matches!(KIND, Kind::Mysql) { b"XA COMMIT" } else { b"COMMIT PREPARED" };
+pub(crate) const COMMIT_PREPARED: &[u8] = if matches!(KIND, Kind::Mysql) { b"XA COMMIT" } else { b"COMMIT PREPARED" };
 
 /// What a server has sent once it has answered the first statement of a batch: on MariaDB XA END goes ahead.
 const REPLY: Loses = Loses::ReplyAfter(if matches!(KIND, Kind::Mysql) { 11 } else { 0 });
@@ -52,6 +52,11 @@ impl Far {
     }
 
     pub(crate) fn of(fixture: Fixture) -> Self {
+        Self::with_pools(fixture, 2)
+    }
+
+    /// The pools behind the proxies have this size.
+    pub(crate) fn with_pools(fixture: Fixture, size: u32) -> Self {
         let near = fixture.databases();
         schema::install(&near).unwrap();
         let proxies = [0, 1].map(|at| {
@@ -62,7 +67,7 @@ impl Far {
         let mut builder = Databases::builder().router(ByApp);
         for (at, alias) in ["default", "other"].into_iter().enumerate() {
             let mut config = multidb::DatabaseConfig::new(alias, proxies[at].url(&fixture.urls[at]));
-            config.pool.max_size = Some(2);
+            config.pool.max_size = Some(size);
             builder = builder.database(config);
         }
         let databases = builder.build().unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use diesel::connection::SimpleConnection;
 use diesel::result::{Error as DieselError, QueryResult};
 
-use super::{AnySlot, NotPrepared, Outcome, Phase, Slot, State};
+use super::{AnySlot, NotPrepared, Outcome, Phase, Prepared, Slot, State};
 use crate::alias::Alias;
 use crate::connection::backend::{Dialect, Names};
 use crate::connection::characteristics::{Characteristics, Limits};
@@ -388,17 +388,15 @@ impl<B: Dialect> AnySlot for Slot<B> {
         Err(NotPrepared { error: explained(error.into(), self.alias()), in_doubt })
     }
 
-    fn finish_prepared(&self, gid: &Gid, commit: bool) -> Result<()> {
+    fn take_prepared(&self) -> Result<Box<dyn Prepared>> {
         let mut state = self.lock()?;
-        let Phase::Open(mut lease) = std::mem::replace(&mut state.phase, Phase::Closed) else {
-            return Err(Error::Closed { database: self.alias().clone() });
-        };
-        let control = if commit { Control::CommitPrepared(gid) } else { Control::RollbackPrepared(gid) };
-        lease.control([control])?;
-        lease.hold_for_branch(false);
-        drop(lease);
-        state.phase = Phase::Finished;
-        Ok(())
+        match std::mem::replace(&mut state.phase, Phase::Finished) {
+            Phase::Open(lease) => Ok(Box::new(PreparedLease { lease, alias: self.alias().clone() })),
+            ended => {
+                state.phase = ended;
+                Err(Error::Closed { database: self.alias().clone() })
+            }
+        }
     }
 
     fn detach(&mut self) -> bool {
@@ -411,5 +409,28 @@ impl<B: Dialect> AnySlot for Slot<B> {
         *self.open.get_mut() = 0;
         self.pool = None;
         true
+    }
+}
+
+/// The connection of a prepared branch, taken out of its slot.
+struct PreparedLease<B: Dialect> {
+    lease: Lease<B>,
+    alias: Alias,
+}
+
+impl<B: Dialect> Prepared for PreparedLease<B> {
+    fn alias(&self) -> &Alias {
+        &self.alias
+    }
+
+    fn hand_over(&self) {
+        self.lease.hand_over();
+    }
+
+    fn finish(mut self: Box<Self>, gid: &Gid, commit: bool) -> Result<()> {
+        let control = if commit { Control::CommitPrepared(gid) } else { Control::RollbackPrepared(gid) };
+        self.lease.control([control])?;
+        self.lease.hold_for_branch(false);
+        Ok(())
     }
 }

@@ -44,6 +44,16 @@ pub struct NotPrepared {
     pub in_doubt: bool,
 }
 
+/// A prepared branch on the connection that has prepared it. Dropped, it stays prepared, and its connection is discarded.
+pub trait Prepared: Send {
+    /// The database.
+    fn alias(&self) -> &Alias;
+    /// Another thread will finish it: this one holds its connection no longer.
+    fn hand_over(&self);
+    /// Second phase; gives the connection back.
+    fn finish(self: Box<Self>, gid: &Gid, commit: bool) -> Result<()>;
+}
+
 /// A slot, whatever its backend.
 pub trait AnySlot: Any + Send + Sync {
     /// The database.
@@ -90,8 +100,12 @@ pub trait AnySlot: Any + Send + Sync {
     fn sync_folder(&self);
     /// First phase of a commit over several databases. After a failure the slot is closed.
     fn prepare(&self, gid: &Gid) -> Result<(), NotPrepared>;
+    /// Takes the prepared branch out of the slot, which has ended with it.
+    fn take_prepared(&self) -> Result<Box<dyn Prepared>>;
     /// Second phase; gives the connection back.
-    fn finish_prepared(&self, gid: &Gid, commit: bool) -> Result<()>;
+    fn finish_prepared(&self, gid: &Gid, commit: bool) -> Result<()> {
+        self.take_prepared()?.finish(gid, commit)
+    }
     /// Lets go of the pool, so that the slot can wait to be used again. `false` where it can't: a forgotten cursor keeps its
     /// lock for ever.
     fn detach(&mut self) -> bool;

@@ -39,7 +39,8 @@ pub enum Step {
     /// forgotten is below the transaction; else it is [`Answer::Unknown`]. The mark counts only where a decision may be deleted
     /// while its coordinator still waits; docs/DESIGN.md says why the driver doesn't look at it.
     Probe,
-    /// Second phase of a prepared branch: [`Answer::Done`], or [`Answer::Failed`], which leaves it to recovery.
+    /// Second phase of a prepared branch: [`Answer::Done`]; [`Answer::Failed`], which leaves it to recovery; or
+    /// [`Answer::HandedOver`].
     Apply(usize),
     /// Roll a branch back, prepared or not: [`Answer::Done`], or [`Answer::Failed`], which leaves it to recovery.
     RollBack(usize),
@@ -58,6 +59,8 @@ pub enum Answer {
     Read,
     /// It failed, or nobody knows.
     Failed,
+    /// A thread of the same process will do it.
+    HandedOver,
     /// The database has confirmed the commit.
     Committed,
     /// Nothing was committed.
@@ -113,7 +116,7 @@ pub struct Coordinator {
     course: Course,
     /// Home holds the decision, uncommitted.
     intent: bool,
-    /// A branch was left to recovery.
+    /// A branch was left to recovery, or to a thread.
     left: bool,
 }
 
@@ -129,7 +132,7 @@ impl Coordinator {
         Self { home, branches: branches.collect(), named, course: Course::Voting, intent: false, left: false }
     }
 
-    /// Whether a branch was left to recovery.
+    /// Whether a branch was left to recovery, or to a thread.
     pub fn left(&self) -> bool {
         self.left
     }
@@ -225,7 +228,7 @@ impl Coordinator {
             (Step::EndReader(at) | Step::Apply(at) | Step::RollBack(at), Answer::Done) => {
                 self.branches[at] = Branch::Ended;
             }
-            (Step::Apply(at) | Step::RollBack(at), Answer::Failed) => {
+            (Step::Apply(at) | Step::RollBack(at), Answer::Failed) | (Step::Apply(at), Answer::HandedOver) => {
                 self.branches[at] = Branch::Ended;
                 self.left = true;
             }

@@ -7,7 +7,7 @@ fn touch(_conn: &mut SqliteConn, by: i64) -> Result<i64, multidb::Error> {
     if by > 0 { Ok(by) } else { Ok(0) }
 }
 
-#[transactional(Account, acknowledge = decided)]
+#[transactional(Account, acknowledge = later)]
 fn debit(#[conn] conn: &mut SqliteConn, id: i64) -> Result<i64, multidb::Error> {
     touch(conn, id)
 }

@@ -1,0 +1,306 @@
+//! Functions that return once their transaction over two databases is decided: `acknowledge = decided`.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use diesel::prelude::*;
+use multidb::{
+    Acknowledge, Atomic, AtomicMany, CommitMode, Error, HANDED_OVER_LIMIT, TransactionStatus, atomic, atomic_many, scope,
+    transactional,
+};
+
+use super::in_doubt::{COMMIT_PREPARED, Far, PREPARE};
+use super::*;
+use crate::support::proxy::{Loses, Moment};
+
+/// When a test is over that would hang.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// Puts a row into each database, and counts its hooks.
+#[transactional(Item, Record, acknowledge = decided)]
+fn put_both(
+    #[conn(Item)] item: &mut H,
+    #[conn(Record)] record: &mut H,
+    id: i64,
+    hooks: &Rc<Cell<u32>>,
+) -> Result<(), Error> {
+    diesel::insert_into(items::table).values((items::id.eq(id), items::value.eq(10))).execute(item)?;
+    diesel::insert_into(items::table).values((items::id.eq(id), items::value.eq(20))).execute(record)?;
+    let hooks = Rc::clone(hooks);
+    scope::on_commit(move || hooks.set(hooks.get() + 1));
+    Ok(())
+}
+
+fn put_quietly(id: i64) -> Result<(), Error> {
+    put_both(id, &Rc::default())
+}
+
+fn far(size: u32) -> Option<Far> {
+    let far = fixture().map(|fixture| Far::with_pools(fixture, size))?;
+    // Its connections know their databases from here on.
+    far.put_both(100).result.unwrap();
+    Some(far)
+}
+
+/// The second phase on the other database, which waits.
+struct Held {
+    begun: Receiver<()>,
+    go: Sender<()>,
+}
+
+/// From now on the second phase on the other database waits.
+fn hold(far: &Far) -> Held {
+    let ((begins, begun), (go, waits)) = (channel(), channel());
+    far.proxies[1].meet_once(COMMIT_PREPARED, Moment::Before, move || {
+        let _ = begins.send(());
+        let _ = waits.recv_timeout(LIMIT);
+    });
+    Held { begun, go }
+}
+
+impl Held {
+    /// Waits until a thread has begun with it.
+    fn until_begun(&self) {
+        self.begun.recv_timeout(LIMIT).expect("a thread");
+    }
+
+    /// It goes on. Nobody has waited for it.
+    fn end(&self) {
+        self.go.send(()).expect("the function has waited for the other database");
+    }
+}
+
+fn has(far: &Far, alias: &str, id: i64) -> bool {
+    far.fixture.rows(alias).iter().any(|row| row.0 == id)
+}
+
+#[test]
+fn the_function_returns_and_its_hooks_run_once_it_is_decided_and_a_thread_does_the_rest() {
+    let Some(far) = far(2) else { return };
+    let _entered = far.databases.enter();
+    let handle = far.databases.start_recovery();
+    handle.suspend();
+    let held = hold(&far);
+    let hooks = Rc::default();
+    put_both(1, &hooks).unwrap();
+    assert_eq!(hooks.get(), 1);
+    assert!(has(&far, "default", 1) && !has(&far, "other", 1));
+    assert_eq!((far.prepared(), in_use(&far.databases, "default"), in_use(&far.databases, "other")), (1, 0, 1));
+    held.end();
+    handle.stop();
+    assert!(has(&far, "other", 1), "stopping waits for what was handed over");
+    assert!(far.agree(1, "decided"));
+}
+
+#[test]
+fn a_scope_without_an_attribute_and_one_whose_database_joins_later_return_likewise() {
+    let Some(far) = far(2) else { return };
+    let _entered = far.databases.enter();
+    let runs: [fn(i64) -> Result<(), Error>; 2] = [
+        |id| {
+            let both: AtomicMany<(Item, Record)> = atomic_many();
+            both.acknowledge(Acknowledge::Decided).run(|_| {
+                put(id, 10)?;
+                put_record(id, 20)
+            })
+        },
+        |id| {
+            let first: Atomic = atomic::<Item>();
+            first.acknowledge(Acknowledge::Decided).run(|_: &mut H| {
+                put(id, 10)?;
+                // It has no say.
+                atomic::<Record>().acknowledge(Acknowledge::Applied).run(|_: &mut H| put_record(id, 20))
+            })
+        },
+    ];
+    for (id, run) in (1..).zip(runs) {
+        let handle = far.databases.start_recovery();
+        handle.suspend();
+        let held = hold(&far);
+        run(id).unwrap();
+        assert!(has(&far, "default", id) && !has(&far, "other", id));
+        held.end();
+        drop(handle);
+        assert!(has(&far, "other", id), "dropping waits for what was handed over");
+    }
+    assert!(far.agree(1, "decided") && far.agree(2, "decided"));
+}
+
+#[test]
+fn who_does_not_open_the_transaction_has_no_say() {
+    let Some(far) = far(4) else { return };
+    let _entered = far.databases.enter();
+    let handle = far.databases.start_recovery();
+    handle.suspend();
+    // What is handed over from here on waits.
+    let held = hold(&far);
+    put_quietly(1).unwrap();
+    held.until_begun();
+    atomic_many::<(Item, Record)>().run(|_| put_quietly(2)).unwrap();
+    assert!(has(&far, "other", 2) && !has(&far, "other", 1));
+    held.end();
+    handle.stop();
+    assert!(far.agree(1, "decided") && far.agree(2, "applied"));
+}
+
+#[test]
+fn without_a_thread_all_is_applied_before_the_function_returns() {
+    let Some(far) = far(2) else { return };
+    let _entered = far.databases.enter();
+    put_quietly(1).unwrap();
+    assert!(has(&far, "other", 1));
+    far.databases.start_recovery().stop();
+    put_quietly(2).unwrap();
+    assert!(has(&far, "other", 2));
+    assert_eq!(far.prepared(), 0);
+    assert!(far.agree(1, "inline") && far.agree(2, "inline"));
+}
+
+#[test]
+fn what_would_wait_too_long_is_applied_before_its_function_returns() {
+    let waiting = i64::try_from(HANDED_OVER_LIMIT).unwrap();
+    let Some(far) = far(u32::try_from(HANDED_OVER_LIMIT).unwrap() + 4) else { return };
+    let _entered = far.databases.enter();
+    let handle = far.databases.start_recovery();
+    handle.suspend();
+    let held = hold(&far);
+    put_quietly(1).unwrap();
+    held.until_begun();
+    let last = waiting + 2;
+    for id in 2..last {
+        put_quietly(id).unwrap();
+    }
+    assert_eq!(far.prepared(), HANDED_OVER_LIMIT + 1);
+    put_quietly(last).unwrap();
+    assert!(has(&far, "other", last), "one more");
+    assert_eq!(far.prepared(), HANDED_OVER_LIMIT + 1);
+    held.end();
+    handle.stop();
+    assert_eq!(far.prepared(), 0);
+    assert!((1..=last).all(|id| has(&far, "other", id)));
+    assert!(far.agree(1, "queued"));
+}
+
+#[test]
+fn what_the_thread_cannot_apply_is_finished_by_recovery() {
+    let Some(far) = far(2) else { return };
+    let _entered = far.databases.enter();
+    for (id, loses) in [(1, Loses::Request), (2, Loses::ReplyAfter(0))] {
+        let handle = far.databases.start_recovery();
+        handle.suspend();
+        far.proxies[1].lose_once(COMMIT_PREPARED, loses);
+        put_quietly(id).unwrap();
+        handle.stop();
+        assert!(far.proxies[1].hit());
+        assert!(far.agree(id, "lost"));
+    }
+}
+
+#[test]
+fn what_is_not_decided_is_neither_acknowledged_nor_handed_over() {
+    let Some(far) = far(2) else { return };
+    let _entered = far.databases.enter();
+    let handle = far.databases.start_recovery();
+    handle.suspend();
+    let hooks = Rc::default();
+    far.proxies[1].lose_once(PREPARE, Loses::Request);
+    put_both(1, &hooks).unwrap_err();
+    assert_eq!(hooks.get(), 0);
+    handle.stop();
+    assert!(!far.agree(1, "not prepared"));
+}
+
+#[test]
+fn the_rows_of_what_the_thread_has_applied_are_deleted_like_others() {
+    let Some(far) = far(2) else { return };
+    let _entered = far.databases.enter();
+    let handle = far.databases.start_recovery();
+    handle.suspend();
+    for id in 1..=3 {
+        put_quietly(id).unwrap();
+    }
+    handle.stop();
+    assert!(far.databases.recover().unwrap().is_clear());
+    assert_eq!(far.fixture.own_rows(), [0, 0]);
+}
+
+#[test]
+fn a_manual_scope_goes_on_with_the_next_transaction_at_each_decision() {
+    let Some(far) = far(2) else { return };
+    let _entered = far.databases.enter();
+    let handle = far.databases.start_recovery();
+    handle.suspend();
+    let held = hold(&far);
+    let run = atomic_many::<(Item, Record)>().manual().acknowledge(Acknowledge::Decided).run(|_| {
+        put(1, 10)?;
+        put_record(1, 20)?;
+        scope::commit()?;
+        assert!(has(&far, "default", 1) && !has(&far, "other", 1));
+        put(2, 10)?;
+        put_record(2, 20)?;
+        held.end();
+        scope::commit()
+    });
+    run.unwrap();
+    handle.stop();
+    assert!(far.agree(1, "first") && far.agree(2, "second"));
+}
+
+#[test]
+fn a_pool_that_is_empty_says_whose_commit_is_being_applied() {
+    let Some(fixture) = fixture() else { return };
+    let mut far = Far::with_pools(fixture, 1);
+    far.put_both(100).result.unwrap();
+    let mut builder = multidb::Databases::builder().router(ByApp);
+    for (at, alias) in ["default", "other"].into_iter().enumerate() {
+        let mut config = multidb::DatabaseConfig::new(alias, far.proxies[at].url(&far.fixture.urls[at]));
+        config.pool.max_size = Some(1);
+        config.pool.connection_timeout = Some("200ms".into());
+        builder = builder.database(config);
+    }
+    far.databases = builder.build().unwrap();
+    let _entered = far.databases.enter();
+    let handle = far.databases.start_recovery();
+    handle.suspend();
+    let held = hold(&far);
+    put_quietly(1).unwrap();
+    let exhausted = put_record(2, 20).unwrap_err().to_string();
+    assert!(exhausted.contains("put_both"), "{exhausted}");
+    assert!(exhausted.contains("whose commit is being applied"), "{exhausted}");
+    held.end();
+    handle.stop();
+    put_record(2, 20).unwrap();
+    assert!(far.agree(1, "exhausted"));
+}
+
+#[test]
+fn its_status_is_committed_from_the_decision_on() {
+    let Some(far) = far(2) else { return };
+    let _entered = far.databases.enter();
+    let handle = far.databases.start_recovery();
+    handle.suspend();
+    let held = hold(&far);
+    let named = atomic_many::<(Item, Record)>().acknowledge(Acknowledge::Decided).run(|_| {
+        put(1, 10)?;
+        put_record(1, 20)?;
+        Ok::<_, Error>(scope::current())
+    });
+    assert_eq!(far.status(&named.unwrap().unwrap()), TransactionStatus::Committed);
+    held.end();
+    handle.stop();
+}
+
+#[test]
+fn where_nothing_is_decided_about_all_it_is_refused() {
+    let Some(far) = far(2) else { return };
+    let _entered = far.databases.enter();
+    let run = atomic_many::<(Item, Record)>()
+        .commit(CommitMode::BestEffort)
+        .acknowledge(Acknowledge::Decided)
+        .run(|_| put(1, 10));
+    let error = run.unwrap_err().to_string();
+    assert!(error.contains("`acknowledge = decided`") && error.contains("`commit = best_effort`"), "{error}");
+    assert!(!has(&far, "default", 1));
+}
