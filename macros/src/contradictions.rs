@@ -68,7 +68,8 @@ fn best_effort(args: &Args) -> Result<()> {
         return Ok(());
     }
     if let Some(key) = args.key("acknowledge").filter(|_| args.acknowledge.as_ref().is_some_and(|at| at == "Decided")) {
-        let problem = "is about the one decision for all databases, and `commit = best_effort` makes none: leave one of them out";
+        let problem =
+            "is about the one decision for all databases, and `commit = best_effort` makes none: leave one of them out";
         return Err(refusal(key, problem));
     }
     for (key, problem) in [
