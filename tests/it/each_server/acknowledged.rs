@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use diesel::prelude::*;
 use multidb::{
-    Acknowledge, Atomic, AtomicMany, CommitMode, Error, HANDED_OVER_LIMIT, TransactionStatus, atomic, atomic_many, scope,
+    Acknowledge, Atomic, AtomicMany, CommitMode, Error, HANDED_OVER_LIMIT, TransactionId, TransactionStatus, atomic, atomic_many, scope,
     transactional,
 };
 
 use super::in_doubt::{COMMIT_PREPARED, Far, PREPARE};
 use super::*;
-use crate::support::proxy::{Loses, Moment};
+use crate::support::proxy::{Loses, Moment, Then};
 
 /// When a test is over that would hang.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -35,6 +35,22 @@ fn put_both(
 
 fn put_quietly(id: i64) -> Result<(), Error> {
     put_both(id, &Rc::default())
+}
+
+/// The same as a closure. The name of its transaction.
+fn put_named(id: i64) -> TransactionId {
+    let named = atomic_many::<(Item, Record)>().acknowledge(Acknowledge::Decided).run(|_| {
+        put(id, 10)?;
+        put_record(id, 20)?;
+        Ok::<_, Error>(scope::current())
+    });
+    named.unwrap().unwrap()
+}
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    n: i64,
 }
 
 fn far(size: u32) -> Option<Far> {
@@ -199,6 +215,23 @@ fn what_the_thread_cannot_apply_is_finished_by_recovery() {
 }
 
 #[test]
+fn what_the_thread_cannot_apply_is_not_complete_before_recovery_has_finished_it() {
+    let Some(far) = far(2) else { return };
+    let _entered = far.databases.enter();
+    let handle = far.databases.start_recovery();
+    handle.suspend();
+    far.proxies[1].lose_and_then(COMMIT_PREPARED, Loses::Request, Then::Refuses);
+    let named = put_named(1);
+    handle.stop();
+    // Its own registry, which closes what is complete, doesn't reach the other database.
+    far.databases.recover().unwrap();
+    let closed = format!("SELECT COUNT(*) AS n FROM multidb_decision WHERE closed IS NOT NULL AND gid = '{named}'");
+    let closed: Count = diesel::sql_query(closed).get_result(&mut far.fixture.observer("default")).unwrap();
+    assert_eq!((closed.n, far.prepared()), (0, 1));
+    assert!(far.agree(1, "it is reached"));
+}
+
+#[test]
 fn what_is_not_decided_is_neither_acknowledged_nor_handed_over() {
     let Some(far) = far(2) else { return };
     let _entered = far.databases.enter();
@@ -282,12 +315,8 @@ fn its_status_is_committed_from_the_decision_on() {
     let handle = far.databases.start_recovery();
     handle.suspend();
     let held = hold(&far);
-    let named = atomic_many::<(Item, Record)>().acknowledge(Acknowledge::Decided).run(|_| {
-        put(1, 10)?;
-        put_record(1, 20)?;
-        Ok::<_, Error>(scope::current())
-    });
-    assert_eq!(far.status(&named.unwrap().unwrap()), TransactionStatus::Committed);
+    let named = put_named(1);
+    assert_eq!(far.status(&named), TransactionStatus::Committed);
     held.end();
     handle.stop();
 }
