@@ -4,7 +4,7 @@ use diesel::connection::SimpleConnection;
 use diesel::result::QueryResult;
 
 use super::backend::Dialect;
-use super::check::Shortcoming;
+use super::check::{self, Shortcoming};
 use super::control::{Control, Gid};
 use super::decision::{self, Asked, Keep};
 use super::identity::{self, Identity};
@@ -43,8 +43,8 @@ pub const BATCH: usize = 100;
 
 /// A database, as recovery sees it, whatever its backend.
 pub trait Survey: Send {
-    /// What is not set up for transactions over several databases.
-    fn shortcomings(&mut self, settings: &Settings) -> QueryResult<Vec<Shortcoming>>;
+    /// What is not set up for transactions over several databases. The library's tables are missed where they are `needed`.
+    fn shortcomings(&mut self, settings: &Settings, needed: bool) -> QueryResult<Vec<Shortcoming>>;
     /// What the database is.
     fn identity(&mut self) -> QueryResult<Identity>;
     /// Proves that this is the primary and that what it says is replicated, where anything is. It doesn't wait for long.
@@ -137,8 +137,12 @@ impl<B: Dialect> Surveyor<B> {
 }
 
 impl<B: Dialect> Survey for Surveyor<B> {
-    fn shortcomings(&mut self, settings: &Settings) -> QueryResult<Vec<Shortcoming>> {
-        B::shortcomings(&mut self.0, settings)
+    fn shortcomings(&mut self, settings: &Settings, needed: bool) -> QueryResult<Vec<Shortcoming>> {
+        let mut found = B::shortcomings(&mut self.0, settings)?;
+        if needed {
+            check::tables::<B>(&mut self.0, &mut found);
+        }
+        Ok(found)
     }
 
     fn identity(&mut self) -> QueryResult<Identity> {

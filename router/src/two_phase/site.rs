@@ -6,6 +6,7 @@ use super::protocol::Receipts;
 use super::report::RecoveryReport;
 use crate::alias::Alias;
 use crate::connection::identity::Identity;
+use crate::connection::own::names_missing_table;
 use crate::connection::survey::{Prepared, Survey};
 use crate::databases::Databases;
 use crate::transaction_id::TransactionId;
@@ -233,7 +234,5 @@ impl Others<'_> {
 /// Whether the library's tables are not there.
 fn is_not_installed(error: &DieselError) -> bool {
     let text = error.to_string();
-    matches!(error, DieselError::NotFound)
-        || text.contains("multidb_meta")
-            && ["no such table", "does not exist", "doesn't exist"].iter().any(|absent| text.contains(absent))
+    matches!(error, DieselError::NotFound) || text.contains("multidb_meta") && names_missing_table(&text)
 }

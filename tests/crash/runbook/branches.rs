@@ -161,6 +161,7 @@ fn a_missing_table_is_named_in_the_error_and_recovery_says_nothing() {
     places.execute(1, "DROP TABLE multidb_meta");
     let databases = places.databases();
     let _entered = databases.enter();
+    says(&databases.check(), "is missing, and should be made by `multidb::schema::install(&databases)`");
     let error = transfer(1, 1, 1, None).unwrap_err();
     says(&error, "a table of the library is missing: ");
     says(&error, "call `multidb::schema::install(&databases)` once");
