@@ -191,6 +191,12 @@ impl Sites {
         branch.split_once('_').and_then(|(_, database_id)| self.of(database_id))
     }
 
+    /// The databases of these branches that are none of those that can be asked, by their ids.
+    pub(super) fn missing(&self, branches: &[String]) -> Vec<String> {
+        let missing = branches.iter().filter(|branch| self.of_branch(branch).is_none());
+        missing.map(|branch| branch.split_once('_').map_or(&**branch, |(_, id)| id).to_owned()).collect()
+    }
+
     /// Whether any database holds a receipt of a transaction.
     pub(super) fn receipts(&mut self, id: &TransactionId) -> Receipts {
         let mut receipts = Receipts { found: false, complete: self.complete };
