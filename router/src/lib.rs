@@ -69,8 +69,8 @@ pub use scope::{
 };
 pub use transaction_id::TransactionId;
 pub use two_phase::{
-    DECISION_RETENTION, DRAIN_LIMIT, InDoubt, RECOVERY_INTERVAL, Reason, RecoveryHandle, RecoveryReport,
-    TransactionStatus, status,
+    DECISION_RETENTION, DRAIN_LIMIT, InDoubt, OPEN_LIMIT, OpenDecision, RECOVERY_INTERVAL, Reason, RecoveryHandle,
+    RecoveryReport, TransactionStatus, status,
 };
 
 /// Diesel, in the version that this library is built on.

@@ -247,6 +247,63 @@ fn a_participant_that_is_not_configured_gives_no_evidence() {
 }
 
 #[test]
+fn a_decision_that_waits_for_a_database_that_is_not_configured_is_named_in_each_pass_and_puts_nothing_in_doubt() {
+    for home in [Postgres, MariaDb, Sqlite] {
+        let Some(places) = Places::new(&[home, Postgres, MariaDb]) else { return };
+        kill_at(&places, Work::Listed, "decide.after_commit");
+        // One that is configured is finished meanwhile, and is not named.
+        let some = builder_of([(0, &*places.urls[0]), (2, &*places.urls[2])].into_iter()).build().unwrap();
+        assert_eq!(settle(&some).committed().len(), 1, "{places}");
+        places.execute(0, OLD);
+        let gid = places.gids(0).concat();
+        let missing = places.meta(1, "database_id");
+        for _ in 0..2 {
+            let report = some.recover().unwrap();
+            let told = report.to_string();
+            let words = format!("stays open on `accounts`: `{missing}` is none of the configured databases");
+            assert!(told.contains(&gid) && told.contains(&words), "{places}: {told}");
+            let [open] = report.open() else { panic!("{places}: {told}") };
+            assert_eq!((open.id.to_string(), open.home.as_str()), (gid.clone(), "accounts"), "{places}");
+            assert_eq!((&open.missing[..], report.more_open()), (&[missing.clone()][..], 0), "{places}");
+            assert!(report.is_clear(), "{places}: it is committed, and nothing is prepared here: {report}");
+            assert_eq!((places.unfinished()[0], places.prepared(1), places.prepared(2)), (1, 1, 0), "{places}");
+        }
+        recover(&places.databases());
+        assert!(some.recover().unwrap().open().is_empty(), "{places}: it is closed");
+        assert_eq!(check(&places, "all are configured"), [1]);
+    }
+}
+
+#[test]
+fn a_decision_whose_coordinator_may_be_about_to_apply_it_is_not_named() {
+    let Some(places) = Places::new(&[Postgres, Postgres]) else { return };
+    let mut paused = start(&places, Work::Listed, "decide.after_commit", Stop::Pause);
+    until_stopped(&paused);
+    let alone = builder_of([(0, &*places.urls[0])].into_iter()).build().unwrap();
+    let report = alone.recover().unwrap();
+    assert!(report.open().is_empty() && report.is_clear(), "{report}");
+    assert_eq!((places.unfinished()[0], places.prepared(1)), (1, 1));
+    resume(&paused);
+    assert!(paused.wait().unwrap().success());
+    recover(&places.databases());
+    assert_eq!(check(&places, "it has applied it"), [1]);
+}
+
+#[test]
+fn of_many_decisions_that_stay_open_the_oldest_are_named_and_the_rest_is_counted() {
+    let Some(places) = Places::new(&[Sqlite]) else { return };
+    let row = |at: usize| format!("('m1_default_0123456789AB_00000001_{at:025}0', 'c', '1_0123456789AC', 0, NULL)");
+    let rows: Vec<String> = (0..50).map(row).collect();
+    places.execute(0, &format!("INSERT INTO multidb_decision VALUES {}", rows.join(", ")));
+    let report = places.databases().recover().unwrap();
+    let told = report.to_string();
+    assert_eq!((report.open().len(), report.more_open()), (20, 30));
+    assert_eq!(told.matches("`0123456789AC`").count(), 20);
+    assert!(told.contains(&format!("{:025}0, ", 19)) && told.ends_with("; 30 more decisions stay open"), "{told}");
+    assert_eq!(places.unfinished()[0], 50);
+}
+
+#[test]
 fn cleaning_that_is_killed_anywhere_is_taken_for_no_disagreement() {
     for point in ["clean.close.after", "clean.receipts.after", "clean.decisions.after"] {
         let Some(places) = Places::new(&[Postgres, Postgres]) else { return };

@@ -270,6 +270,11 @@ impl Places {
         self.texts(at, "SELECT state AS data FROM multidb_decision ORDER BY gid")
     }
 
+    /// The transactions of which one database has a decision.
+    pub(crate) fn gids(&self, at: usize) -> Vec<String> {
+        self.texts(at, "SELECT gid AS data FROM multidb_decision ORDER BY gid")
+    }
+
     /// An operator commits what is prepared in one database, or rolls it back.
     pub(crate) fn finish_by_hand(&self, at: usize, commit: bool) {
         let verb = if commit { "COMMIT" } else { "ROLLBACK" };

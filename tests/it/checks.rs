@@ -47,7 +47,7 @@ fn on_postgres_a_pool_larger_than_max_prepared_transactions_and_a_missing_privil
 }
 
 #[cfg(feature = "postgres")]
-fn schema_of(url: &str) -> &str {
+pub(crate) fn schema_of(url: &str) -> &str {
     url.split_once("search_path%3D").and_then(|(_, rest)| rest.split('&').next()).unwrap()
 }
 

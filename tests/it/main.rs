@@ -77,6 +77,8 @@ mod best_effort;
 mod checks;
 #[cfg(all(feature = "sqlite", feature = "testing"))]
 mod layouts;
+#[cfg(all(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod missing_tables;
 #[cfg(feature = "mysql")]
 mod mysql_across;
 #[cfg(feature = "mysql")]

@@ -1,6 +1,9 @@
 //! What has to be right on a server before transactions over several databases can be trusted.
 
-use super::own::TextRow;
+use diesel::result::QueryResult;
+
+use super::backend::Dialect;
+use super::own::{TextRow, names_missing_table};
 
 /// Something that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,4 +40,36 @@ pub fn text(row: &TextRow) -> &str {
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub fn number(row: &TextRow) -> u64 {
     row.b.as_deref().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// The library's own tables that a transaction over several databases needs, each with a column.
+const TABLES: [(&str, &str); 3] =
+    [("multidb_decision", "gid"), ("multidb_meta", "database_id"), ("multidb_receipt", "gid")];
+
+const TABLE: &str = "a transaction over several databases can need it, and fails without";
+
+/// Looks for the library's own tables as its statements do. What is found is added to what was found before.
+///
+/// Nothing makes them on demand, so a role that may not create tables needs another one to do it.
+pub fn tables<B: Dialect>(raw: &mut B::Raw, found: &mut Vec<Shortcoming>) {
+    const MADE: &str = "made by `multidb::schema::install(&databases)`, with a role that may create tables";
+    for (table, column) in TABLES {
+        let asked = format!("SELECT {column} AS a, NULL AS b, NULL AS c FROM {table} LIMIT 1");
+        let rows: QueryResult<Vec<TextRow>> = B::load_own(raw, &asked, &[]);
+        let (is, wanted) = match rows.map_err(|error| error.to_string()) {
+            Ok(rows) if rows.is_empty() && table == "multidb_meta" => {
+                ("without its row".to_owned(), "filled by `multidb::schema::install(&databases)`".to_owned())
+            }
+            Ok(_) => continue,
+            Err(error) if names_missing_table(&error) => ("missing".to_owned(), MADE.to_owned()),
+            // Some servers don't tell a role whether a table is there that it may not read.
+            Err(error) => (
+                format!("refused ({error})"),
+                format!("granted SELECT, INSERT, UPDATE and DELETE to this role, or {MADE}"),
+            ),
+        };
+        if !found.iter().any(|before| before.setting == table) {
+            found.push(Shortcoming::new(table, is, wanted, TABLE));
+        }
+    }
 }

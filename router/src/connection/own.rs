@@ -153,6 +153,12 @@ macro_rules! own_statements {
     };
 }
 
+/// Whether a database says that a table of ours is not there.
+pub fn names_missing_table(text: &str) -> bool {
+    text.contains(PREFIX)
+        && ["no such table", "does not exist", "doesn't exist"].iter().any(|absent| text.contains(absent))
+}
+
 /// The error of a statement on a table of ours that is not there, or has not its row.
 pub fn explained(error: Error, database: &Alias) -> Error {
     let text = match &error {
@@ -160,9 +166,7 @@ pub fn explained(error: Error, database: &Alias) -> Error {
         Error::Query(query) => query.to_string(),
         _ => return error,
     };
-    let missing = text.contains("multidb_")
-        && ["no such table", "does not exist", "doesn't exist"].iter().any(|absent| text.contains(absent));
-    if !missing {
+    if !names_missing_table(&text) {
         return error;
     }
     Error::Config {

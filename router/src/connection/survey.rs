@@ -4,7 +4,7 @@ use diesel::connection::SimpleConnection;
 use diesel::result::QueryResult;
 
 use super::backend::Dialect;
-use super::check::Shortcoming;
+use super::check::{self, Shortcoming};
 use super::control::{Control, Gid};
 use super::decision::{self, Asked, Keep};
 use super::identity::{self, Identity};
@@ -36,6 +36,8 @@ pub struct Decision {
     pub id: TransactionId,
     /// Its branches beside home.
     pub participants: Vec<String>,
+    /// It was open for longer than it was asked for, by its database's clock.
+    pub stays_open: bool,
 }
 
 /// The most decisions that are looked at, and deleted, at once.
@@ -43,8 +45,8 @@ pub const BATCH: usize = 100;
 
 /// A database, as recovery sees it, whatever its backend.
 pub trait Survey: Send {
-    /// What is not set up for transactions over several databases.
-    fn shortcomings(&mut self, settings: &Settings) -> QueryResult<Vec<Shortcoming>>;
+    /// What is not set up for transactions over several databases. The library's tables are missed where they are `needed`.
+    fn shortcomings(&mut self, settings: &Settings, needed: bool) -> QueryResult<Vec<Shortcoming>>;
     /// What the database is.
     fn identity(&mut self) -> QueryResult<Identity>;
     /// Proves that this is the primary and that what it says is replicated, where anything is. It doesn't wait for long.
@@ -66,8 +68,8 @@ pub trait Survey: Send {
     fn receipt_ids(&mut self, after: &str) -> QueryResult<Vec<TransactionId>>;
     /// Those of these that have a row here.
     fn known(&mut self, ids: &[TransactionId]) -> QueryResult<Vec<TransactionId>>;
-    /// Committed transactions that are not closed, after an id.
-    fn unclosed(&mut self, after: &str) -> QueryResult<Vec<Decision>>;
+    /// Committed transactions that are not closed, after an id, and whether their rows are older than this many seconds.
+    fn unclosed(&mut self, seconds: u64, after: &str) -> QueryResult<Vec<Decision>>;
     /// The transactions on which the databases disagree, after an id.
     fn heuristic(&mut self, after: &str) -> QueryResult<Vec<TransactionId>>;
     /// All branches have committed.
@@ -88,8 +90,9 @@ pub trait Survey: Send {
 pub struct Surveyor<B: Dialect>(pub B::Raw);
 
 const FIND: &str = "SELECT state AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE gid LIKE ?";
-const UNCLOSED: &str = "SELECT gid AS a, participants AS b, NULL AS c FROM multidb_decision WHERE state = 'c' AND closed \
-                        IS NULL AND participants <> '' AND gid > ? ORDER BY gid LIMIT 100";
+const UNCLOSED: &str = "SELECT gid AS a, participants AS b, CASE WHEN created < {now} - {seconds} THEN 'stays' END AS c FROM \
+                        multidb_decision WHERE state = 'c' AND closed IS NULL AND participants <> '' AND gid > ? ORDER BY \
+                        gid LIMIT 100";
 const HEURISTIC: &str =
     "SELECT gid AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE state = 'h' AND gid > ? ORDER BY gid";
 const CLOSE: &str = "UPDATE multidb_decision SET closed = {now} WHERE state = 'c' AND closed IS NULL AND gid IN ";
@@ -109,7 +112,7 @@ const OUTDATED: &str = "SELECT gid AS a, participants AS b, NULL AS c FROM multi
 /// Reads an id and the names of participants.
 fn decision(row: TextRow) -> Option<Decision> {
     let participants = row.b?.split(',').filter(|branch| !branch.is_empty()).map(str::to_owned).collect();
-    Some(Decision { id: row.a?.parse().ok()?, participants })
+    Some(Decision { id: row.a?.parse().ok()?, participants, stays_open: row.c.is_some() })
 }
 
 /// Ids as SQL writes a list: their texts are letters, digits and `_` alone.
@@ -137,8 +140,12 @@ impl<B: Dialect> Surveyor<B> {
 }
 
 impl<B: Dialect> Survey for Surveyor<B> {
-    fn shortcomings(&mut self, settings: &Settings) -> QueryResult<Vec<Shortcoming>> {
-        B::shortcomings(&mut self.0, settings)
+    fn shortcomings(&mut self, settings: &Settings, needed: bool) -> QueryResult<Vec<Shortcoming>> {
+        let mut found = B::shortcomings(&mut self.0, settings)?;
+        if needed {
+            check::tables::<B>(&mut self.0, &mut found);
+        }
+        Ok(found)
     }
 
     fn identity(&mut self) -> QueryResult<Identity> {
@@ -197,8 +204,8 @@ impl<B: Dialect> Survey for Surveyor<B> {
         Ok(rows.into_iter().filter_map(|row| row.a?.parse().ok()).collect())
     }
 
-    fn unclosed(&mut self, after: &str) -> QueryResult<Vec<Decision>> {
-        let rows = B::load_own(&mut self.0, UNCLOSED, &[after])?;
+    fn unclosed(&mut self, seconds: u64, after: &str) -> QueryResult<Vec<Decision>> {
+        let rows = B::load_own(&mut self.0, &UNCLOSED.replace("{seconds}", &seconds.to_string()), &[after])?;
         Ok(rows.into_iter().filter_map(decision).collect())
     }
 

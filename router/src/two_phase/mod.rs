@@ -17,7 +17,7 @@ pub use applying::DRAIN_LIMIT;
 pub use cleaning::DECISION_RETENTION;
 pub(crate) use cleaning::complete;
 pub(crate) use coordinator::{Fate, Joint, Member, branch_name, commit, name};
-pub use report::{InDoubt, Reason, RecoveryReport};
+pub use report::{InDoubt, OPEN_LIMIT, OpenDecision, Reason, RecoveryReport};
 pub use status::{TransactionStatus, status};
 pub use worker::{RECOVERY_INTERVAL, RecoveryHandle};
 

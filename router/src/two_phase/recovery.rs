@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::protocol::{Closing, Finding, HomeSays, Outcome, Participant, Recoverer, State, Task, Trust, closing};
-use super::report::{InDoubt, Reason, RecoveryReport};
+use super::report::{InDoubt, OPEN_LIMIT, Reason, RecoveryReport};
 use super::site::{Site, Sites};
 use crate::alias::Alias;
 use crate::connection::decision::{Asked, Keep};
@@ -42,6 +42,10 @@ pub(crate) fn recover(databases: &Databases) -> RecoveryReport {
     if in_doubt + heuristic > 0 {
         let oldest = report.left().iter().map(InDoubt::age).max();
         tracing::warn!(target: TARGET, in_doubt, heuristic, ?oldest, "transactions are left in doubt");
+    }
+    if let Some(first) = report.open().first() {
+        let decisions = report.open().len() + report.more_open();
+        tracing::warn!(target: TARGET, decisions, %first, "decisions stay open");
     }
     // A sign of life, by which somebody can notice that nobody recovers.
     tracing::debug!(target: TARGET, %report, "a pass of recovery has ended");
@@ -296,7 +300,7 @@ fn close(sites: &mut Sites, report: &mut RecoveryReport) {
     for home in 0..sites.len() {
         let mut after = String::new();
         loop {
-            let found = match sites.at_mut(home).survey.unclosed(&after) {
+            let found = match sites.at_mut(home).survey.unclosed(OPEN_LIMIT.as_secs(), &after) {
                 Ok(found) => found,
                 Err(error) => {
                     report.problem(sites.at(home).alias.clone(), error.to_string());
@@ -312,11 +316,17 @@ fn close(sites: &mut Sites, report: &mut RecoveryReport) {
 
 fn close_those(sites: &mut Sites, home: usize, found: &[Decision], report: &mut RecoveryReport) {
     let mut done = Vec::new();
-    for Decision { id, participants } in found {
+    for Decision { id, participants, stays_open } in found {
         let states = participants.iter().map(|branch| participant(sites, id, branch)).collect::<Vec<_>>();
         match closing(states) {
             Closing::Close => done.push(id.clone()),
-            Closing::Leave => {}
+            Closing::Leave => {
+                let missing = sites.missing(participants);
+                // A younger one may be under way, or be complete and not cleaned yet: nothing here tells which.
+                if *stays_open && !missing.is_empty() {
+                    report.stays_open(id.clone(), sites.at(home).alias.clone(), missing);
+                }
+            }
             Closing::Heuristic => {
                 if sites.at_mut(home).survey.mark(id, true).is_ok_and(|marked| marked) {
                     let aliases = vec![sites.at(home).alias.clone()];

@@ -1,6 +1,7 @@
 //! What a pass of recovery has done, and what it has left.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::protocol::Outcome;
 use super::recovery::Finished;
@@ -15,7 +16,29 @@ pub struct RecoveryReport {
     heuristic: Vec<TransactionId>,
     left: Vec<InDoubt>,
     problems: Vec<(Alias, String)>,
+    open: Vec<OpenDecision>,
+    more_open: usize,
     pub(super) closed: usize,
+}
+
+/// From which age on a decision that can't be closed here is [reported](RecoveryReport::open). A younger one may be under way.
+/// Nothing is decided by it.
+pub const OPEN_LIMIT: Duration = Duration::from_hours(1);
+
+/// The most of them that a report names: where a database is gone for good there may be thousands, and one remedy for all.
+const MOST_NAMED: usize = 20;
+
+/// The decision of a committed transaction that can't be closed here, since a database of it is not configured here: only that
+/// one's receipt proves that all have committed.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct OpenDecision {
+    /// The transaction.
+    pub id: TransactionId,
+    /// Its home, where the decision stands.
+    pub home: Alias,
+    /// The `database_id`s of those of its databases that are none of the configured ones, or can't be reached.
+    pub missing: Vec<String>,
 }
 
 /// A transaction with prepared branches that recovery may not finish yet.
@@ -94,12 +117,25 @@ impl RecoveryReport {
         &self.problems
     }
 
+    /// The decisions that stay open for longer than [`OPEN_LIMIT`] because a database of theirs is not configured here, or can't be
+    /// reached. Each pass names them, twenty at most, until they are closed: by a recovery with that database
+    /// configured, or by an operator where it is gone for good.
+    pub fn open(&self) -> &[OpenDecision] {
+        &self.open
+    }
+
+    /// How many more of them there are.
+    pub fn more_open(&self) -> usize {
+        self.more_open
+    }
+
     /// How many committed transactions were found to be complete.
     pub fn closed(&self) -> usize {
         self.closed
     }
 
-    /// Whether nothing is in doubt, as far as every configured database was asked.
+    /// Whether nothing is in doubt, as far as every configured database was asked. A decision that stays [open](Self::open) is not
+    /// in doubt: it is committed, and what is missing is on a database that this process doesn't know.
     pub fn is_clear(&self) -> bool {
         self.left.is_empty() && self.heuristic.is_empty() && self.problems.is_empty()
     }
@@ -107,6 +143,15 @@ impl RecoveryReport {
     pub(super) fn problem(&mut self, alias: Alias, problem: String) {
         tracing::warn!(target: crate::telemetry::TARGET, %alias, problem, "recovery can't ask a database");
         self.problems.push((alias, problem));
+    }
+
+    /// It is committed, and can't be closed here.
+    pub(super) fn stays_open(&mut self, id: TransactionId, home: Alias, missing: Vec<String>) {
+        if self.open.len() < MOST_NAMED {
+            self.open.push(OpenDecision { id, home, missing });
+        } else {
+            self.more_open += 1;
+        }
     }
 
     /// It was found to be heuristic before.
@@ -136,7 +181,7 @@ impl RecoveryReport {
 
 impl InDoubt {
     /// How long ago the transaction was named, by this machine's clock. For reports: nothing is decided by it.
-    pub fn age(&self) -> std::time::Duration {
+    pub fn age(&self) -> Duration {
         self.id.age()
     }
 }
@@ -149,6 +194,36 @@ impl fmt::Display for InDoubt {
         }
         write!(f, ", named {} s ago: {}", self.age().as_secs(), self.reason)?;
         self.said.as_ref().map_or(Ok(()), |said| write!(f, " ({said})"))
+    }
+}
+
+impl OpenDecision {
+    /// How long ago the transaction was named, by this machine's clock. For reports: nothing is decided by it.
+    pub fn age(&self) -> Duration {
+        self.id.age()
+    }
+}
+
+impl fmt::Display for OpenDecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}, committed, named {} s ago: its decision stays open on `{}`: ",
+            self.id,
+            self.age().as_secs(),
+            self.home
+        )?;
+        let mut separator = "";
+        for missing in &self.missing {
+            write!(f, "{separator}`{missing}`")?;
+            separator = ", ";
+        }
+        let are = if self.missing.len() == 1 { "is" } else { "are" };
+        write!(
+            f,
+            " {are} none of the configured databases that can be reached; run recovery where all of its databases are \
+             configured, or close it by hand if one is gone for good"
+        )
     }
 }
 
@@ -171,6 +246,12 @@ impl fmt::Display for RecoveryReport {
         for (alias, problem) in &self.problems {
             write!(f, "; `{alias}`: {problem}")?;
         }
-        Ok(())
+        for open in &self.open {
+            write!(f, "; {open}")?;
+        }
+        match self.more_open {
+            0 => Ok(()),
+            more => write!(f, "; {more} more decisions stay open"),
+        }
     }
 }

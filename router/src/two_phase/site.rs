@@ -6,6 +6,7 @@ use super::protocol::Receipts;
 use super::report::RecoveryReport;
 use crate::alias::Alias;
 use crate::connection::identity::Identity;
+use crate::connection::own::names_missing_table;
 use crate::connection::survey::{Prepared, Survey};
 use crate::databases::Databases;
 use crate::transaction_id::TransactionId;
@@ -190,6 +191,12 @@ impl Sites {
         branch.split_once('_').and_then(|(_, database_id)| self.of(database_id))
     }
 
+    /// The databases of these branches that are none of those that can be asked, by their ids.
+    pub(super) fn missing(&self, branches: &[String]) -> Vec<String> {
+        let missing = branches.iter().filter(|branch| self.of_branch(branch).is_none());
+        missing.map(|branch| branch.split_once('_').map_or(&**branch, |(_, id)| id).to_owned()).collect()
+    }
+
     /// Whether any database holds a receipt of a transaction.
     pub(super) fn receipts(&mut self, id: &TransactionId) -> Receipts {
         let mut receipts = Receipts { found: false, complete: self.complete };
@@ -233,7 +240,5 @@ impl Others<'_> {
 /// Whether the library's tables are not there.
 fn is_not_installed(error: &DieselError) -> bool {
     let text = error.to_string();
-    matches!(error, DieselError::NotFound)
-        || text.contains("multidb_meta")
-            && ["no such table", "does not exist", "doesn't exist"].iter().any(|absent| text.contains(absent))
+    matches!(error, DieselError::NotFound) || text.contains("multidb_meta") && names_missing_table(&text)
 }

@@ -161,6 +161,7 @@ fn a_missing_table_is_named_in_the_error_and_recovery_says_nothing() {
     places.execute(1, "DROP TABLE multidb_meta");
     let databases = places.databases();
     let _entered = databases.enter();
+    says(&databases.check(), "is missing, and should be made by `multidb::schema::install(&databases)`");
     let error = transfer(1, 1, 1, None).unwrap_err();
     says(&error, "a table of the library is missing: ");
     says(&error, "call `multidb::schema::install(&databases)` once");
@@ -184,6 +185,32 @@ fn a_database_that_cannot_be_trusted_is_named_with_the_words_of_the_runbook_and_
     says(&both.recover().unwrap(), "another database of the configuration has the same `database_id`");
     recover(&databases);
     assert_eq!(check(&places, "mended"), [1]);
+}
+
+#[test]
+fn a_decision_that_waits_for_a_database_that_is_not_configured_is_named_and_closed_where_that_one_is_configured() {
+    for kinds in [[Postgres, Postgres], [MariaDb, Postgres]] {
+        let Some(places) = Places::new(&kinds) else { return };
+        kill_at(&places, Work::Listed, "decide.after_commit");
+        places.execute(0, "UPDATE multidb_decision SET created = 0");
+        let found = prepared(&places, 1);
+        let home = some(&places, &[0]);
+        let log = told(|| says(&home.recover().unwrap(), "its decision stays open on `accounts`: "));
+        says(&log, "decisions stay open");
+        assert!(log.contains(&found.gid) && log.contains(&places.meta(1, "database_id")), "{log}");
+        says(
+            &home.recover().unwrap(),
+            "none of the configured databases that can be reached; run recovery where all of its databases are",
+        );
+        let open = run(&places, 0, "open-decisions", &[]);
+        assert_eq!((open.len(), &open[0][..2]), (1, &[found.gid.clone(), found.branch][..]), "{places}");
+        let known = run(&places, 1, "which-database", &[]);
+        assert_eq!(home.recover().unwrap().open()[0].missing, [known[0][0].clone()]);
+        recover(&places.databases());
+        assert_eq!(run(&places, 0, "open-decisions", &[]), Vec::<Vec<String>>::new());
+        assert!(home.recover().unwrap().open().is_empty());
+        assert_eq!(check(&places, "both are configured"), [1]);
+    }
 }
 
 #[test]

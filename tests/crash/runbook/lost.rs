@@ -21,16 +21,19 @@ fn a_participant_that_is_gone_for_good_keeps_its_decisions_open_until_they_are_c
     assert_eq!((report.problems().len(), report.committed().len()), (1, 1), "{report}");
     says(&report, "no connection to database ");
     let rest = builder_of([(0, &*places.urls[0]), (2, &*places.urls[2])].into_iter()).build().unwrap();
-    // Nothing tells.
-    assert!(rest.recover().unwrap().is_clear());
+    places.execute(0, "UPDATE multidb_decision SET created = 0");
+    for databases in [&rest, &unreachable] {
+        let report = databases.recover().unwrap();
+        assert_eq!((&report.open()[0].id, &report.open()[0].missing), (&found.id(), &vec![gone.clone()]), "{report}");
+        says(&report, "close it by hand if one is gone for good");
+    }
     let fill = [("database_id", &*gone)];
     let open = run(&places, 0, "gone-participant", &fill);
     assert_eq!((open.len(), &open[0][0]), (1, &found.gid));
     run(&places, 0, "gone-participant-close", &fill);
     assert_eq!(run(&places, 0, "gone-participant", &fill), Vec::<Vec<String>>::new());
-    places.execute(0, "UPDATE multidb_decision SET created = 0");
     // While it is configured no rows are deleted.
-    unreachable.recover().unwrap();
+    assert!(unreachable.recover().unwrap().open().is_empty());
     assert_eq!((places.own_rows(0)[0], places.own_rows(2)[1]), (1, 1));
     assert!(rest.recover().unwrap().is_clear());
     assert_eq!((places.own_rows(0)[0], places.own_rows(2)[1]), (0, 0));
