@@ -231,7 +231,7 @@ impl Places {
     }
 
     /// The names of the branches of the library that are prepared in one database, as the server wants them.
-    fn listed(&self, at: usize) -> Vec<String> {
+    pub(crate) fn listed(&self, at: usize) -> Vec<String> {
         let own = self.meta(at, "database_id");
         let split = |data: String| {
             let (global, branch) = data.split_at(data.len() - own.len() - 2);
@@ -292,6 +292,13 @@ impl Places {
     /// Prepares a branch in one database, as a coordinator would that named home, the first database, in this incarnation. It
     /// puts the row 77.
     pub(crate) fn prepare_by_hand(&self, at: usize, incarnation: &str) -> TransactionId {
+        let (id, prepare) = self.preparing(at, incarnation);
+        self.execute(at, &prepare);
+        id
+    }
+
+    /// What prepares such a branch.
+    pub(crate) fn preparing(&self, at: usize, incarnation: &str) -> (TransactionId, String) {
         let home = self.meta(0, "database_id");
         let id = format!("m1_default_{home}_{incarnation}_06H06HMPM9OHBFN0A92GIFKVGG");
         let branch = format!("1_{}", self.meta(at, "database_id"));
@@ -299,16 +306,13 @@ impl Places {
             "INSERT INTO {} VALUES (77); INSERT INTO multidb_receipt VALUES ('{id}', '{branch}', '{branch}')",
             TABLES[at]
         );
-        self.execute(
-            at,
-            &match self.kinds[at] {
-                Kind::Postgres => format!("BEGIN; {insert}; PREPARE TRANSACTION '{id}:{branch}'"),
-                _ => format!(
-                    "XA START '{id}','{branch}'; {insert}; XA END '{id}','{branch}'; XA PREPARE '{id}','{branch}'"
-                ),
-            },
-        );
-        id.parse().unwrap()
+        let prepare = match self.kinds[at] {
+            Kind::Postgres => format!("BEGIN; {insert}; PREPARE TRANSACTION '{id}:{branch}'"),
+            _ => {
+                format!("XA START '{id}','{branch}'; {insert}; XA END '{id}','{branch}'; XA PREPARE '{id}','{branch}'")
+            }
+        };
+        (id.parse().unwrap(), prepare)
     }
 
     /// How many commits stand at home that nobody has closed, and how many receipts stand somewhere without a decision.

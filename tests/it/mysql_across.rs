@@ -5,10 +5,10 @@ use std::sync::Barrier;
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sql_types::Text;
-use multidb::{Databases, Error, MysqlConn, atomic, atomic_many, connection, schema};
+use multidb::{Databases, Error, MysqlConn, Reason, atomic, atomic_many, connection, schema};
 
 use crate::mysql::*;
-use crate::mysql_server::in_doubt::Far;
+use crate::mysql_server::in_doubt::{COMMIT_PREPARED, Far, PREPARE};
 use crate::support::proxy::Loses;
 
 #[derive(QueryableByName)]
@@ -163,4 +163,28 @@ fn a_branch_that_joins_again_beside_its_lost_session_has_another_name() {
     far.recover();
     let ids = |alias| far.fixture.rows(alias).into_iter().map(|(id, _)| id).collect::<Vec<_>>();
     assert_eq!((ids("default"), ids("other"), far.prepared()), (vec![1, 100], vec![1, 100], 0));
+}
+
+/// What a server gets that is to end a branch, and what it gets instead: it says that it is done, and nothing is.
+const IN_VAIN: [(&[u8], &[u8]); 2] = [(b"XA COMMIT ", b"DO 0   -- "), (b"XA ROLLBACK ", b"DO 0     -- ")];
+
+#[test]
+fn a_branch_that_the_server_says_to_have_ended_and_has_not_is_left_and_told_of() {
+    let Some(far) = Far::new() else { return };
+    far.put_both(100).result.unwrap();
+    for (id, decided, (needle, instead)) in [(1, true, IN_VAIN[0]), (2, false, IN_VAIN[1])] {
+        let lost = if decided { (COMMIT_PREPARED, Loses::Request) } else { (PREPARE, Loses::ReplyAfter(0)) };
+        far.proxies[1].lose_once(lost.0, lost.1);
+        let seen = far.put_both(id);
+        assert_eq!((seen.result.is_ok(), far.prepared()), (decided, 1));
+        far.proxies[1].lose_once(needle, Loses::Words(instead));
+        let report = far.databases.recover().unwrap();
+        assert!(far.proxies[1].hit());
+        let [left] = report.left() else { panic!("{report}") };
+        assert_eq!((&left.id, left.reason), (&seen.id, Reason::Held), "{report}");
+        let said = left.said.as_deref().unwrap();
+        assert!(said.starts_with("`other`: branch 2_") || said.starts_with("`other`: branch 1_"), "{said}");
+        assert!(report.heuristic().is_empty() && report.committed().is_empty() && report.rolled_back().is_empty());
+        assert_eq!(far.agree(id, "in vain"), decided);
+    }
 }

@@ -120,6 +120,9 @@ pub trait Dialect: Sized + Send + Sync + 'static {
 
     /// How many seconds recovery waits for a lock before it takes its holder for alive.
     const RECOVERY_WAIT: u64 = 1;
+    /// Asks whether a transaction that nobody lists holds the row of a receipt, without waiting: then it is refused. `None` where
+    /// who is told that a branch has ended need not doubt it.
+    const IS_HELD: Option<&'static str> = None;
 
     /// The branches that are prepared in this database, or on its whole server, by their names.
     fn prepared(raw: &mut Self::Raw) -> QueryResult<Vec<(String, String)>>;

@@ -25,6 +25,21 @@ pub fn withdraw(slot: &dyn AnySlot, id: &TransactionId, branch: &str) -> Result<
     slot.execute_at_end(DELETE, &[&id.to_string(), branch]).map(drop)
 }
 
+/// Whether a branch is still open although it is on no list: its receipt is not committed, and locked.
+pub fn is_held<B: Dialect>(raw: &mut B::Raw, id: &TransactionId, branch: &str) -> QueryResult<bool> {
+    let Some(sql) = B::IS_HELD else { return Ok(false) };
+    match B::load_own(raw, sql, &[&id.to_string(), branch]) {
+        Ok(_) => Ok(false),
+        Err(error) if is_locked(&error.to_string()) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// MariaDB's words, and MySQL's.
+fn is_locked(text: &str) -> bool {
+    text.contains("Lock wait timeout exceeded") || text.contains("NOWAIT is set")
+}
+
 /// The branches of a transaction whose receipts can be read.
 pub fn find<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> QueryResult<Vec<String>> {
     let rows = B::load_own(raw, SELECT, &[&id.to_string()])?;

@@ -55,6 +55,10 @@ pub trait Survey: Send {
     fn prepared(&mut self, database_id: &str) -> QueryResult<Vec<Prepared>>;
     /// Commits a prepared branch, or rolls it back.
     fn finish(&mut self, gid: &Gid, commit: bool) -> QueryResult<()>;
+    /// Whether a server that says it has ended a branch may be wrong: then [`is_held`](Self::is_held) tells.
+    fn may_forget(&self) -> bool;
+    /// Whether a branch is still open although it is on no list.
+    fn is_held(&mut self, id: &TransactionId, branch: &str) -> QueryResult<bool>;
     /// The branches whose receipts can be read.
     fn receipts(&mut self, id: &TransactionId) -> QueryResult<Vec<String>>;
     /// What the decision's row says; an error says nothing.
@@ -167,6 +171,14 @@ impl<B: Dialect> Survey for Surveyor<B> {
         let mut sql = String::new();
         B::write(if commit { Control::CommitPrepared(gid) } else { Control::RollbackPrepared(gid) }, &mut sql);
         self.0.batch_execute(&sql)
+    }
+
+    fn may_forget(&self) -> bool {
+        B::IS_HELD.is_some()
+    }
+
+    fn is_held(&mut self, id: &TransactionId, branch: &str) -> QueryResult<bool> {
+        receipt::is_held::<B>(&mut self.0, id, branch)
     }
 
     fn receipts(&mut self, id: &TransactionId) -> QueryResult<Vec<String>> {

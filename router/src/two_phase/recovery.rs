@@ -4,13 +4,16 @@
 //! the row at home, and the lock on it that says whether the coordinator's session lives.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use diesel::result::QueryResult;
 
 use super::protocol::{Closing, Finding, HomeSays, Outcome, Participant, Recoverer, State, Task, Trust, closing};
 use super::report::{InDoubt, OPEN_LIMIT, Reason, RecoveryReport};
 use super::site::{Site, Sites};
 use crate::alias::Alias;
 use crate::connection::decision::{Asked, Keep};
-use crate::connection::survey::{Decision, Prepared};
+use crate::connection::survey::{Decision, Prepared, Survey};
 use crate::databases::Databases;
 use crate::fault;
 use crate::telemetry::TARGET;
@@ -94,11 +97,28 @@ struct Pass<'a> {
     branches: &'a [Branch],
     /// The last error.
     said: Option<String>,
+    has_waited: bool,
+}
+
+/// How long a branch is left alone on MariaDB once its transaction may be finished: the session that has prepared it may just be
+/// ending, see [`Survey::may_forget`]. It makes that rare. What counts is what is found afterwards.
+const UNTIL_FREE: Duration = Duration::from_millis(50);
+
+/// Whether a branch is still open that its server says to have ended.
+fn is_open(survey: &mut dyn Survey, id: &TransactionId, branch: &str) -> QueryResult<bool> {
+    if !survey.may_forget() || survey.receipts(id)?.iter().any(|name| name == branch) {
+        return Ok(false);
+    }
+    survey.is_held(id, branch)
+}
+
+fn held(alias: &Alias, branch: &str) -> String {
+    format!("`{alias}`: branch {branch} is on no list, and its receipt is locked")
 }
 
 impl<'a> Pass<'a> {
     fn new(databases: &'a Databases, sites: &'a mut Sites, id: &'a TransactionId, branches: &'a [Branch]) -> Self {
-        Self { databases, sites, id, branches, said: None }
+        Self { databases, sites, id, branches, said: None, has_waited: false }
     }
 
     fn run(mut self) -> Finished {
@@ -125,10 +145,13 @@ impl<'a> Pass<'a> {
                     Finding::Receipts(receipts)
                 }
                 Task::Finish { branch, commit } => {
-                    reason = Some(Reason::NotFinished);
+                    reason = reason.filter(|reason| *reason == Reason::Held).or(Some(Reason::NotFinished));
                     fault::point_at("recover.finish.before", branch);
                     let finished = self.finish(branch, commit);
                     fault::point_at("recover.finish.after", branch);
+                    if finished == Finding::Held {
+                        reason = Some(Reason::Held);
+                    }
                     finished
                 }
                 Task::ListAgain(branch) => self.list_again(branch),
@@ -204,10 +227,19 @@ impl<'a> Pass<'a> {
     fn finish(&mut self, branch: usize, commit: bool) -> Finding {
         let Branch { at, prepared } = &self.branches[branch];
         let Some(gid) = prepared.gid() else { return Finding::Failed };
-        match self.sites.at_mut(*at).survey.finish(&gid, commit) {
-            Ok(()) => Finding::Done,
+        let Site { alias, survey, .. } = self.sites.at_mut(*at);
+        if survey.may_forget() && !std::mem::replace(&mut self.has_waited, true) {
+            std::thread::sleep(UNTIL_FREE);
+        }
+        let finished = survey.finish(&gid, commit).and_then(|()| is_open(&mut **survey, self.id, &prepared.branch));
+        match finished {
+            Ok(false) => Finding::Done,
+            Ok(true) => {
+                self.said = Some(held(alias, &prepared.branch));
+                Finding::Held
+            }
             Err(error) => {
-                self.said = Some(format!("`{}`: {error}", self.sites.at(*at).alias));
+                self.said = Some(format!("`{alias}`: {error}"));
                 Finding::Failed
             }
         }
@@ -318,6 +350,9 @@ fn close_those(sites: &mut Sites, home: usize, found: &[Decision], report: &mut 
     let mut done = Vec::new();
     for Decision { id, participants, stays_open } in found {
         let states = participants.iter().map(|branch| participant(sites, id, branch)).collect::<Vec<_>>();
+        if let Some(at) = states.iter().position(|state| *state == Participant::Held) {
+            report_held(sites, id, &participants[at], report);
+        }
         match closing(states) {
             Closing::Close => done.push(id.clone()),
             Closing::Leave => {
@@ -346,6 +381,19 @@ fn close_those(sites: &mut Sites, home: usize, found: &[Decision], report: &mut 
     }
 }
 
+/// Tells of a branch that its server has forgotten, unless this pass has.
+fn report_held(sites: &Sites, id: &TransactionId, branch: &str, report: &mut RecoveryReport) {
+    let Some(at) = sites.of_branch(branch) else { return };
+    if report.left().iter().any(|left| left.id == *id) {
+        return;
+    }
+    let alias = &sites.at(at).alias;
+    let finished = Finished { outcome: Outcome::Left, reason: Some(Reason::Held), said: Some(held(alias, branch)) };
+    let aliases = vec![alias.clone()];
+    tell(id, &aliases, &finished);
+    report.add(id.clone(), aliases, finished);
+}
+
 /// What is known of a participant: its receipt, the list, and its receipt once more, since it may commit in between.
 fn participant(sites: &mut Sites, id: &TransactionId, branch: &str) -> Participant {
     let Some(at) = sites.of_branch(branch) else { return Participant::Unknown };
@@ -360,7 +408,11 @@ fn participant(sites: &mut Sites, id: &TransactionId, branch: &str) -> Participa
         Ok(listed) if listed.iter().any(|listed| listed.id == *id && listed.branch == branch) => Participant::Listed,
         Ok(_) => match has_receipt(site) {
             Ok(true) => Participant::Receipt,
-            Ok(false) => Participant::Gone,
+            Ok(false) => match site.survey.is_held(id, branch) {
+                Ok(true) => Participant::Held,
+                Ok(false) => Participant::Gone,
+                Err(_) => Participant::Unknown,
+            },
             Err(_) => Participant::Unknown,
         },
         Err(_) => Participant::Unknown,

@@ -72,6 +72,9 @@ pub enum Reason {
     Failover,
     /// A branch could not be finished.
     NotFinished,
+    /// MariaDB has forgotten the name of a branch that is still open, and locked. Once the server has restarted it is listed
+    /// again, and recovery finishes it.
+    Held,
 }
 
 impl fmt::Display for Reason {
@@ -86,6 +89,10 @@ impl fmt::Display for Reason {
                  may have lost the commit; call `databases.adopt` for that one once this is settled"
             }
             Self::NotFinished => "a branch could not be finished; its session may still hold it",
+            Self::Held => {
+                "the server has forgotten a branch that is still open, and keeps its locks; restart that server, and recovery \
+                 will finish it"
+            }
         })
     }
 }

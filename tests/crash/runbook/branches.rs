@@ -14,6 +14,9 @@ use crate::child::{Work, kill_at, recover, transfer};
 use crate::left_alone::{UNREACHABLE, reasons, settle};
 use crate::matrix::check;
 use crate::places::{Kind, Places, builder_of};
+use crate::server::Server;
+use crate::servers::postgres_url;
+use crate::whole::forgotten::forgotten;
 
 use Kind::{MariaDb, Postgres, Sqlite};
 
@@ -293,4 +296,26 @@ fn the_events_that_the_runbook_names_come_with_the_names_that_it_says() {
     ] {
         says(&log, event);
     }
+}
+
+#[test]
+fn a_branch_that_mariadb_has_forgotten_is_seen_by_its_receipt_and_by_who_waits_and_a_restart_brings_it_back() {
+    let Some(postgres) = postgres_url() else { return };
+    let Some(server) = Server::start("mariadb") else { return };
+    let places = Places::on(&[Postgres, MariaDb], &[postgres.to_owned(), server.url().to_owned()]);
+    let databases = places.databases();
+    let id = forgotten(&places, false).to_string();
+    let branch = format!("1_{}", places.meta(1, "database_id"));
+    assert_eq!(run(&places, 1, "forgotten-mariadb", &[]), [[id.clone(), branch.clone()]]);
+    assert!(run(&places, 1, "prepared-mariadb", &[]).is_empty() && places.own_rows(1) == [0, 0]);
+    says(
+        &Reason::Held,
+        "the server has forgotten a branch that is still open, and keeps its locks; restart that server, and recovery will finish it",
+    );
+    assert!(databases.recover().unwrap().is_clear());
+    server.kill();
+    server.restart();
+    assert_eq!(prepared(&places, 1).gid, id);
+    recover(&databases);
+    assert_eq!((check(&places, "restarted"), places.own_rows(1)), (vec![], [0, 0]));
 }

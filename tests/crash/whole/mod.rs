@@ -4,6 +4,7 @@
 
 mod clones;
 mod exhausted;
+pub(crate) mod forgotten;
 mod lost_home;
 mod participant;
 mod standby;

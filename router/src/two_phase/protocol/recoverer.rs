@@ -77,7 +77,7 @@ pub enum Task {
         /// nothing of the transaction: the row is inserted, or an `a` is changed. In one statement with the question.
         decided: bool,
     },
-    /// Commit or roll back a prepared branch: [`Finding::Done`] or [`Finding::Failed`].
+    /// Commit or roll back a prepared branch: [`Finding::Done`], [`Finding::Failed`], or [`Finding::Held`].
     Finish {
         /// The branch.
         branch: usize,
@@ -104,6 +104,8 @@ pub enum Finding {
     Done,
     /// It failed, or nobody knows.
     Failed,
+    /// The server says that it is done, and the branch is still open, and locked. It is on no list until the server restarts.
+    Held,
     /// The row is not what may be marked. Where home had decided, it was closed meanwhile, or closed and deleted: all
     /// branches have committed, and receipts may be gone.
     Closed,
@@ -210,8 +212,9 @@ impl Recoverer {
             (Stage::Receipt { branch, commit }, Finding::Receipt(_)) => {
                 Stage::Marking(Why::Disputed { branch, commit })
             }
-            // A listing that fails is no empty listing.
-            (Stage::Listing { branch, commit }, Finding::Listed | Finding::Failed)
+            // A listing that fails is no empty listing. What its server has forgotten is listed again once that restarts.
+            (Stage::Finishing { branch, commit }, Finding::Held)
+            | (Stage::Listing { branch, commit }, Finding::Listed | Finding::Failed)
             | (Stage::Receipt { branch, commit }, Finding::Failed) => {
                 self.left = true;
                 self.from(branch + 1, commit)
@@ -266,7 +269,9 @@ pub enum Participant {
     Receipt,
     /// It is still prepared.
     Listed,
-    /// It is neither: somebody has rolled it back.
+    /// It is neither, and still open: its server has forgotten its name until it restarts.
+    Held,
+    /// It is none of these: somebody has rolled it back.
     Gone,
     /// It can't be asked.
     Unknown,

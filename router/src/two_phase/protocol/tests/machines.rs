@@ -132,7 +132,7 @@ fn findings(task: Task) -> Vec<Finding> {
             .map(|(found, complete)| Finding::Receipts(Receipts { found, complete }))
             .into(),
         Task::MarkHeuristic { .. } => vec![Finding::Done, Finding::Failed, Finding::Closed],
-        Task::Finish { .. } => vec![Finding::Done, Finding::Failed],
+        Task::Finish { .. } => vec![Finding::Done, Finding::Failed, Finding::Held],
         Task::ListAgain(_) => vec![Finding::Listed, Finding::Gone, Finding::Failed],
         Task::AskReceipt(_) => vec![Finding::Receipt(true), Finding::Receipt(false), Finding::Failed],
         Task::End(_) => Vec::new(),
@@ -176,8 +176,8 @@ fn judge(outcome: Outcome, way: &[(Task, Finding)]) {
         assert!(told, "committed after a lost home, and that is stored nowhere: {way:?}");
         assert_eq!(outcome, Outcome::Heuristic, "committed, and home knows nothing of it: {way:?}");
     }
-    if found(Finding::Listed) {
-        assert!(matches!(outcome, Outcome::Left | Outcome::Heuristic), "a branch is still prepared: {way:?}");
+    if found(Finding::Listed) || found(Finding::Held) {
+        assert!(matches!(outcome, Outcome::Left | Outcome::Heuristic), "a branch is still open: {way:?}");
     }
 }
 
