@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use diesel::prelude::*;
 use fastrand::Rng;
-use multidb::{AnyConn, Databases, Error, Model, Scope, atomic, atomic_many, scope};
+use multidb::{Acknowledge, AnyConn, Databases, Error, Model, Scope, atomic, atomic_many, scope};
 
 use crate::child::recover;
 use crate::places::{Account, Audit, Entry, Kind, Places, registry};
@@ -55,6 +55,8 @@ struct Transfer {
     wavers: bool,
     /// It fails in the end.
     fails: bool,
+    /// It returns once it is decided.
+    acknowledge: Acknowledge,
 }
 
 /// One of its databases.
@@ -80,6 +82,7 @@ impl Transfer {
             fee: random.u64(..4) == 0,
             wavers: random.u64(..4) == 0,
             fails: random.u64(..10) == 0,
+            acknowledge: if random.u64(..3) == 0 { Acknowledge::Decided } else { Acknowledge::Applied },
         }
     }
 
@@ -96,13 +99,13 @@ impl Transfer {
 
     fn between<From: Model, To: Model, Third: Model>(self) -> Result<(), Error> {
         if self.listed {
-            return atomic_many::<(From, To)>().run(|scope: &Scope<'_>| {
+            return atomic_many::<(From, To)>().acknowledge(self.acknowledge).run(|scope: &Scope<'_>| {
                 self.change(&mut scope.conn::<From, AnyConn>()?, Side::From)?;
                 self.change(&mut scope.conn::<To, AnyConn>()?, Side::To)?;
                 self.end::<Third>()
             });
         }
-        atomic::<From>().run(|conn: &mut AnyConn| {
+        atomic::<From>().acknowledge(self.acknowledge).run(|conn: &mut AnyConn| {
             self.change(conn, Side::From)?;
             atomic::<To>().run(|conn: &mut AnyConn| self.change(conn, Side::To))?;
             self.end::<Third>()
@@ -151,6 +154,7 @@ fn takes_part() {
         }
     };
     let seed = number("MULTIDB_SOAK_SEED").unwrap();
+    let _recovery = databases.start_recovery();
     std::thread::scope(|threads| {
         for thread in 0..THREADS {
             let (databases, journal) = (&databases, format!("{journal}.{thread}"));
@@ -287,6 +291,8 @@ fn money_is_neither_made_nor_lost_whoever_is_killed() {
         kills += 1;
     }
     (0..CLIENTS + RECOVERERS).for_each(|at| soak.kill(at));
+    // What MariaDB has forgotten while a session ended is listed again.
+    kill_server("mariadb");
     recover(&places.databases());
     assert_eq!(places.unfinished(), [0, 0], "open decisions, and receipts without one");
     let outcome = compare(&places, &soak.told());
