@@ -326,7 +326,7 @@ fn a_call_without_a_connection_waits_once() {
     let Some((fixture, _)) = with_tables() else { return };
     let opened = Arc::new(AtomicU32::new(0));
     let mut config = multidb::DatabaseConfig::new("default", fixture.urls[0].clone());
-    (config.pool.max_size, config.pool.connection_timeout) = (Some(1), Some("50ms".into()));
+    (config.pool.max_size, config.pool.connection_timeout) = (Some(1), Some("2s".into()));
     let databases = Databases::builder().database(config).router(Counts(Arc::clone(&opened))).build().unwrap();
     let (held, done) = (Barrier::new(2), Barrier::new(2));
     let run = std::thread::scope(|threads| {
