@@ -28,8 +28,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// How long to wait between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
-/// Held by the test that looks at what MariaDB shows of InnoDB's transactions: it shows a copy that all share, and that is not renewed
-/// while anybody has read it within a tenth of a second. Two that look in turns would both see an old one for ever.
+/// Held by the test that looks at MariaDB's tables of transactions and their waits: it shows a copy that all share, and that is not
+/// renewed while anybody has read it within a tenth of a second. Two that look in turns would both see an old one for ever.
 static LOOKING: Mutex<()> = Mutex::new(());
 /// After this long the copy is renewed.
 const COPY_IS_OLD: Duration = Duration::from_millis(150);
