@@ -15,7 +15,7 @@ mariadb_command() {
         "$(mariadb_program mariadbd)" --no-defaults
         --datadir="$home/data" --tmpdir="$home/tmp" --pid-file="$home/server.pid"
         --socket="$home/socket/s" --bind-address=127.0.0.1 --port="$1"
-        --skip-name-resolve --max-connections=300
+        --skip-name-resolve --max-connections=1000
         --default-storage-engine=InnoDB --innodb-buffer-pool-size=32M --innodb-log-file-size=16M
         --skip-log-bin --skip-ssl
         --character-set-server=utf8mb4 --collation-server=utf8mb4_general_ci --default-time-zone=+00:00

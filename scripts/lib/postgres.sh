@@ -14,10 +14,13 @@ make_postgres() {
 
 listen_addresses = '127.0.0.1'
 unix_socket_directories = '$home/socket'
-max_connections = 300
+max_connections = 1000
 max_prepared_transactions = 64
 shared_buffers = 16MB
 fsync = on
+# Its workers would visit the hundreds of databases that the tests make, and a test counts
+# what the server forces to disk. Nothing lives here for long.
+autovacuum = off
 # A killed server must leave no files in the system's shared memory.
 dynamic_shared_memory_type = mmap
 # The tests' proxy reads what passes.

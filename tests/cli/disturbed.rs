@@ -80,7 +80,7 @@ fn a_lock_that_goes_away_in_time_is_waited_for() {
         other.batch_execute("BEGIN IMMEDIATE").expect("the lock");
         fed.feed("2,3,5\n");
         // Longer than SQLite waits by itself: the program has to try again.
-        std::thread::sleep(Duration::from_millis(1500));
+        std::thread::sleep(Duration::from_millis(1100));
         other.batch_execute("ROLLBACK").expect("no lock");
         let (bank, run) = fed.finish();
         assert_eq!(run.went_well().count("committed"), 2);

@@ -1,11 +1,14 @@
 //! The process that is killed.
 
+use std::io::Read as _;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use diesel::prelude::*;
 use multidb::fault::{Stop, arm, point};
-use multidb::{Acknowledge, AnyConn, CommitMode, Databases, Error, Model, atomic, atomic_many, scope};
+use multidb::{Acknowledge, AnyConn, CommitMode, Databases, Error, Model, RecoveryReport, atomic, atomic_many, scope};
 
 use crate::places::{Account, Audit, Entry, POLL, Places, accounts, audits, entries, registry};
 
@@ -56,6 +59,8 @@ pub(crate) const AGAIN: i64 = 1_000;
 pub(crate) const BEGINS: &str = "/multidb-work-begins";
 pub(crate) const ENDS: &str = "/multidb-work-ends";
 const SIGKILL: i32 = 9;
+/// How long recovery may take to come to what a test waits for.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Where a child stops: the point, how often it passes it before, and how it stops.
 pub(crate) type At<'a> = (&'a str, u32, Stop);
@@ -74,15 +79,49 @@ pub(crate) fn command(urls: &[String], work: Work, stops: &[At<'_>]) -> Command 
     command
 }
 
-/// Starts a child that stops at a point.
-pub(crate) fn start(places: &Places, work: Work, point: &str, stop: Stop) -> Child {
-    command(&places.urls, work, &[(point, 0, stop)]).spawn().unwrap()
+/// A child that runs. Dropped it is killed: one that has stopped itself would outlive a test that fails.
+pub(crate) struct Started(Child);
+
+impl Started {
+    pub(crate) fn of(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
 }
 
-/// Runs a child that is killed at a point, and fails where it was not.
+impl Deref for Started {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Started {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts a child that stops at a point.
+pub(crate) fn start(places: &Places, work: Work, point: &str, stop: Stop) -> Started {
+    Started::of(&mut command(&places.urls, work, &[(point, 0, stop)]))
+}
+
+/// Runs a child that is killed at a point, and fails where it was not. Its sessions have ended: until then MariaDB may tell who
+/// finishes one of its branches that this is done, and it is not.
 pub(crate) fn kill_at(places: &Places, work: Work, point: &str) {
+    let known = places.sessions();
     let ended = Ended::of(start(places, work, point, Stop::Kill));
     assert!(ended.was_killed(), "{places}: {work:?} was not killed at {point}: {ended:?}");
+    places.until_gone_but(&known);
 }
 
 /// How a child has ended.
@@ -102,9 +141,11 @@ pub(crate) enum Told {
 
 impl Ended {
     /// Waits for it.
-    pub(crate) fn of(child: Child) -> Self {
-        let output = child.wait_with_output().unwrap();
-        Self { signal: output.status.signal(), said: String::from_utf8_lossy(&output.stdout).into_owned() }
+    pub(crate) fn of(mut child: Started) -> Self {
+        let mut said = Vec::new();
+        child.stdout.take().unwrap().read_to_end(&mut said).unwrap();
+        let status = child.wait().unwrap();
+        Self { signal: status.signal(), said: String::from_utf8_lossy(&said).into_owned() }
     }
 
     pub(crate) fn was_killed(&self) -> bool {
@@ -319,9 +360,20 @@ fn put(table: usize, conn: &mut AnyConn, id: i64, reads: Option<usize>) -> Resul
     Ok(())
 }
 
-/// Recovers until nothing is in doubt: the server needs a moment to see that a killed process has gone.
+/// Recovers until nothing is in doubt: others may still be at it.
 pub(crate) fn recover(databases: &Databases) {
-    const PASSES: usize = 2_000;
-    let clear = (0..PASSES).any(|_| databases.recover().unwrap().is_clear());
-    assert!(clear, "still in doubt: {}", databases.recover().unwrap());
+    recover_until(databases, RecoveryReport::is_clear);
+}
+
+/// Recovers until a pass reports what is wanted.
+pub(crate) fn recover_until(databases: &Databases, wanted: impl Fn(&RecoveryReport) -> bool) -> RecoveryReport {
+    let begin = Instant::now();
+    loop {
+        let report = databases.recover().unwrap();
+        if wanted(&report) {
+            return report;
+        }
+        assert!(begin.elapsed() < LIMIT, "this is not what is waited for: {report}");
+        std::thread::sleep(POLL);
+    }
 }

@@ -10,7 +10,7 @@ use multidb::{
     atomic, atomic_many,
 };
 
-use crate::child::{Work, kill_at, recover, resume, start, transfer, until_stopped};
+use crate::child::{Work, kill_at, recover, recover_until, resume, start, transfer, until_stopped};
 use crate::matrix::check;
 use crate::places::{Account, Entry, Kind, Places, accounts, builder_of, entries};
 
@@ -36,11 +36,7 @@ fn reasons(report: &RecoveryReport) -> Vec<Reason> {
 
 /// Recovers until no session of a killed process is in the way.
 fn settle(databases: &Databases) -> RecoveryReport {
-    const PASSES: usize = 2_000;
-    let mut passes = (0..PASSES).map(|_| databases.recover().unwrap());
-    passes
-        .find(|report| reasons(report).iter().all(|reason| *reason != Reason::NotFinished))
-        .expect("the servers notice")
+    recover_until(databases, |report| !reasons(report).contains(&Reason::NotFinished))
 }
 
 #[test]

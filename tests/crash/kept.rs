@@ -3,7 +3,7 @@
 use multidb::TransactionStatus;
 use multidb::fault::Stop;
 
-use crate::child::{Work, kill_at, recover, resume, start, transfer, until_stopped};
+use crate::child::{Work, kill_at, recover, recover_until, resume, start, transfer, until_stopped};
 use crate::matrix::check;
 use crate::places::{Kind, Places};
 
@@ -19,12 +19,7 @@ fn what_recovery_has_finished_stays_until_its_age_is_over_and_then_goes_with_its
         let databases = places.databases();
         let _entered = databases.enter();
         kill_at(&places, Work::Listed, "decide.after_commit");
-        let id = loop {
-            let report = databases.recover().unwrap();
-            if let [id] = report.committed() {
-                break id.clone();
-            }
-        };
+        let id = recover_until(&databases, |report| report.committed().len() == 1).committed()[0].clone();
         databases.recover().unwrap();
         assert_eq!((places.own_rows(0), places.own_rows(1)), ([1, 0], [0, 1]), "{places}");
         assert_eq!(multidb::status(&id).unwrap(), TransactionStatus::Committed, "{places}");
@@ -42,7 +37,7 @@ fn old_rows_go_all_at_once_and_those_that_recovery_still_needs_never() {
     for home in [Postgres, MariaDb, Sqlite] {
         let Some(places) = Places::new(&[home, Postgres]) else { return };
         let databases = places.databases();
-        let paused = start(&places, Work::Listed, "decide.after_commit", Stop::Pause);
+        let mut paused = start(&places, Work::Listed, "decide.after_commit", Stop::Pause);
         until_stopped(&paused);
         let row = |at: usize| format!("('m1_default_0123456789AB_00000001_{at:025}0', 'a', '', 0, NULL)");
         for from in [0, 200] {
@@ -56,7 +51,6 @@ fn old_rows_go_all_at_once_and_those_that_recovery_still_needs_never() {
         assert_eq!(places.states(0), ["c"], "{places}: four hundred old rows of another life of the database are gone");
         resume(&paused);
         recover(&databases);
-        let mut paused = paused;
         assert!(paused.wait().unwrap().success());
         assert_eq!(check(&places, "old rows"), [1]);
     }

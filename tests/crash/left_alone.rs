@@ -3,7 +3,7 @@
 use multidb::fault::Stop;
 use multidb::{Databases, OnLostHome, Reason, RecoveryReport};
 
-use crate::child::{Work, kill_at, recover, resume, start, until_stopped};
+use crate::child::{Work, kill_at, recover, recover_until, resume, start, until_stopped};
 use crate::matrix::check;
 use crate::places::{Kind, Places, builder_of};
 
@@ -22,14 +22,11 @@ fn pass(places: &Places, aliases: &[usize]) -> RecoveryReport {
     databases.recover().unwrap()
 }
 
-/// Waits until the servers have seen that a killed process has gone.
+/// Recovers until the servers have seen that nobody is at it any more.
 pub(crate) fn settle(databases: &Databases) -> RecoveryReport {
-    const PASSES: usize = 2_000;
-    let settled = |report: &RecoveryReport| {
+    recover_until(databases, |report| {
         !reasons(report).contains(&Reason::Alive) && !reasons(report).contains(&Reason::NotFinished)
-    };
-    let mut passes = (0..PASSES).map(|_| databases.recover().unwrap());
-    passes.find(settled).expect("the servers notice")
+    })
 }
 
 #[test]

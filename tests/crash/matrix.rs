@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use multidb::fault::{POINTS, Stop};
 
-use crate::child::{At, Ended, Work, command, resume, until_stopped};
+use crate::child::{At, Ended, Started, Work, command, resume, start, until_stopped};
 use crate::layout::{ALL, Layout, on_each};
 use crate::places::{Kind, Places};
 use crate::table::{Cell, Table};
@@ -183,7 +183,7 @@ impl Kill {
     fn run(&self, places: &Places) -> Result<(), String> {
         if let Some(point) = self.left_at {
             let known = places.sessions();
-            let left = Ended::of(command(&places.urls, Work::Listed, &[(point, 0, Stop::Kill)]).spawn().unwrap());
+            let left = Ended::of(start(places, Work::Listed, point, Stop::Kill));
             if !left.was_killed() {
                 return Err(format!("it was not killed at {point}: {left:?}"));
             }
@@ -194,7 +194,7 @@ impl Kill {
         if let Some((point, _)) = &self.severed {
             stops.push((point, 0, Stop::Pause));
         }
-        let child = command(&places.urls, self.work, &stops).spawn().unwrap();
+        let child = Started::of(&mut command(&places.urls, self.work, &stops));
         if let Some((_, database)) = self.severed {
             until_stopped(&child);
             places.end_sessions_but(database, &known);

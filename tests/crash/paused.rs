@@ -1,13 +1,12 @@
 //! A coordinator that is paused at each point, while others recover. Nothing is decided against it; when it goes on it ends as
 //! it would have, and is told the truth.
 
-use std::process::Child;
 use std::thread::scope;
 
 use multidb::fault::Stop;
 use multidb::{Databases, RecoveryReport};
 
-use crate::child::{Ended, Work, command, resume, until_stopped};
+use crate::child::{Ended, Started, Work, command, resume, until_stopped};
 use crate::layout::{ALL, Layout, on_each, whole};
 use crate::matrix::{PLAIN, is_decided, points};
 use crate::places::{Kind, Places};
@@ -21,7 +20,7 @@ fn pause(places: &Places, databases: &Databases, point: &str) -> Cell {
     places.clear();
     let known = places.sessions();
     let mut command = command(&places.urls, Work::Listed, &[(point, 0, Stop::Pause)]);
-    let child: Child = command.env("MULTIDB_TEST_CRASH_AGAIN", "1").spawn().unwrap();
+    let child = Started::of(command.env("MULTIDB_TEST_CRASH_AGAIN", "1"));
     until_stopped(&child);
     let reports: Vec<RecoveryReport> = scope(|threads| {
         let passes: Vec<_> = (0..RECOVERERS).map(|_| threads.spawn(|| databases.recover().unwrap())).collect();

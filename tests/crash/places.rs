@@ -30,8 +30,6 @@ pub(crate) struct Entry;
 #[model(app = "audits")]
 pub(crate) struct Audit;
 
-/// How often an operator tries to finish a branch.
-const FINISH_TRIES: usize = 2_000;
 /// How long a server may take to see that a client has gone.
 const GONE_LIMIT: Duration = Duration::from_mins(1);
 
@@ -184,6 +182,24 @@ impl Places {
         }
     }
 
+    /// Waits until the server of one database knows of no session on it but these.
+    pub(crate) fn until_gone_from(&self, at: usize, known: &[Sessions]) {
+        let begin = Instant::now();
+        while !self.sessions_of(at).is_subset(&known[at]) {
+            assert!(begin.elapsed() < GONE_LIMIT, "{self}: a session on {at} does not end");
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Waits until the server of one database has taken a session off its list.
+    pub(crate) fn until_ended(&self, at: usize, session: i64) {
+        let begin = Instant::now();
+        while self.sessions_of(at).contains(&session) {
+            assert!(begin.elapsed() < GONE_LIMIT, "{self}: session {session} on {at} does not end");
+            std::thread::sleep(POLL);
+        }
+    }
+
     /// Ends the sessions on one database but these, and waits until they are gone.
     pub(crate) fn end_sessions_but(&self, at: usize, known: &[Sessions]) {
         for id in self.sessions_of(at).difference(&known[at]) {
@@ -195,11 +211,7 @@ impl Places {
                 _ => on!(self.observer(at), raw => raw.batch_execute(&format!("KILL {id}"))),
             };
         }
-        let begin = Instant::now();
-        while !self.sessions_of(at).is_subset(&known[at]) {
-            assert!(begin.elapsed() < GONE_LIMIT, "{self}: a session on {at} does not end");
-            std::thread::sleep(POLL);
-        }
+        self.until_gone_from(at, known);
     }
 
     fn ids(&self, at: usize, query: &str) -> Vec<i64> {
@@ -275,7 +287,7 @@ impl Places {
         self.texts(at, "SELECT gid AS data FROM multidb_decision ORDER BY gid")
     }
 
-    /// An operator commits what is prepared in one database, or rolls it back.
+    /// An operator commits what is prepared in one database, or rolls it back. Its session has ended.
     pub(crate) fn finish_by_hand(&self, at: usize, commit: bool) {
         let verb = if commit { "COMMIT" } else { "ROLLBACK" };
         for name in self.listed(at) {
@@ -283,9 +295,8 @@ impl Places {
                 Kind::Postgres => format!("{verb} PREPARED {name}"),
                 _ => format!("XA {verb} {name}"),
             };
-            // MariaDB refuses until it has seen that the session of the killed process has gone.
-            let mut tries = (0..FINISH_TRIES).map(|_| on!(self.observer(at), raw => raw.batch_execute(&finish)));
-            assert!(tries.any(|tried| tried.is_ok()), "{finish}");
+            on!(self.observer(at), raw => raw.batch_execute(&finish))
+                .unwrap_or_else(|error| panic!("{finish}: {error}"));
         }
     }
 
@@ -293,7 +304,9 @@ impl Places {
     /// puts the row 77.
     pub(crate) fn prepare_by_hand(&self, at: usize, incarnation: &str) -> TransactionId {
         let (id, prepare) = self.preparing(at, incarnation);
+        let known = self.sessions();
         self.execute(at, &prepare);
+        self.until_gone_but(&known);
         id
     }
 

@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 
 use multidb::Databases;
 
-use crate::child::{Ended, Work, command};
+use crate::child::{Ended, Started, Work, command};
 use crate::layout::{ALL, Layout, on_each, whole};
 use crate::places::{Kind, Places};
 use crate::proxy::{Loses, Moment, Proxy};
@@ -139,13 +139,13 @@ impl Disturbance<'_> {
 
     fn loses(&self, mut command: Command, loses: Loses) -> Ended {
         self.proxy.lose_once(self.text, loses);
-        Ended::of(command.spawn().unwrap())
+        Ended::of(Started::of(&mut command))
     }
 
     /// The child waits for what never comes. Whoever recovers meanwhile decides nothing against it.
     fn in_silence(&self, mut command: Command, loses: Loses) -> Result<Ended, String> {
         self.proxy.lose_once(self.text, loses);
-        let child = command.spawn().unwrap();
+        let child = Started::of(&mut command);
         let beside = self.until_hit().and_then(|()| self.pass_beside());
         self.proxy.let_go();
         let ended = Ended::of(child);
@@ -176,7 +176,7 @@ impl Disturbance<'_> {
     fn kills(&self, mut command: Command, moment: Moment) -> Ended {
         let (child, known) = channel::<u32>();
         self.proxy.meet_once(self.text, moment, move || kill(known.recv().unwrap()));
-        let started = command.spawn().unwrap();
+        let started = Started::of(&mut command);
         child.send(started.id()).unwrap();
         Ended::of(started)
     }
@@ -189,7 +189,7 @@ impl Disturbance<'_> {
             kill(known.recv().unwrap());
             waits.recv().unwrap();
         });
-        let started = command.spawn().unwrap();
+        let started = Started::of(&mut command);
         child.send(started.id()).unwrap();
         let ended = Ended::of(started);
         let beside = self.pass_beside();

@@ -6,7 +6,7 @@ use std::thread::scope;
 use multidb::Databases;
 use multidb::fault::Stop;
 
-use crate::child::{Ended, Work, command, resume, until_stopped};
+use crate::child::{Ended, Started, Work, command, resume, start, until_stopped};
 use crate::layout::{Layout, whole};
 use crate::places::{Kind, Places};
 use crate::proxy::{Moment, Proxy};
@@ -130,7 +130,7 @@ impl Field<'_> {
         let ended = match case.when {
             When::Paused(point) => {
                 let mut child = command(&self.places.urls, Work::Listed, &[(point, 0, Stop::Pause)]);
-                let child = child.env("MULTIDB_TEST_CRASH_AGAIN", "1").spawn().unwrap();
+                let child = Started::of(child.env("MULTIDB_TEST_CRASH_AGAIN", "1"));
                 until_stopped(&child);
                 self.crash(case.victims);
                 resume(&child);
@@ -147,7 +147,7 @@ impl Field<'_> {
             }
             When::Recovering(point) => {
                 let ended = self.kill_client("prepare.all_done")?;
-                let recoverer = command(&self.places.urls, Work::Recovers, &[(point, 0, Stop::Pause)]).spawn().unwrap();
+                let recoverer = start(self.places, Work::Recovers, point, Stop::Pause);
                 until_stopped(&recoverer);
                 self.crash(case.victims);
                 resume(&recoverer);
@@ -169,8 +169,7 @@ impl Field<'_> {
 
     fn kill_client(&self, point: &str) -> Result<Ended, String> {
         let known = self.places.sessions();
-        let child = command(&self.places.urls, Work::Listed, &[(point, 0, Stop::Kill)]).spawn().unwrap();
-        let ended = Ended::of(child);
+        let ended = Ended::of(start(self.places, Work::Listed, point, Stop::Kill));
         self.places.until_gone_but(&known);
         if ended.was_killed() { Ok(ended) } else { Err(format!("it was not killed at {point}: {ended:?}")) }
     }
@@ -182,7 +181,7 @@ impl Field<'_> {
         proxy.meet_once(request.text(self.layout.0[victim]), moment, move || server.kill());
         let mut urls = self.places.urls.clone();
         urls[victim] = proxy.url(url);
-        let ended = Ended::of(command(&urls, Work::Listed, &[]).spawn().unwrap());
+        let ended = Ended::of(Started::of(&mut command(&urls, Work::Listed, &[])));
         let is_hit = proxy.until_hit();
         self.server(victim).restart();
         if is_hit && ended.told().is_some() { Ok(ended) } else { Err(format!("never made, or not ended: {ended:?}")) }

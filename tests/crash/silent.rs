@@ -3,7 +3,7 @@
 
 use diesel::connection::{Connection, SimpleConnection};
 
-use crate::child::{Ended, Told, Work, command, recover};
+use crate::child::{Ended, Started, Told, Work, command, recover};
 use crate::matrix::check;
 use crate::places::{Kind, Places};
 use crate::proxy::{Loses, Proxy};
@@ -20,8 +20,11 @@ fn in_a_black_hole(places: &Places, urls: &[String], request: Request, at: usize
     let mut disturbed = urls.to_vec();
     disturbed[at] = proxy.url(&urls[at]);
     proxy.lose_once(request.text(places.kinds[at]), Loses::RequestSilently);
-    let child = command(&disturbed, Work::Listed, &[]).spawn().unwrap();
+    let known = places.sessions();
+    let child = Started::of(&mut command(&disturbed, Work::Listed, &[]));
     assert!(proxy.until_hit(), "{places}: the request is not made");
+    // While it ends, MariaDB may tell who finishes its branch that this is done, and it is not.
+    places.until_gone_from(at, &known);
     recover(&places.databases());
     let rows = check(places, "its session has ended");
     proxy.let_go();
@@ -36,7 +39,7 @@ fn on_postgres_a_decision_that_is_lost_in_a_black_hole_is_rolled_back_once_its_s
     let Some(places) = Places::new(&[Postgres, Postgres]) else { return };
     // The users' own limit counts where it is the shorter one.
     let mut urls = places.urls.clone();
-    urls[0] += "?options=-cidle_in_transaction_session_timeout%3D1s";
+    urls[0] += "?options=-cidle_in_transaction_session_timeout%3D3s";
     let outcome = in_a_black_hole(&places, &urls, Request::Commit, 0);
     assert_eq!(outcome, (vec![], Some(Told::RolledBack)));
 }
@@ -46,7 +49,7 @@ fn on_mariadb_a_session_in_a_black_hole_holds_neither_a_decision_nor_a_prepared_
     let Some(server) = Server::start("mariadb") else { return };
     let places = Places::on(&[MariaDb, MariaDb], &[server.url().to_owned(), server.url().to_owned()]);
     let mut admin = diesel::MysqlConnection::establish(server.url()).unwrap();
-    admin.batch_execute("SET GLOBAL wait_timeout = 2").unwrap();
+    admin.batch_execute("SET GLOBAL wait_timeout = 3").unwrap();
     let outcome = in_a_black_hole(&places, &places.urls, Request::Commit, 0);
     assert_eq!(outcome, (vec![], Some(Told::RolledBack)), "the decision");
     let outcome = in_a_black_hole(&places, &places.urls, Request::Apply, 1);

@@ -258,6 +258,9 @@ fn money_is_neither_made_nor_lost_whoever_is_killed() {
     let Some(seconds) = number("MULTIDB_SOAK_SECONDS") else { return };
     let Some(places) = Places::new(&[Kind::Postgres, Kind::MariaDb, Kind::Postgres]) else { return };
     let seed = number("MULTIDB_SOAK_SEED_OF_ALL").unwrap_or_else(|| u64::from(std::process::id()));
+    // The tests' servers have none; this one lives for long.
+    places.execute(0, "ALTER SYSTEM SET autovacuum = on");
+    places.execute(0, "SELECT pg_reload_conf()");
     for at in 0..3 {
         places.execute(at, "CREATE TABLE soak_balances (id BIGINT PRIMARY KEY, balance BIGINT NOT NULL)");
         places.execute(at, "CREATE TABLE soak_entries (transfer BIGINT PRIMARY KEY, cents BIGINT NOT NULL)");

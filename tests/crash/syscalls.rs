@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Command, ExitStatus};
 
 use multidb::fault::Stop;
 
-use crate::child::{BEGINS, ENDS, Work, command, start, until_stopped};
+use crate::child::{BEGINS, ENDS, Started, Work, command, start, until_stopped};
 use crate::layout::{Layout, on_each};
 use crate::places::{Kind, Places};
 use crate::table::Table;
@@ -76,21 +76,10 @@ fn calls(trace: &str) -> Vec<Call> {
 }
 
 /// Keeps the files open, so that what was written and not synced stays invisible. Killed, it never closes them.
-struct Holder(Child);
-
-impl Holder {
-    fn of(places: &Places) -> Self {
-        let holder = start(places, Work::Holds, "holds", Stop::Pause);
-        until_stopped(&holder);
-        Self(holder)
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
+fn holder(places: &Places) -> Started {
+    let holder = start(places, Work::Holds, "holds", Stop::Pause);
+    until_stopped(&holder);
+    holder
 }
 
 fn kill_before(places: &Places, call: &Call) -> Result<&'static str, String> {
@@ -98,7 +87,7 @@ fn kill_before(places: &Places, call: &Call) -> Result<&'static str, String> {
     places.clear();
     let folder = tempfile::tempdir().unwrap();
     let all: Vec<usize> = (0..places.urls.len()).collect();
-    let holder = Holder::of(places);
+    let holder = holder(places);
     let held = {
         let databases = places.databases();
         let known = places.sessions();
@@ -150,7 +139,7 @@ fn the_databases_agree_after_a_kill_before_any_system_call_where_a_file_holds_th
             places.execute(LAYOUTS[column].home()[0], "PRAGMA journal_mode = WAL");
         }
         let folder = tempfile::tempdir().unwrap();
-        let holder = Holder::of(places);
+        let holder = holder(places);
         let (status, calls) = run(places, folder.path(), None);
         drop(holder);
         assert!(status.success() && calls.len() >= CALLS_EXPECTED, "{places}: is ptrace allowed? {status} {calls:?}");

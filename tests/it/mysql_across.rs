@@ -8,7 +8,7 @@ use diesel::sql_types::Text;
 use multidb::{Databases, Error, MysqlConn, Reason, atomic, atomic_many, connection, schema};
 
 use crate::mysql::*;
-use crate::mysql_server::in_doubt::{COMMIT_PREPARED, Far, PREPARE};
+use crate::mysql_server::in_doubt::{COMMIT_PREPARED, Far, PREPARE, REPLY};
 use crate::support::proxy::Loses;
 
 #[derive(QueryableByName)]
@@ -173,7 +173,7 @@ fn a_branch_that_the_server_says_to_have_ended_and_has_not_is_left_and_told_of()
     let Some(far) = Far::new() else { return };
     far.put_both(100).result.unwrap();
     for (id, decided, (needle, instead)) in [(1, true, IN_VAIN[0]), (2, false, IN_VAIN[1])] {
-        let lost = if decided { (COMMIT_PREPARED, Loses::Request) } else { (PREPARE, Loses::ReplyAfter(0)) };
+        let lost = if decided { (COMMIT_PREPARED, Loses::Request) } else { (PREPARE, REPLY) };
         far.proxies[1].lose_once(lost.0, lost.1);
         let seen = far.put_both(id);
         assert_eq!((seen.result.is_ok(), far.prepared()), (decided, 1));

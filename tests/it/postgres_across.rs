@@ -168,13 +168,14 @@ fn a_branch_that_the_server_ends_for_being_idle_is_never_committed_in_part() {
         let _entered = databases.enter();
         let mut observer = fixture.observer("default");
         let run = with_more(on_home, |conn| {
-            diesel::sql_query("SET LOCAL idle_in_transaction_session_timeout = '50ms'").execute(conn)?;
             let mine = "SELECT pg_backend_pid()::text AS value";
             let mine: Setting = diesel::sql_query(mine).get_result(conn)?;
+            diesel::sql_query("SET LOCAL idle_in_transaction_session_timeout = '50ms'").execute(conn)?;
             let lives = format!("SELECT pid::text AS value FROM pg_stat_activity WHERE pid = {}", mine.value);
             let begin = Instant::now();
             while !diesel::sql_query(&lives).load::<Setting>(&mut observer_of(&fixture)).unwrap().is_empty() {
                 assert!(begin.elapsed() < LIMIT, "the server has not ended the session");
+                std::thread::sleep(Duration::from_millis(1));
             }
             Ok(())
         });

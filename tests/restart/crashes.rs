@@ -156,8 +156,8 @@ fn after_a_crash_the_pool_serves_the_next_scopes_although_all_its_connections_ar
 
 #[test]
 fn while_the_server_is_down_a_scope_is_a_retryable_error_and_afterwards_it_is_ok() {
-    // It is waited for in vain twice.
-    let Some((server, databases)) = start_with("1s") else { return };
+    // It is waited for in vain twice. Once it is back, a connection must be open by then.
+    let Some((server, databases)) = start_with("3s") else { return };
     let _entered = databases.enter();
     put(1).unwrap();
     server.kill();

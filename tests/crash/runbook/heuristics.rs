@@ -50,9 +50,7 @@ fn participants(places: &Places, gid: &str) -> String {
 fn a_branch_that_was_rolled_back_against_the_decision_is_settled_by_bringing_its_rows_there() {
     for kinds in [[Postgres, MariaDb, Postgres], [MariaDb, Postgres, MariaDb]] {
         let Some(places) = Places::new(&kinds) else { return };
-        let known = places.sessions();
         kill_at(&places, Work::Listed, "decide.after_commit");
-        places.until_gone_but(&known);
         let found = prepared(&places, 1);
         by_hand(&places, 1, false);
         let report = settle(&places.databases());
@@ -74,9 +72,7 @@ fn a_branch_that_was_committed_without_a_decision_is_settled_by_undoing_its_rows
         ([Sqlite, Postgres, MariaDb], true),
     ] {
         let Some(places) = Places::new(&kinds) else { return };
-        let known = places.sessions();
         kill_at(&places, Work::Listed, "prepare.all_done");
-        places.until_gone_but(&known);
         let found = prepared(&places, 1);
         by_hand(&places, 1, true);
         let report = settle(&places.databases());
@@ -100,9 +96,7 @@ fn a_decision_that_home_has_lost_is_settled_as_the_others_have_followed_it() {
         [([Postgres, Postgres, MariaDb], OnLostHome::Wait), ([MariaDb, Postgres, Postgres], OnLostHome::Commit)]
     {
         let Some(places) = Places::new(&kinds) else { return };
-        let known = places.sessions();
         kill_at(&places, Work::Listed, "apply.after.1");
-        places.until_gone_but(&known);
         let found = prepared(&places, 2);
         places.execute(0, "DELETE FROM multidb_decision");
         let urls = places.urls.iter().map(|url| &**url).enumerate();

@@ -45,9 +45,7 @@ fn a_participant_that_is_gone_for_good_keeps_its_decisions_open_until_they_are_c
 fn where_home_is_gone_for_good_one_receipt_tells_that_the_rest_is_to_be_committed() {
     for (point, committed) in [("apply.after.1", true), ("prepare.all_done", false)] {
         let Some(places) = Places::new(&[Postgres, Postgres, MariaDb]) else { return };
-        let known = places.sessions();
         kill_at(&places, Work::Listed, point);
-        places.until_gone_but(&known);
         let found = prepared(&places, 2);
         // Made anew: it has another id, and knows nothing.
         places.execute(0, "DELETE FROM multidb_decision; DELETE FROM multidb_meta");
@@ -79,9 +77,7 @@ fn where_home_is_gone_for_good_one_receipt_tells_that_the_rest_is_to_be_committe
 #[test]
 fn a_copy_gets_an_id_of_its_own_and_what_is_prepared_in_it_is_rolled_back_there() {
     let Some(places) = Places::new(&[Postgres, MariaDb]) else { return };
-    let known = places.sessions();
     kill_at(&places, Work::Listed, "prepare.all_done");
-    places.until_gone_but(&known);
     let (found, before) = (prepared(&places, 1), places.meta(1, "database_id"));
     run(&places, 1, "copy", &[]);
     let databases = places.databases();

@@ -3,7 +3,7 @@
 use multidb::{TransactionId, TransactionStatus};
 
 use super::{LIMIT, Rows, prepared, says, until};
-use crate::child::{Ended, Told, Work, command, kill_at, recover};
+use crate::child::{Ended, Started, Told, Work, command, kill_at, recover};
 use crate::matrix::check;
 use crate::places::{Kind, POLL, Places};
 use crate::proxy::{Loses, Proxy, Then};
@@ -18,7 +18,7 @@ fn unknown(places: &Places, loses: Loses) -> TransactionId {
     let proxy = Proxy::start(address.parse().unwrap());
     proxy.lose_and_then(Request::Commit.text(places.kinds[0]), loses, Then::Refuses);
     let urls = [proxy.url(&places.urls[0]), places.urls[1].clone()];
-    let ended = Ended::of(command(&urls, Work::Listed, &[]).spawn().unwrap());
+    let ended = Ended::of(Started::of(&mut command(&urls, Work::Listed, &[])));
     assert_eq!(ended.told(), Some(Told::Unknown), "{places}: {ended:?}");
     let said = format!("{ended:?}");
     says(&said, "on databases `accounts`, `entries` is unknown: ");

@@ -1,6 +1,5 @@
 //! Home has a standby that each commit waits for.
 
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
@@ -38,10 +37,9 @@ impl Pair {
 
     /// A coordinator is killed while its decision waits for the standby, and then the primary crashes.
     fn kill_both_while_the_decision_waits(&self, places: &Places) {
-        let mut coordinator: Child = start(places, Work::Listed, "decide.after_commit", Stop::Kill);
+        let coordinator = start(places, Work::Listed, "decide.after_commit", Stop::Kill);
         self.waiting();
-        coordinator.kill().unwrap();
-        coordinator.wait().unwrap();
+        drop(coordinator);
         self.primary.kill();
         self.primary.restart();
         assert_eq!((places.states(0), places.rows(0)), (vec!["c".into()], vec![1]), "now it can be read");

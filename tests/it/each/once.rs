@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier, Mutex};
 
 use diesel::connection::SimpleConnection;
@@ -326,25 +327,27 @@ fn a_call_without_a_connection_waits_once() {
     let Some((fixture, _)) = with_tables() else { return };
     let opened = Arc::new(AtomicU32::new(0));
     let mut config = multidb::DatabaseConfig::new("default", fixture.urls[0].clone());
-    (config.pool.max_size, config.pool.connection_timeout) = (Some(1), Some("50ms".into()));
+    (config.pool.max_size, config.pool.connection_timeout) = (Some(1), Some("2s".into()));
     let databases = Databases::builder().database(config).router(Counts(Arc::clone(&opened))).build().unwrap();
-    let (held, done) = (Barrier::new(2), Barrier::new(2));
+    // Who waits for one that has panicked hears of it.
+    let ((taken, is_taken), (done, is_done)) = (channel(), channel::<()>());
     let run = std::thread::scope(|threads| {
-        threads.spawn(|| {
+        let databases = &databases;
+        threads.spawn(move || {
             let _entered = databases.enter();
             let holds = |_: &mut H| {
                 put(1, 0)?;
-                held.wait();
-                done.wait();
+                taken.send(()).unwrap();
+                is_done.recv().unwrap();
                 Ok::<_, Error>(())
             };
             atomic::<Item>().run(holds).unwrap();
         });
-        held.wait();
+        is_taken.recv().unwrap();
         let _entered = databases.enter();
         opened.store(0, Ordering::SeqCst);
         let run = put_once("a", 2);
-        done.wait();
+        done.send(()).unwrap();
         run
     });
     assert!(matches!(run, Err(Mishap::Database(Error::PoolExhausted { .. }))), "{run:?}");

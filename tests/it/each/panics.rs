@@ -275,7 +275,7 @@ fn a_pool_that_runs_out_inside_a_panicking_scope_recovers() {
     let Some(fixture) = fixture() else { return };
     let mut config = multidb::DatabaseConfig::new("default", fixture.urls[0].clone());
     config.pool.max_size = Some(1);
-    config.pool.connection_timeout = Some("100ms".into());
+    config.pool.connection_timeout = Some("2s".into());
     let databases = multidb::Databases::builder().database(config).build().unwrap();
     let _entered = databases.enter();
     let ran = catch_unwind(AssertUnwindSafe(|| {

@@ -48,7 +48,7 @@ fn an_exhausted_pool_says_who_holds_its_connections() {
     let Some(fixture) = fixture() else { return };
     let mut config = multidb::DatabaseConfig::new("default", fixture.urls[0].clone());
     config.pool.max_size = Some(1);
-    config.pool.connection_timeout = Some("300ms".into());
+    config.pool.connection_timeout = Some("2s".into());
     let databases = multidb::Databases::builder().database(config).build().unwrap();
     let (taken, is_taken) = mpsc::channel();
     let (done, is_done) = mpsc::channel::<()>();

@@ -155,7 +155,7 @@ impl Instrumentation for Everything {
 fn what_works(good: &str, told: &mut Told) {
     let mut config = DatabaseConfig::new("default", good);
     config.pool.max_size = Some(1);
-    config.pool.connection_timeout = Some("100ms".into());
+    config.pool.connection_timeout = Some("2s".into());
     told.debug("the configuration", &config);
     let builder = Databases::builder().database(config).router(ByApp).models::<(Item,)>();
     told.debug("the builder", &builder);

@@ -290,7 +290,7 @@ fn a_pool_that_is_empty_says_whose_commit_is_being_applied() {
     for (at, alias) in ["default", "other"].into_iter().enumerate() {
         let mut config = multidb::DatabaseConfig::new(alias, far.proxies[at].url(&far.fixture.urls[at]));
         config.pool.max_size = Some(1);
-        config.pool.connection_timeout = Some("200ms".into());
+        config.pool.connection_timeout = Some("2s".into());
         builder = builder.database(config);
     }
     far.databases = builder.build().unwrap();

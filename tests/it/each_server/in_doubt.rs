@@ -2,11 +2,13 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 use multidb::{Databases, Error, TransactionId, TransactionStatus, atomic_many, schema, scope, status};
 
+use super::witness::POLL;
 use super::*;
 use crate::fixture::Kind;
 use crate::support::proxy::{Loses, Proxy, Then};
@@ -16,7 +18,10 @@ const COMMIT: &[u8] = if matches!(KIND, Kind::Mysql) { b"XA COMMIT" } else { b"C
 pub(crate) const COMMIT_PREPARED: &[u8] = if matches!(KIND, Kind::Mysql) { b"XA COMMIT" } else { b"COMMIT PREPARED" };
 
 /// What a server has sent once it has answered the first statement of a batch: on MariaDB XA END goes ahead.
-const REPLY: Loses = Loses::ReplyAfter(if matches!(KIND, Kind::Mysql) { 11 } else { 0 });
+pub(crate) const REPLY: Loses = Loses::ReplyAfter(if matches!(KIND, Kind::Mysql) { 11 } else { 0 });
+
+/// How long recovery may take.
+const LIMIT: Duration = Duration::from_secs(30);
 
 impl Fixture {
     /// How many rows of the library's stand in each database.
@@ -111,9 +116,29 @@ impl Far {
 
     /// Recovers until nothing is in doubt: a server needs a moment to see that a client has gone.
     pub(crate) fn recover(&self) {
-        const PASSES: usize = 2_000;
-        let clear = (0..PASSES).any(|_| self.near.recover().unwrap().is_clear());
-        assert!(clear, "{}", self.near.recover().unwrap());
+        self.until_lost_are_gone();
+        let begin = Instant::now();
+        loop {
+            let report = self.near.recover().unwrap();
+            if report.is_clear() {
+                return;
+            }
+            assert!(begin.elapsed() < LIMIT, "{report}");
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Waits until the servers know no sessions but those of the pools. While a session ends, MariaDB may tell who finishes its
+    /// branch that this is done, and it is not.
+    pub(crate) fn until_lost_are_gone(&self) {
+        if KIND != Kind::Mysql {
+            return;
+        }
+        for alias in ["default", "other"] {
+            let connections = |databases: &Databases| databases.database(alias).unwrap().pool_state().connections;
+            let pools = || connections(&self.near) + connections(&self.databases);
+            self.fixture.witness_of(alias).until_at_most(pools);
+        }
     }
 
     /// What became of a transaction.

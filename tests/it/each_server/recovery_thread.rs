@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use multidb::{Databases, RecoveryHandle, TransactionId, TransactionStatus, schema};
 
 use super::in_doubt::{Far, PREPARE};
+use super::witness::POLL;
 use super::*;
 use crate::fixture::Kind;
 use crate::support::proxy::Loses;
@@ -18,7 +19,7 @@ fn until(otherwise: &str, mut done: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !done() {
         assert!(begin.elapsed() < LIMIT, "{otherwise}");
-        std::thread::yield_now();
+        std::thread::sleep(POLL);
     }
 }
 
@@ -36,6 +37,7 @@ fn left_prepared(far: &Far, id: i64) -> TransactionId {
     far.proxies[1].lose_once(PREPARE, Loses::ReplyAfter(0));
     let seen = far.put_both(id);
     assert!(seen.result.is_err() && far.proxies[1].hit());
+    far.until_lost_are_gone();
     seen.id
 }
 
@@ -46,7 +48,7 @@ fn the_thread_recovers_at_its_start_and_when_it_is_resumed() {
     let first = left_prepared(&far, 1);
     let handle = far.near.start_recovery();
     until("no pass", || handle.last_report().is_some());
-    // MariaDB may not have seen that the client has gone.
+    // A pass may have begun before it was there.
     until("it is not finished", || {
         handle.resume();
         far.prepared() == 0

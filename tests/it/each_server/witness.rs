@@ -15,6 +15,9 @@ use crate::support::proxy::Proxy;
 /// How long the server may take to end what it was told to end.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// How long a poll leaves the processor to others.
+pub(crate) const POLL: Duration = Duration::from_millis(1);
+
 /// Held by the test that asks MySQL or MariaDB who waits: the answer comes from a copy that all share, and that is not renewed while
 /// anybody has read it within a tenth of a second. Two that ask in turns would both see an old one for ever.
 static LOOKING: Mutex<()> = Mutex::new(());
@@ -25,12 +28,16 @@ struct Number {
     number: i64,
 }
 
-/// Sees the database `default` and all sessions on it but its own.
+/// Sees a database and all sessions on it but its own.
 pub(crate) struct Witness(Raw);
 
 impl Fixture {
     pub(crate) fn witness(&self) -> Witness {
-        Witness(self.observer("default"))
+        self.witness_of("default")
+    }
+
+    pub(crate) fn witness_of(&self, alias: &str) -> Witness {
+        Witness(self.observer(alias))
     }
 }
 
@@ -102,7 +109,7 @@ impl Witness {
         let begin = Instant::now();
         while !done(self) {
             assert!(begin.elapsed() < LIMIT, "{otherwise}");
-            std::thread::yield_now();
+            std::thread::sleep(POLL);
         }
     }
 
@@ -123,6 +130,12 @@ impl Witness {
         let idle = usize::try_from(state.idle_connections).unwrap();
         let text = format!("{case}: the pool has {idle} connections, and the server knows of others");
         self.until(&text, |witness| witness.sessions().len() == idle);
+    }
+
+    /// Waits until the server knows no more sessions than so many.
+    pub(crate) fn until_at_most(&mut self, expected: impl Fn() -> u32) {
+        let text = "the server knows of more sessions than there are connections";
+        self.until(text, |witness| witness.sessions().len() <= usize::try_from(expected()).unwrap());
     }
 
     /// Claims that no idle connection of the pool is inside a transaction, and that the pool serves who comes next.

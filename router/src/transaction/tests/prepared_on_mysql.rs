@@ -1,5 +1,7 @@
 //! `XA START .. XA PREPARE .. XA COMMIT` through the slot.
 
+use std::time::{Duration, Instant};
+
 use super::*;
 use crate::MysqlConn;
 use crate::connection::control::Joint;
@@ -48,6 +50,18 @@ fn rows(url: &str) -> Vec<i64> {
         .order(items::id)
         .load(&mut Raw::establish(url).expect("the server"))
         .expect("its rows")
+}
+
+/// Waits until the server knows of no session on a database.
+fn until_nobody_is_there(name: &str) {
+    const LIMIT: Duration = Duration::from_secs(30);
+    let mut operator = Raw::establish(servers::mysql_url().expect("the server")).expect("the server");
+    let sessions = format!("SELECT 'one' AS data FROM information_schema.processlist WHERE db = '{name}'");
+    let begin = Instant::now();
+    while !diesel::sql_query(&sessions).load::<Branch>(&mut operator).expect("the sessions").is_empty() {
+        assert!(begin.elapsed() < LIMIT, "its session does not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn is_back(databases: &Databases) {
@@ -108,11 +122,10 @@ fn a_prepared_branch_that_is_dropped_does_not_go_back_to_the_pool() {
     leave(ticket, Verdict::Undo).expect("left");
     assert_eq!(databases.at(0).pool_state().idle_connections, 0);
     assert!(prepared(&url, &gid), "leaving must not decide");
+    // The branch belongs to its session. While that ends, MariaDB may tell who finishes the branch that this is done, and it is
+    // not.
+    until_nobody_is_there(&name);
     let finish = format!("XA ROLLBACK {}", gid.xa());
-    let mut operator = Raw::establish(&url).expect("the server");
-    // The branch belongs to its session until the server has noticed that it has ended.
-    while operator.batch_execute(&finish).is_err() {
-        std::thread::yield_now();
-    }
+    Raw::establish(&url).expect("the server").batch_execute(&finish).expect("its session has ended");
     assert!(!prepared(&url, &gid));
 }
