@@ -2,7 +2,7 @@
 
 use diesel::result::{Error as DieselError, QueryResult};
 
-use super::protocol::Receipts;
+use super::protocol::{Incarnations, Receipts};
 use super::report::RecoveryReport;
 use crate::alias::Alias;
 use crate::connection::identity::Identity;
@@ -27,9 +27,10 @@ impl Site {
         if confirmed { Ok(()) } else { Err(DieselError::QueryBuilderError("no standby has confirmed a write".into())) }
     }
 
-    /// Whether a row of this transaction may have been here, and have been deleted because it was complete.
-    pub(super) fn may_have_forgotten(&mut self, id: &TransactionId) -> bool {
-        !self.survey.forgotten_up_to().is_ok_and(|mark| mark < id.uuid_letters())
+    /// Its incarnations, from which the protocol concludes whether it may be believed.
+    pub(super) fn incarnations(&self) -> Incarnations<'_> {
+        let Identity { incarnation, adopted, grows, .. } = &self.identity;
+        Incarnations { now: incarnation.as_deref(), adopted, grows: *grows }
     }
 
     /// A standby, or read-only.

@@ -36,6 +36,14 @@ impl Look {
 }
 
 impl World {
+    /// The participant that is asked has failed over.
+    pub(super) fn look_elsewhere(&mut self, rules: &Rules, at: usize) {
+        if let Some(look) = self.closer.as_mut().filter(|look| look.at == at) {
+            look.note(Participant::Unknown);
+        }
+        self.skip(rules);
+    }
+
     pub(super) fn cleaning_moves(&self, rules: &Rules, moves: &mut Vec<Move>) {
         let Some(row) = self.servers[HOME].row else { return };
         if self.closer.is_some() {

@@ -58,14 +58,16 @@ impl World {
         let split = works.any(|work| work != first);
         let trouble = self.lost || self.by_hand;
         let reported = self.told || left;
-        if split && !trouble {
+        let prepared = self.listing(rules) != 0;
+        // It may have been committed before its standby was promoted, and forgotten since.
+        let waits = prepared && self.promoted && self.forgotten;
+        if split && !trouble && !waits {
             return Err("split: the work is in one database, and not in another".into());
         }
         if split && !reported {
             return Err("split, and nobody is told".into());
         }
-        let prepared = self.listing(rules) != 0;
-        if prepared && !(reported && (trouble || self.failed_over)) {
+        if prepared && !(reported && (trouble || waits || self.failed_over)) {
             return Err("a branch stays prepared".into());
         }
         if trouble || prepared {
