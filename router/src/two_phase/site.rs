@@ -29,8 +29,7 @@ impl Site {
 
     /// Its incarnations, from which the protocol concludes whether it may be believed.
     pub(super) fn incarnations(&self) -> Incarnations<'_> {
-        let Identity { incarnation, adopted, grows, .. } = &self.identity;
-        Incarnations { now: incarnation.as_deref(), adopted, grows: *grows }
+        incarnations(&self.identity)
     }
 
     /// A standby, or read-only.
@@ -229,6 +228,11 @@ impl Others<'_> {
         let first_after = self.before.len() + 1;
         if at < self.before.len() { self.before.get_mut(at) } else { self.after.get_mut(at.checked_sub(first_after)?) }
     }
+}
+
+/// What a database tells of its incarnations.
+pub(super) fn incarnations(identity: &Identity) -> Incarnations<'_> {
+    Incarnations { now: identity.incarnation.as_deref(), adopted: &identity.adopted, grows: identity.grows }
 }
 
 /// Whether the library's tables are not there.

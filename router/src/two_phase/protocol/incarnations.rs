@@ -1,6 +1,6 @@
 //! Which incarnation a database is in, what an operator has said of those before it, and what the absence of a row says then.
 
-use super::recoverer::{HomeSays, Trust};
+use super::recoverer::{HomeSays, State, Trust};
 
 /// Between an incarnation and the one that it replaces.
 const REPLACES: char = '<';
@@ -47,6 +47,27 @@ impl Incarnations<'_> {
             () => Trust::Other,
         };
         HomeSays::Absent { trusted }
+    }
+}
+
+/// What becomes of a branch that is prepared on a server before an operator adopts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adopting {
+    /// It is committed, as home has decided: the row may be deleted once this server is trusted.
+    Commit,
+    /// Recovery finds out.
+    Leave,
+    /// It may have been committed on the server before this one, and its decision be deleted since. Who trusted this server would roll
+    /// it back, so an operator finishes it first.
+    Refuse,
+}
+
+/// What an adoption does with a branch whose home has this row. `forgotten`: rows as old were deleted there.
+pub fn adopting(row: Option<State>, forgotten: bool) -> Adopting {
+    match row {
+        Some(State::Committed) => Adopting::Commit,
+        None if forgotten => Adopting::Refuse,
+        Some(State::Aborted | State::Heuristic) | None => Adopting::Leave,
     }
 }
 

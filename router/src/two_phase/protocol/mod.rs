@@ -10,5 +10,5 @@ mod recoverer;
 mod tests;
 
 pub use coordinator::{Answer, Coordinator, Ending, Part, Step};
-pub use incarnations::Incarnations;
+pub use incarnations::{Adopting, Incarnations, adopting};
 pub use recoverer::{Closing, Finding, HomeSays, Outcome, Participant, Receipts, Recoverer, State, Task, closing};

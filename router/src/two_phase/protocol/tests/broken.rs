@@ -135,8 +135,6 @@ fn a_branch_of_a_promoted_participant_that_is_rolled_back_because_its_decision_i
     let rules = Rules { promotion: true, cleaning: true, ..Rules::quiet(TWO) };
     let trusted = violation(&rules, Mistake::PromotedTrusted, SPLIT);
     assert!(trusted.trace.contains(&Move::DeletesRow), "{trusted}");
-    let settled = violation(&rules, Mistake::AdoptedUnsettled, SPLIT);
-    assert!(settled.trace.contains(&Move::AdoptsParticipant(1)), "{settled}");
 }
 
 #[test]
@@ -152,4 +150,15 @@ fn an_operator_who_looks_for_the_rows_at_home_alone_splits_where_home_has_writte
     let rules = Rules { promotion: true, cleaning: true, ..Rules::quiet(&others_wrote) };
     let settled = violation(&rules, Mistake::SettledAsHome, SPLIT);
     assert!(settled.trace.iter().any(|happens| matches!(happens, Move::Settles(_))), "{settled}");
+}
+
+#[test]
+fn a_promoted_participant_that_is_adopted_before_its_branches_are_finished_splits() {
+    for grows in [true, false] {
+        let rules = Rules { grows, promotion: true, cleaning: true, ..Rules::quiet(TWO) };
+        for mistake in [Mistake::AdoptedUnsettled, Mistake::AdoptedUndecided] {
+            let unsettled = violation(&rules, mistake, SPLIT);
+            assert!(unsettled.trace.contains(&Move::AdoptsParticipant(1)), "{unsettled}");
+        }
+    }
 }

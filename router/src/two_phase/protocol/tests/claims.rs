@@ -98,10 +98,10 @@ fn an_old_primary_decides_nothing_about_what_its_successor_has_named() {
 #[test]
 fn a_branch_that_a_promoted_participant_has_again_is_never_a_silent_split() {
     let two = Rules { promotion: true, cleaning: true, ..Rules::quiet(TWO) };
-    all_agree(both_homes(Rules { losses: true, kills: true, unreachable: true, ..two.clone() }), 40_000);
-    all_agree([Rules { failover: true, ..two.clone() }], 36_000);
+    all_agree(both_homes(Rules { losses: true, kills: true, unreachable: true, ..two.clone() }), 48_000);
+    all_agree([Rules { grows: false, ..two.clone() }], 1_900);
     // Home has no rows that an operator could look for.
-    all_agree([Rules { roles: vec![Role::Idle, Role::Writes, Role::Writes], ..two }], 54_000);
+    all_agree([Rules { roles: vec![Role::Idle, Role::Writes, Role::Writes], ..two }], 70_000);
 }
 
 #[test]
@@ -120,7 +120,9 @@ fn three_databases_agree_whatever_fails_at_once() {
     }
     for grows in [true, false] {
         all_agree(each_predecessor(&Rules { grows, failover: true, ..Rules::of(TWO) }), 1);
-        all_agree(both_homes(Rules { grows, promotion: true, recoverers: 2, ..Rules::of(TWO) }), 1);
+        let promotion = Rules { grows, promotion: true, ..Rules::of(TWO) };
+        all_agree(both_homes(Rules { recoverers: 2, ..promotion.clone() }), 1);
+        all_agree([Rules { failover: true, ..promotion }], 1);
     }
     all_agree(each_predecessor(&Rules { cleaning: true, losses: true, ..Rules::quiet(THREE) }), 1);
     all_agree(both_homes(Rules { promotion: true, cleaning: true, unreachable: true, ..Rules::quiet(THREE) }), 1);

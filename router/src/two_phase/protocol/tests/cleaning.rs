@@ -57,6 +57,10 @@ impl World {
         if self.is_unclosed() && self.client.is_through() && !rules.has(Mistake::ReceiptsDeletedEarly) {
             moves.push(Move::ClosesOwn);
         }
+        // Nothing is deleted by who can't ask all databases.
+        if !rules.participants().all(|at| self.asks(rules, at)) {
+            return;
+        }
         let receipts = rules.participants().filter(|at| self.servers[*at].receipt);
         if self.may_forget(rules) {
             moves.extend(receipts.clone().map(Move::DeletesReceipt));
@@ -118,7 +122,7 @@ impl World {
             Question::Listing if no_listing && (how == How::Refused || !server.prepared()) => {
                 look.note(Participant::Receipt);
             }
-            _ if how == How::Refused => look.note(Participant::Unknown),
+            _ if how == How::Refused || !self.asks(rules, look.at) => look.note(Participant::Unknown),
             Question::Receipt | Question::ReceiptAgain if server.receipt => look.note(Participant::Receipt),
             Question::Receipt => look.question = Question::Listing,
             Question::Listing if server.prepared() => look.note(Participant::Listed),

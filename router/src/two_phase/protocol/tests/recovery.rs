@@ -58,7 +58,8 @@ impl World {
                 None if who > 0 && self.recoveries[who - 1].is_none() => {}
                 None => {
                     // By a receipt alone: its decision is looked for.
-                    if rules.cleaning && rules.participants().any(|at| self.servers[at].receipt) {
+                    if rules.cleaning && rules.participants().any(|at| self.servers[at].receipt && self.asks(rules, at))
+                    {
                         moves.push(Move::Lists { who, branches: 0, stale: false });
                         if self.stale.is_some() {
                             moves.push(Move::Lists { who, branches: 0, stale: true });
@@ -89,7 +90,13 @@ impl World {
 
     /// What is prepared, as bits.
     pub fn listing(&self, rules: &Rules) -> u8 {
-        rules.participants().filter(|at| self.servers[*at].prepared()).fold(0, |bits, at| bits | 1 << at)
+        let is_listed = |at: &usize| self.servers[*at].prepared() && self.asks(rules, *at);
+        rules.participants().filter(is_listed).fold(0, |bits, at| bits | 1 << at)
+    }
+
+    /// Whether a participant is asked. Where it is another server it may be a copy, until it is adopted.
+    pub fn asks(&self, rules: &Rules, at: usize) -> bool {
+        rules.grows || !self.servers[at].standing.incarnations(rules).is_promoted()
     }
 
     pub fn list(&mut self, rules: &Rules, who: usize, branches: u8, stale: bool) {
@@ -185,7 +192,9 @@ impl World {
     }
 
     fn ask_receipts(&self, rules: &Rules, recovery: &Recovery, how: How) -> Receipts {
-        let reached = |at: &usize| how != How::Refused && how != How::Without(*at) && !recovery.has_lost(*at);
+        let reached = |at: &usize| {
+            how != How::Refused && how != How::Without(*at) && !recovery.has_lost(*at) && self.asks(rules, *at)
+        };
         Receipts {
             found: rules.participants().filter(reached).any(|at| self.servers[at].receipt),
             complete: rules.participants().all(|at| reached(&at)),

@@ -52,8 +52,10 @@ pub enum Mistake {
     PromotedTrusted,
     /// On SQLite a probe leaves its row also where the decision may have been deleted.
     TombstoneOfForgotten,
-    /// An operator adopts a promoted participant before its branches are finished.
+    /// A promoted participant is adopted with branches whose decision may have been deleted.
     AdoptedUnsettled,
+    /// Where a participant is adopted its branches are left to recovery, also those that are decided.
+    AdoptedUndecided,
     /// An operator finishes a branch as home's rows say, also where home has none of its own.
     SettledAsHome,
 }
@@ -98,7 +100,8 @@ pub struct Rules {
     pub predecessor: Option<Predecessor>,
     /// The standby of a participant may take its place.
     pub promotion: bool,
-    /// A later incarnation is the greater one, as on PostgreSQL.
+    /// A later incarnation is the greater one, as on PostgreSQL. Elsewhere a promoted server is another one, which is not asked before
+    /// it is adopted.
     pub grows: bool,
     pub commit_on_lost_home: bool,
     pub mistake: Option<Mistake>,

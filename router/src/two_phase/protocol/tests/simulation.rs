@@ -276,6 +276,7 @@ fn random_schedules_find_what_is_broken_too() {
         Mistake::PromotedTrusted,
         Mistake::TombstoneOfForgotten,
         Mistake::AdoptedUnsettled,
+        Mistake::AdoptedUndecided,
         Mistake::SettledAsHome,
     ] {
         let found = simulate(0..SCHEDULES, Some(mistake)).expect_err("a mistake that leads to nothing wrong");

@@ -5,7 +5,7 @@ use super::rules::{HOME, Mistake, RECOVERERS, Role, Rules};
 use super::server::{Branch, Held, Server, Session};
 use super::standing::Standing;
 use super::world::{Late, Move, World};
-use crate::two_phase::protocol::Step;
+use crate::two_phase::protocol::{Adopting, Step, adopting};
 
 impl World {
     pub(super) fn trouble_moves(&self, rules: &Rules, moves: &mut Vec<Move>) {
@@ -79,7 +79,9 @@ impl World {
             if server.prepared() && is_forgotten && self.is_free(rules, at) {
                 moves.push(Move::Settles(at));
             }
-            if !server.prepared() || rules.has(Mistake::AdoptedUnsettled) {
+            let row = home.row.map(|row| row.state);
+            let refused = server.prepared() && adopting(row, self.forgotten) == Adopting::Refuse;
+            if !refused || rules.has(Mistake::AdoptedUnsettled) {
                 moves.push(Move::AdoptsParticipant(at));
             }
         }
@@ -106,7 +108,14 @@ impl World {
                 server.finish(commit);
                 server.receipt = false;
             }
-            Move::AdoptsParticipant(at) => self.servers[at].standing.adopt(),
+            Move::AdoptsParticipant(at) => {
+                let row = self.servers[HOME].row.map(|row| row.state);
+                let server = &mut self.servers[at];
+                if adopting(row, self.forgotten) == Adopting::Commit && !rules.has(Mistake::AdoptedUndecided) {
+                    server.finish(true);
+                }
+                server.standing.adopt();
+            }
             Move::ByHand(at, commit) => {
                 self.servers[at].finish(commit);
                 self.by_hand = true;
