@@ -74,6 +74,9 @@ pub enum Predecessor {
     Installed,
     /// It had taken the place of another one itself, and was adopted then.
     Adopted,
+    /// It had taken the place of the very server that is home again, and was adopted then. PostgreSQL would have given that one a later
+    /// number.
+    Between,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each of them varies by itself")]

@@ -3,7 +3,7 @@
 use super::cleaning::Look;
 use super::client::Client;
 use super::recovery::Recovery;
-use super::rules::{HOME, MOST, Mistake, Predecessor, RECOVERERS, Role, Rules};
+use super::rules::{HOME, MOST, Mistake, RECOVERERS, Role, Rules};
 use super::server::{Branch, Held, Server, Session};
 use super::standing::Standing;
 use crate::two_phase::protocol::{Answer, Ending, State, Step};
@@ -128,7 +128,7 @@ impl World {
             told: false,
         };
         if let Some(predecessor) = rules.predecessor {
-            let before = Standing::before(predecessor == Predecessor::Adopted);
+            let before = Standing::before(predecessor);
             world.stale = Some(Server { standing: before, ..Server::new(Branch::None, Session::Gone) });
             world.servers[HOME].standing = before.promoted();
         }
