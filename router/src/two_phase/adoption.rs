@@ -14,8 +14,8 @@ impl Databases {
     /// failover, a move or a restored backup. Recovery then trusts it again, also where a decision is missing. The database
     /// takes the registry's environment where that names one.
     ///
-    /// What is prepared there and decided is committed first. A promoted standby may have a branch again whose COMMIT it had not got:
-    /// where its decision may have been deleted since, nothing is adopted, and an operator finishes the branch before.
+    /// What is prepared there and decided is committed first. A promoted standby may have a branch again whose COMMIT it had
+    /// not got: where its decision may have been deleted since, nothing is adopted, and an operator finishes the branch before.
     ///
     /// Not for a copy that is used beside the original: two databases of one id would decide about the same transactions. Give
     /// a copy an id of its own (`DELETE FROM multidb_meta`, then [`schema::install`](crate::schema::install)).

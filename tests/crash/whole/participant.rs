@@ -64,8 +64,8 @@ fn is_told_of(places: &Places) {
     assert_eq!(multidb::status(&report.heuristic()[0]).unwrap(), TransactionStatus::Heuristic);
 }
 
-/// The standby has the branch, and not its COMMIT. Home has deleted the decision, since the branch had committed. A file must not
-/// keep the row of the question either: the next pass would take it for the decision.
+/// The standby has the branch, and not its COMMIT. Home has deleted the decision, since the branch had committed. A file must
+/// not keep the row of the question either: the next pass would take it for the decision.
 fn is_left_although_home_has_no_decision(places: &Places) {
     let databases = places.databases();
     let _entered = databases.enter();

@@ -57,8 +57,8 @@ pub enum Adopting {
     Commit,
     /// Recovery finds out.
     Leave,
-    /// It may have been committed on the server before this one, and its decision be deleted since. Who trusted this server would roll
-    /// it back, so an operator finishes it first.
+    /// It may have been committed on the server before this one, and its decision be deleted since. Who trusted this server
+    /// would roll it back, so an operator finishes it first.
     Refuse,
 }
 

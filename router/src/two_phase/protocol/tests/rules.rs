@@ -74,8 +74,8 @@ pub enum Predecessor {
     Installed,
     /// It had taken the place of another one itself, and was adopted then.
     Adopted,
-    /// It had taken the place of the very server that is home again, and was adopted then. PostgreSQL would have given that one a later
-    /// number.
+    /// It had taken the place of the very server that is home again, and was adopted then. PostgreSQL would have given that one
+    /// a later number.
     Between,
 }
 
@@ -103,8 +103,8 @@ pub struct Rules {
     pub predecessor: Option<Predecessor>,
     /// The standby of a participant may take its place.
     pub promotion: bool,
-    /// A later incarnation is the greater one, as on PostgreSQL. Elsewhere a promoted server is another one, which is not asked before
-    /// it is adopted.
+    /// A later incarnation is the greater one, as on PostgreSQL. Elsewhere a promoted server is another one, which is not asked
+    /// before it is adopted.
     pub grows: bool,
     pub commit_on_lost_home: bool,
     pub mistake: Option<Mistake>,
