@@ -95,6 +95,32 @@ fn a_participant_on_another_server_is_not_touched_until_it_is_adopted() {
     assert_eq!(check(&places, "adopted"), [1]);
 }
 
+/// As on a promoted replica of MariaDB: it is another server, and nothing is left by recovery before it is adopted.
+#[test]
+fn a_participant_on_another_server_is_adopted_only_once_nothing_is_prepared_there_that_may_be_forgotten() {
+    for kind in [Postgres, MariaDb] {
+        let Some(places) = Places::new(&[Postgres, kind]) else { return };
+        let databases = places.databases();
+        let id = places.prepare_by_hand(1, "00000001");
+        places.execute(1, "UPDATE multidb_meta SET server = 'another'");
+        places.execute(0, "UPDATE multidb_meta SET forgotten_up_to = 'V'");
+        let error = databases.adopt("entries").unwrap_err().to_string();
+        for words in [&*id.to_string(), "may have been committed before, and its decision be deleted since"] {
+            assert!(error.contains(words), "{error}");
+        }
+        // Where its home can't be asked nobody knows.
+        let alone = builder_of([(1, &*places.urls[1])].into_iter()).build_lazy().unwrap();
+        let error = alone.adopt("entries").unwrap_err().to_string();
+        assert!(error.contains("can't be judged, since its home can't be asked"), "{error}");
+        assert_eq!((places.prepared(1), databases.recover().unwrap().problems().len()), (1, 1));
+        // Rows as new as that were never deleted: it was never decided.
+        places.execute(0, "UPDATE multidb_meta SET forgotten_up_to = ''");
+        databases.adopt("entries").unwrap();
+        recover(&databases);
+        assert_eq!(check(&places, "never decided"), Vec::<i64>::new());
+    }
+}
+
 #[test]
 fn adopting_keeps_the_environment_unless_the_registry_names_one() {
     let Some(places) = Places::new(&[Sqlite]) else { return };

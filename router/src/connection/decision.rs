@@ -63,6 +63,9 @@ pub enum Keep<'a> {
     /// On SQLite it stays, so that a commit that was written and not yet synced can't come back. But only if there is
     /// something left to be decided, which is asked while the lock is held. Elsewhere it goes.
     IfOpen(&'a mut dyn FnMut() -> bool),
+    /// Likewise, unless its row may have been deleted: it could have been committed then, and who finds the new row later would
+    /// take it for rolled back.
+    IfOpenAndNotForgotten(&'a mut dyn FnMut() -> bool),
     /// It stays: the transaction can't be committed any more.
     Always,
 }
@@ -71,8 +74,8 @@ impl Keep<'_> {
     /// Whether it stays; `None` where nothing is left to be decided.
     fn decide<B: Dialect>(self) -> Option<bool> {
         match self {
-            Self::IfOpen(open) if B::KEEPS_ASKED => open().then_some(true),
-            Self::IfOpen(_) | Self::Never => Some(false),
+            Self::IfOpen(open) | Self::IfOpenAndNotForgotten(open) if B::KEEPS_ASKED => open().then_some(true),
+            Self::IfOpen(_) | Self::IfOpenAndNotForgotten(_) | Self::Never => Some(false),
             Self::Always => Some(true),
         }
     }
@@ -105,7 +108,8 @@ pub fn ask<B: Dialect>(raw: &mut B::Raw, id: &TransactionId, wait: u64, keep: Ke
         let found = if inserted == 0 { B::load_own(raw, SELECT, &[id])? } else { Vec::new() };
         fault::point("recover.probe.holding_lock");
         // Whoever has deleted the row has raised the mark with it.
-        let is_forgotten = matches!(keep, Keep::Always) && inserted > 0 && letters <= forgotten_up_to::<B>(raw)?;
+        let asks_mark = matches!(keep, Keep::IfOpenAndNotForgotten(_) | Keep::Always);
+        let is_forgotten = asks_mark && inserted > 0 && letters <= forgotten_up_to::<B>(raw)?;
         let keeps = if is_forgotten { Some(false) } else { keep.decide::<B>() };
         raw.batch_execute(if keeps == Some(true) { "COMMIT" } else { "ROLLBACK" })?;
         match (inserted, found.into_iter().next().and_then(|row| row.a)) {

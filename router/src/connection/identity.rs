@@ -33,24 +33,6 @@ impl Identity {
         self.known_server == self.server
     }
 
-    /// Whether its server was promoted since it was installed or adopted.
-    pub fn is_promoted(&self) -> bool {
-        self.incarnation.as_deref().is_some_and(|now| Some(now) != self.adopted.split(REPLACES).next())
-    }
-
-    /// Whether an operator has said that it may be trusted about what was named in another incarnation. That one must have
-    /// been before: an old primary, adopted long ago, knows nothing of what its successor has decided.
-    pub fn replaces(&self, named: &str) -> bool {
-        let Some(now) = self.incarnation.as_deref().filter(|_| !self.is_promoted()) else { return false };
-        let mut replaced = self.adopted.split(REPLACES).skip(1).peekable();
-        replaced.peek().is_some() && (self.grows && named < now || replaced.any(|before| before == named))
-    }
-
-    /// Whether a transaction was named by a successor, of which this one knows nothing.
-    pub fn is_before(&self, named: &str) -> bool {
-        self.grows && self.incarnation.as_deref().is_some_and(|now| now < named) && !self.replaces(named)
-    }
-
     /// The part of an id that leads here; `None` where this is no primary.
     pub(crate) fn home(&self) -> Option<Home> {
         let incarnation = self.incarnation.clone()?;
@@ -80,8 +62,6 @@ fn shortcoming<'a, B: Dialect>(
     wrong.next()
 }
 
-/// Between an incarnation and the one that it replaces.
-const REPLACES: char = '<';
 /// What separates what stands in one column.
 const SEPARATOR: char = '|';
 
@@ -105,44 +85,4 @@ pub fn ask<B: Dialect>(raw: &mut B::Raw) -> QueryResult<Identity> {
         server,
         incarnation: row.c.map(Box::from),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_an_operator_has_adopted_is_trusted_about_what_was_before_and_not_about_what_came_after() {
-        for (adopted, named, grows, trusted) in [
-            // Installed, never adopted: whatever was named elsewhere came later.
-            ("00000002", "00000001", true, false),
-            ("00000002", "00000003", true, false),
-            ("00000002<00000001", "00000001", true, true),
-            ("00000002<00000001", "00000001", false, true),
-            ("00000002<00000001", "00000003", true, false),
-            ("00000002<00000001", "00000003", false, false),
-            // It was failed over twice, and adopted after both.
-            ("00000002<00000000", "00000001", true, true),
-            ("00000002<00000000", "00000001", false, false),
-            // Restored on a server that counts from the beginning.
-            ("00000002<0000000F<00000001", "0000000F", true, true),
-            ("00000002<0000000F<00000001", "00000001", false, true),
-            // Failed over since.
-            ("00000001<00000000", "00000000", true, false),
-        ] {
-            let identity = Identity {
-                database_id: "0123456789AB".into(),
-                environment: "default".into(),
-                known_server: "".into(),
-                adopted: adopted.into(),
-                grows,
-                server: "".into(),
-                incarnation: Some("00000002".into()),
-                shortcoming: None,
-            };
-            assert_eq!(identity.replaces(named), trusted, "{adopted}, {named}, {grows}");
-            let is_before = grows && named > "00000002" && !trusted;
-            assert_eq!(identity.is_before(named), is_before, "{adopted}, {named}, {grows}");
-        }
-    }
 }

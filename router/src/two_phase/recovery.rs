@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use diesel::result::QueryResult;
 
-use super::protocol::{Closing, Finding, HomeSays, Outcome, Participant, Recoverer, State, Task, Trust, closing};
+use super::protocol::{Closing, Finding, HomeSays, Outcome, Participant, Recoverer, State, Task, closing};
 use super::report::{InDoubt, OPEN_LIMIT, Reason, RecoveryReport};
 use super::site::{Site, Sites};
 use crate::alias::Alias;
@@ -105,7 +105,7 @@ struct Pass<'a> {
 const UNTIL_FREE: Duration = Duration::from_millis(50);
 
 /// Whether a branch is still open that its server says to have ended.
-fn is_open(survey: &mut dyn Survey, id: &TransactionId, branch: &str) -> QueryResult<bool> {
+pub(super) fn is_open(survey: &mut dyn Survey, id: &TransactionId, branch: &str) -> QueryResult<bool> {
     if !survey.may_forget() || survey.receipts(id)?.iter().any(|name| name == branch) {
         return Ok(false);
     }
@@ -176,7 +176,7 @@ impl<'a> Pass<'a> {
 
     /// An old primary that still answers: its successor has named the transaction.
     fn is_before(&self, home: usize, named: &Home) -> bool {
-        self.sites.at(home).identity.is_before(&named.incarnation)
+        self.sites.at(home).incarnations().is_before(&named.incarnation)
     }
 
     fn probe(&mut self, home: usize) -> HomeSays {
@@ -187,8 +187,8 @@ impl<'a> Pass<'a> {
     }
 
     fn ask(&mut self, home: usize) -> HomeSays {
-        let named = self.id.home().map(|home| home.incarnation.clone());
-        let is_promoted = self.branches.iter().any(|branch| self.sites.at(branch.at).identity.is_promoted());
+        let named = &*self.id.home().expect("prepared branches have long names").incarnation;
+        let is_promoted = self.branches.iter().any(|branch| self.sites.at(branch.at).incarnations().is_promoted());
         let (site, mut others) = self.sites.split(home);
         // An old list: the transaction may have been committed and forgotten since.
         let mut open = || {
@@ -196,26 +196,15 @@ impl<'a> Pass<'a> {
                 others.get(*at).is_some_and(|site| site.prepared().is_ok_and(|listed| listed.contains(prepared)))
             })
         };
-        let keep = if self.branches.is_empty() { Keep::Never } else { Keep::IfOpen(&mut open) };
+        let keep = match self.branches {
+            [] => Keep::Never,
+            // It may not have got its COMMIT, and the decision may be deleted since.
+            _ if is_promoted => Keep::IfOpenAndNotForgotten(&mut open),
+            _ => Keep::IfOpen(&mut open),
+        };
         match site.confirm().and_then(|()| site.survey.ask(self.id, keep)) {
             Ok(Asked::Row(letter)) => State::of(&letter).map_or(HomeSays::Nothing, HomeSays::Row),
-            Ok(Asked::Absent | Asked::Forgotten)
-                if named.as_ref().is_some_and(|named| site.identity.is_before(named)) =>
-            {
-                HomeSays::Nothing
-            }
-            // Whoever is prepared was not forgotten, since what is deleted was complete: unless a promoted standby had not got
-            // its COMMIT.
-            Ok(Asked::Absent | Asked::Forgotten) => {
-                let is_forgotten = is_promoted && site.may_have_forgotten(self.id);
-                let trusted = match () {
-                    () if is_forgotten => Trust::Other,
-                    () if site.identity.incarnation == named => Trust::Same,
-                    () if named.is_some_and(|named| site.identity.replaces(&named)) => Trust::Adopted,
-                    () => Trust::Other,
-                };
-                HomeSays::Absent { trusted }
-            }
+            Ok(asked) => site.incarnations().absent(named, asked == Asked::Forgotten),
             // Blocked, busy, or anything else: not proven dead.
             Err(error) => {
                 self.said = Some(format!("`{}`: {error}", site.alias));

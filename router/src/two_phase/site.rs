@@ -2,7 +2,7 @@
 
 use diesel::result::{Error as DieselError, QueryResult};
 
-use super::protocol::Receipts;
+use super::protocol::{Incarnations, Receipts};
 use super::report::RecoveryReport;
 use crate::alias::Alias;
 use crate::connection::identity::Identity;
@@ -28,9 +28,9 @@ impl Site {
         if confirmed { Ok(()) } else { Err(DieselError::QueryBuilderError("no standby has confirmed a write".into())) }
     }
 
-    /// Whether a row of this transaction may have been here, and have been deleted because it was complete.
-    pub(super) fn may_have_forgotten(&mut self, id: &TransactionId) -> bool {
-        !self.survey.forgotten_up_to().is_ok_and(|mark| mark < id.uuid_letters())
+    /// Its incarnations, from which the protocol concludes whether it may be believed.
+    pub(super) fn incarnations(&self) -> Incarnations<'_> {
+        incarnations(&self.identity)
     }
 
     /// A standby, or read-only.
@@ -235,6 +235,11 @@ impl Others<'_> {
         let first_after = self.before.len() + 1;
         if at < self.before.len() { self.before.get_mut(at) } else { self.after.get_mut(at.checked_sub(first_after)?) }
     }
+}
+
+/// What a database tells of its incarnations.
+pub(super) fn incarnations(identity: &Identity) -> Incarnations<'_> {
+    Incarnations { now: identity.incarnation.as_deref(), adopted: &identity.adopted, grows: identity.grows }
 }
 
 /// Whether the library's tables are not there.

@@ -89,7 +89,7 @@ fn of_home(sites: &mut Sites, id: &TransactionId, home: &Home) -> Result<Transac
         // Its session holds the row, or nobody can tell.
         Err(_) => return Ok(TransactionStatus::InDoubt),
     };
-    if site.identity.is_before(&home.incarnation) {
+    if site.incarnations().is_before(&home.incarnation) {
         return Ok(TransactionStatus::InDoubt);
     }
     let receipts = sites.receipts(id);
@@ -101,7 +101,7 @@ fn of_home(sites: &mut Sites, id: &TransactionId, home: &Home) -> Result<Transac
         return Ok(TransactionStatus::RolledBack);
     }
     let is_same = site.identity.incarnation.as_ref() == Some(&home.incarnation);
-    let is_adopted = site.identity.replaces(&home.incarnation) && receipts.complete;
+    let is_adopted = site.incarnations().replaces(&home.incarnation) && receipts.complete;
     if !is_same && !is_adopted {
         let is_forgotten = id.uuid_letters() <= site.survey.forgotten_up_to()?;
         return Ok(if is_forgotten { TransactionStatus::Forgotten } else { TransactionStatus::InDoubt });

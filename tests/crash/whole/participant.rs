@@ -15,29 +15,41 @@ fn a_branch_that_reached_the_promoted_standby_is_finished_there_and_one_that_did
     let Some(postgres) = postgres_url() else { return };
     let Some(pair) = Pair::start() else { return };
     let on_it = || Places::on(&[Kind::Postgres; 2], &[postgres.to_owned(), pair.primary.url().to_owned()]);
-    let (committed, undecided, lost, forgotten, complete) = (on_it(), on_it(), on_it(), on_it(), on_it());
+    let (committed, undecided, lost, complete, adopted) = (on_it(), on_it(), on_it(), on_it(), on_it());
+    let in_a_file = Places::on(&[Kind::Sqlite, Kind::Postgres], &[String::new(), pair.primary.url().to_owned()]);
+    let forgotten = [on_it(), in_a_file];
     kill_at(&committed, Work::Listed, "decide.after_commit");
     kill_at(&undecided, Work::Listed, "prepare.all_done");
-    let mut coordinator = start(&forgotten, Work::Listed, "decide.after_commit", Stop::Pause);
-    until_stopped(&coordinator);
+    kill_at(&adopted, Work::Listed, "decide.after_commit");
+    let coordinators = forgotten.each_ref().map(|at| start(at, Work::Listed, "decide.after_commit", Stop::Pause));
+    for coordinator in &coordinators {
+        until_stopped(coordinator);
+    }
     transfer_once(&complete);
     pair.until_caught_up();
     pair.hold();
     kill_at(&lost, Work::Listed, "decide.after_commit");
-    resume(&coordinator);
-    assert!(coordinator.wait().unwrap().success());
-    is_complete_and_forgotten(&forgotten);
+    for coordinator in &coordinators {
+        resume(coordinator);
+    }
+    for mut coordinator in coordinators {
+        assert!(coordinator.wait().unwrap().success());
+    }
+    forgotten.iter().for_each(is_complete_and_forgotten);
     is_complete_and_forgotten(&complete);
 
     pair.fail_over();
-    let [committed, undecided, lost, forgotten, complete] =
-        [committed, undecided, lost, forgotten, complete].map(|places| with_moved(places, 1, &pair.standby));
+    let [committed, undecided, lost, complete, adopted] =
+        [committed, undecided, lost, complete, adopted].map(|places| with_moved(places, 1, &pair.standby));
+    let forgotten = forgotten.map(|places| with_moved(places, 1, &pair.standby));
     recover(&committed.databases());
     assert_eq!(check(&committed, "decided"), [1]);
+    adopted.databases().adopt("entries").unwrap();
+    assert_eq!(check(&adopted, "decided, and adopted before any recovery"), [1]);
     recover(&undecided.databases());
     assert_eq!(check(&undecided, "undecided"), Vec::<i64>::new());
     is_told_of(&lost);
-    is_left_although_home_has_no_decision(&forgotten);
+    forgotten.iter().for_each(is_left_although_home_has_no_decision);
     is_told_although_it_is_complete(&complete);
 }
 
@@ -56,7 +68,8 @@ fn is_told_of(places: &Places) {
     assert_eq!(multidb::status(&report.heuristic()[0]).unwrap(), TransactionStatus::Heuristic);
 }
 
-/// The standby has the branch, and not its COMMIT. Home has deleted the decision, since the branch had committed.
+/// The standby has the branch, and not its COMMIT. Home has deleted the decision, since the branch had committed. A file must
+/// not keep the row of the question either: the next pass would take it for the decision.
 fn is_left_although_home_has_no_decision(places: &Places) {
     let databases = places.databases();
     let _entered = databases.enter();
@@ -65,7 +78,10 @@ fn is_left_although_home_has_no_decision(places: &Places) {
         assert_eq!((reasons(&report), places.prepared(1)), (vec![Reason::Failover], 1), "{report}");
         assert_eq!(multidb::status(&report.left()[0].id).unwrap(), TransactionStatus::Forgotten);
     }
+    let error = databases.adopt("entries").unwrap_err().to_string();
+    assert!(error.contains("may have been committed before, and its decision be deleted since"), "{error}");
     places.finish_by_hand(1, true);
+    databases.adopt("entries").unwrap();
     assert_eq!(check(places, "the operator commits what home has"), [1]);
     places.execute(1, "DELETE FROM multidb_receipt");
     assert!(databases.recover().unwrap().is_clear());

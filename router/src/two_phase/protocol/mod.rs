@@ -4,11 +4,11 @@
 //! simulation run the same machines.
 
 mod coordinator;
+mod incarnations;
 mod recoverer;
 #[cfg(test)]
 mod tests;
 
 pub use coordinator::{Answer, Coordinator, Ending, Part, Step};
-pub use recoverer::{
-    Closing, Finding, HomeSays, Outcome, Participant, Receipts, Recoverer, State, Task, Trust, closing,
-};
+pub use incarnations::{Adopting, Incarnations, adopting};
+pub use recoverer::{Closing, Finding, HomeSays, Outcome, Participant, Receipts, Recoverer, State, Task, closing};

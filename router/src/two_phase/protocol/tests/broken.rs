@@ -1,7 +1,7 @@
 //! What the protocol must not be: each mistake leads to a state that must never be, and the explorer finds it.
 
 use super::explorer::{Violation, explore, explore_for};
-use super::rules::{Mistake, Role, Rules, Tombstone};
+use super::rules::{Mistake, Predecessor, Role, Rules, Tombstone};
 use super::world::{How, Move};
 
 const TWO: &[Role] = &[Role::Writes; 2];
@@ -105,4 +105,69 @@ fn what_an_operator_has_split_stays_silent_if_nobody_looks_for_receipts_without_
     let silent =
         violation(&Rules { operator: true, ..Rules::quiet(TWO) }, Mistake::NoAudit, "split, and nobody is told");
     assert!(silent.trace.iter().any(|happens| matches!(happens, Move::ByHand(_, true))), "{silent}");
+}
+
+/// Home has taken the place of a primary that nobody has fenced.
+fn with_predecessor() -> Rules {
+    Rules { predecessor: Some(Predecessor::Installed), ..Rules::quiet(TWO) }
+}
+
+#[test]
+fn an_old_primary_that_counts_as_adopted_because_it_was_installed_splits() {
+    for grows in [true, false] {
+        let installed = violation(&Rules { grows, ..with_predecessor() }, Mistake::InstalledIsAdopted, SPLIT);
+        assert!(
+            installed.trace.iter().any(|happens| matches!(happens, Move::Lists { stale: true, .. })),
+            "{installed}"
+        );
+    }
+}
+
+#[test]
+fn an_old_primary_that_is_asked_about_what_its_successor_has_named_raises_a_false_alarm() {
+    let rules = Rules { cleaning: true, ..with_predecessor() };
+    let asked = violation(&rules, Mistake::OldPrimaryAsked, FALSE_ALARM);
+    assert!(asked.trace.iter().any(|happens| matches!(happens, Move::Lists { stale: true, .. })), "{asked}");
+}
+
+#[test]
+fn a_branch_of_a_promoted_participant_that_is_rolled_back_because_its_decision_is_gone_splits() {
+    let rules = Rules { promotion: true, cleaning: true, ..Rules::quiet(TWO) };
+    let trusted = violation(&rules, Mistake::PromotedTrusted, SPLIT);
+    assert!(trusted.trace.contains(&Move::DeletesRow), "{trusted}");
+}
+
+#[test]
+fn on_sqlite_a_probe_that_leaves_its_row_where_the_decision_was_deleted_splits() {
+    let rules = Rules { sqlite: true, promotion: true, cleaning: true, ..Rules::quiet(TWO) };
+    let left = violation(&rules, Mistake::TombstoneOfForgotten, SPLIT);
+    assert!(left.trace.contains(&Move::Promotes { at: 1, kept: false }), "{left}");
+}
+
+#[test]
+fn an_operator_who_looks_for_the_rows_at_home_alone_splits_where_home_has_written_nothing() {
+    let others_wrote = [Role::Idle, Role::Writes, Role::Writes];
+    let rules = Rules { recoverers: 0, promotion: true, cleaning: true, ..Rules::quiet(&others_wrote) };
+    let settled = violation(&rules, Mistake::SettledAsHome, SPLIT);
+    assert!(settled.trace.iter().any(|happens| matches!(happens, Move::Settles(_))), "{settled}");
+}
+
+#[test]
+fn a_promoted_participant_that_is_adopted_before_its_branches_are_finished_splits() {
+    for grows in [true, false] {
+        let rules = Rules { grows, promotion: true, cleaning: true, ..Rules::quiet(TWO) };
+        for mistake in [Mistake::AdoptedUnsettled, Mistake::AdoptedUndecided] {
+            let unsettled = violation(&rules, mistake, SPLIT);
+            assert!(unsettled.trace.contains(&Move::AdoptsParticipant(1)), "{unsettled}");
+        }
+    }
+}
+
+/// A limit of what MySQL and MariaDB tell: there servers have numbers, and not their promotions.
+#[test]
+fn where_a_server_that_is_promoted_again_has_its_old_number_the_one_in_between_splits_if_nobody_fences_it() {
+    let between = Rules { predecessor: Some(Predecessor::Between), grows: false, ..Rules::quiet(TWO) };
+    let unfenced = explore_for(&between, SPLIT).expect_err("nothing tells which of them was before");
+    assert!(unfenced.trace.iter().any(|happens| matches!(happens, Move::Lists { stale: true, .. })), "{unfenced}");
+    println!("{unfenced}");
 }

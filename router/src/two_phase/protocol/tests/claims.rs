@@ -1,7 +1,7 @@
 //! What holds in every state that can be reached.
 
 use super::explorer::{Counts, explore};
-use super::rules::{Role, Rules};
+use super::rules::{Predecessor, Role, Rules};
 
 const TWO: &[Role] = &[Role::Writes; 2];
 const THREE: &[Role] = &[Role::Writes; 3];
@@ -80,6 +80,30 @@ fn a_decision_lost_by_a_failover_is_never_a_silent_split() {
     }
 }
 
+/// Home has taken the place of a primary that still answers.
+fn each_predecessor(rules: &Rules) -> [Rules; 2] {
+    [Predecessor::Installed, Predecessor::Adopted]
+        .map(|predecessor| Rules { predecessor: Some(predecessor), ..rules.clone() })
+}
+
+#[test]
+fn an_old_primary_decides_nothing_about_what_its_successor_has_named() {
+    let two = Rules { cleaning: true, ..Rules::quiet(TWO) };
+    all_agree(each_predecessor(&Rules { losses: true, ..two.clone() }), 25_000);
+    all_agree(each_predecessor(&Rules { grows: false, ..two.clone() }), 4_500);
+    all_agree(each_predecessor(&Rules { failover: true, ..Rules::quiet(TWO) }), 2_300);
+    all_agree(each_predecessor(&Rules { unreachable: true, ..Rules::quiet(THREE) }), 3_100);
+}
+
+#[test]
+fn a_branch_that_a_promoted_participant_has_again_is_never_a_silent_split() {
+    let two = Rules { promotion: true, cleaning: true, ..Rules::quiet(TWO) };
+    all_agree(both_homes(Rules { losses: true, kills: true, unreachable: true, ..two.clone() }), 48_000);
+    all_agree([Rules { grows: false, ..two.clone() }], 1_900);
+    // Home has no rows that an operator could look for. Recovery looks at the end.
+    all_agree([Rules { roles: vec![Role::Idle, Role::Writes, Role::Writes], recoverers: 0, ..two }], 1_500);
+}
+
 #[test]
 #[ignore = "without optimisation it takes minutes; more than one GiB of memory"]
 fn three_databases_agree_whatever_fails_at_once() {
@@ -93,5 +117,18 @@ fn three_databases_agree_whatever_fails_at_once() {
         all_agree(both_homes(Rules { operator: true, cleaning: true, ..two.clone() }), 580_000);
         all_agree(both_homes(Rules { operator: true, failover: true, ..two.clone() }), 1_200_000);
         all_agree(both_homes(Rules { failover: true, losses: true, recoverers: 1, ..two }), 650_000);
+    }
+    for grows in [true, false] {
+        all_agree(each_predecessor(&Rules { grows, failover: true, ..Rules::of(TWO) }), 330_000);
+        let promotion = Rules { grows, promotion: true, ..Rules::of(TWO) };
+        all_agree(both_homes(Rules { recoverers: 2, ..promotion.clone() }), 250_000);
+        all_agree([Rules { failover: true, ..promotion }], 200_000);
+    }
+    all_agree(each_predecessor(&Rules { cleaning: true, losses: true, ..Rules::quiet(THREE) }), 880_000);
+    for roles in [THREE, &[Role::Idle, Role::Writes, Role::Writes]] {
+        all_agree(
+            both_homes(Rules { promotion: true, cleaning: true, unreachable: true, ..Rules::quiet(roles) }),
+            165_000,
+        );
     }
 }

@@ -36,6 +36,14 @@ impl Look {
 }
 
 impl World {
+    /// The participant that is asked has failed over.
+    pub(super) fn look_elsewhere(&mut self, rules: &Rules, at: usize) {
+        if let Some(look) = self.closer.as_mut().filter(|look| look.at == at) {
+            look.note(Participant::Unknown);
+        }
+        self.skip(rules);
+    }
+
     pub(super) fn cleaning_moves(&self, rules: &Rules, moves: &mut Vec<Move>) {
         let Some(row) = self.servers[HOME].row else { return };
         if self.closer.is_some() {
@@ -48,6 +56,10 @@ impl World {
         }
         if self.is_unclosed() && self.client.is_through() && !rules.has(Mistake::ReceiptsDeletedEarly) {
             moves.push(Move::ClosesOwn);
+        }
+        // Nothing is deleted by who can't ask all databases.
+        if !rules.participants().all(|at| self.asks(rules, at)) {
+            return;
         }
         let receipts = rules.participants().filter(|at| self.servers[*at].receipt);
         if self.may_forget(rules) {
@@ -110,7 +122,7 @@ impl World {
             Question::Listing if no_listing && (how == How::Refused || !server.prepared()) => {
                 look.note(Participant::Receipt);
             }
-            _ if how == How::Refused => look.note(Participant::Unknown),
+            _ if how == How::Refused || !self.asks(rules, look.at) => look.note(Participant::Unknown),
             Question::Receipt | Question::ReceiptAgain if server.receipt => look.note(Participant::Receipt),
             Question::Receipt => look.question = Question::Listing,
             Question::Listing if server.prepared() => look.note(Participant::Listed),

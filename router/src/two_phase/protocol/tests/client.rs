@@ -2,6 +2,7 @@
 
 use super::rules::{HOME, Mistake, Role, Rules};
 use super::server::{Branch, Held, Server, Session};
+use super::standing::NAMED;
 use super::world::{How, Move, World};
 use crate::two_phase::protocol::{Answer, Coordinator, Ending, Part, State, Step};
 
@@ -160,9 +161,9 @@ impl World {
     fn client_probes(&mut self, rules: &Rules, how: How) -> Option<Answer> {
         let Client::Running { probing, .. } = self.client else { unreachable!("only a coordinator asks") };
         let stale = probing.unwrap_or(how == How::Stale);
-        let trusted = stale || !self.failed_over || rules.sqlite;
         let forgotten = self.forgotten && !rules.has(Mistake::MarkIgnored);
         let home = self.home(stale);
+        let trusted = home.standing.name() == NAMED;
         let (answer, holds) = match (probing, home.row.map(|row| row.state)) {
             (Some(_), _) => {
                 home.end_probe(rules, !forgotten);

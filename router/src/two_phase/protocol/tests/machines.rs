@@ -1,7 +1,8 @@
 //! The machines alone: after every answer that they may get they go on, and come to their end.
 
+use crate::two_phase::protocol::recoverer::Trust;
 use crate::two_phase::protocol::{
-    Answer, Coordinator, Ending, Finding, HomeSays, Outcome, Part, Receipts, Recoverer, State, Step, Task, Trust,
+    Answer, Coordinator, Ending, Finding, HomeSays, Outcome, Part, Receipts, Recoverer, State, Step, Task,
 };
 
 /// No branch is asked for more than this many things, and home is asked for two more.

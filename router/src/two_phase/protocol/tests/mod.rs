@@ -8,6 +8,7 @@ mod rules;
 mod server;
 mod settle;
 mod simulation;
+mod standing;
 mod trouble;
 mod world;
 

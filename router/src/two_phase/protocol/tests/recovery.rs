@@ -2,8 +2,10 @@
 
 use super::rules::{Mistake, RECOVERERS, Rules};
 use super::server::{Row, Server};
+use super::standing::NAMED;
 use super::world::{How, Move, World};
-use crate::two_phase::protocol::{Finding, HomeSays, Outcome, Receipts, Recoverer, State, Task, Trust};
+use crate::two_phase::protocol::recoverer::Trust;
+use crate::two_phase::protocol::{Finding, HomeSays, Incarnations, Outcome, Receipts, Recoverer, State, Task};
 
 /// A recoverer at work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,15 +14,23 @@ pub struct Recovery {
     /// The databases of the branches that it has listed, as bits.
     branches: u8,
     /// It takes the old primary for home.
-    stale: bool,
+    pub stale: bool,
     /// Its probe holds the row's lock.
     holding: bool,
+    /// One of the branches was found on a promoted standby.
+    promoted: bool,
+    /// Databases that have failed over since, as bits: its connections led to the old ones.
+    pub gone: u8,
 }
 
 impl Recovery {
     pub fn words(&self) -> String {
         let holding = if self.holding { ", lets go" } else { "" };
         format!("{:?} of {:b}{holding}", self.machine.next(), self.branches)
+    }
+
+    fn has_lost(&self, at: usize) -> bool {
+        self.gone & 1 << at != 0
     }
 
     fn database(&self, branch: usize) -> usize {
@@ -48,8 +58,12 @@ impl World {
                 None if who > 0 && self.recoveries[who - 1].is_none() => {}
                 None => {
                     // By a receipt alone: its decision is looked for.
-                    if rules.cleaning && rules.participants().any(|at| self.servers[at].receipt) {
+                    if rules.cleaning && rules.participants().any(|at| self.servers[at].receipt && self.asks(rules, at))
+                    {
                         moves.push(Move::Lists { who, branches: 0, stale: false });
+                        if self.stale.is_some() {
+                            moves.push(Move::Lists { who, branches: 0, stale: true });
+                        }
                     }
                     for branches in (1..=prepared).filter(|branches| branches & !prepared == 0) {
                         moves.push(Move::Lists { who, branches, stale: false });
@@ -76,12 +90,20 @@ impl World {
 
     /// What is prepared, as bits.
     pub fn listing(&self, rules: &Rules) -> u8 {
-        rules.participants().filter(|at| self.servers[*at].prepared()).fold(0, |bits, at| bits | 1 << at)
+        let is_listed = |at: &usize| self.servers[*at].prepared() && self.asks(rules, *at);
+        rules.participants().filter(is_listed).fold(0, |bits, at| bits | 1 << at)
+    }
+
+    /// Whether a participant is asked. Where it is another server it may be a copy, until it is adopted.
+    pub fn asks(&self, rules: &Rules, at: usize) -> bool {
+        rules.grows || !self.servers[at].standing.incarnations(rules).is_promoted()
     }
 
     pub fn list(&mut self, rules: &Rules, who: usize, branches: u8, stale: bool) {
         let machine = Recoverer::new(branches.count_ones() as usize, rules.commit_on_lost_home);
-        self.recoveries[who] = Some(Recovery { machine, branches, stale, holding: false });
+        let listed = rules.databases().filter(|at| branches & 1 << at != 0);
+        let promoted = listed.map(|at| self.servers[at].standing.incarnations(rules)).any(Incarnations::is_promoted);
+        self.recoveries[who] = Some(Recovery { machine, branches, stale, holding: false, promoted, gone: 0 });
     }
 
     pub(super) fn recoverer_dies(&mut self, who: usize) {
@@ -96,7 +118,12 @@ impl World {
         let Some(mut recovery) = self.recoveries[who] else { return Ok(None) };
         let finding = match recovery.machine.next() {
             Task::Probe => self.probe(rules, &mut recovery, how),
-            Task::AskReceipts => Some(Finding::Receipts(self.ask_receipts(rules, how))),
+            Task::AskReceipts => Some(Finding::Receipts(self.ask_receipts(rules, &recovery, how))),
+            Task::Finish { branch, .. } | Task::ListAgain(branch) | Task::AskReceipt(branch)
+                if recovery.has_lost(recovery.database(branch)) =>
+            {
+                Some(Finding::Failed)
+            }
             Task::Finish { branch, commit } => {
                 Some(self.finish_branch(rules, recovery.database(branch), commit, how)?)
             }
@@ -140,19 +167,15 @@ impl World {
     }
 
     fn probe(&mut self, rules: &Rules, recovery: &mut Recovery, how: How) -> Option<Finding> {
-        // A SQLite file has no incarnation.
-        let trusted = match (self.failed_over && !recovery.stale && !rules.sqlite, self.adopted) {
-            (false, _) => Trust::Same,
-            (true, true) => Trust::Adopted,
-            (true, false) => Trust::Other,
-        };
-        let absent = Finding::Home(HomeSays::Absent { trusted });
-        let listed = self.listing(rules) & recovery.branches != 0;
+        let forgotten = self.forgotten && recovery.promoted && !rules.has(Mistake::PromotedTrusted);
+        let listed = self.listing(rules) & recovery.branches & !recovery.gone != 0;
         let home = self.home(recovery.stale);
+        let absent = Finding::Home(absent(rules, home.standing.incarnations(rules), forgotten));
         if recovery.holding {
             recovery.holding = false;
             let old = rules.tombstones() && recovery.branches != 0 && !listed && !rules.has(Mistake::TombstoneUnasked);
-            home.end_probe(rules, !old && recovery.branches != 0);
+            let stays = !forgotten || rules.has(Mistake::TombstoneOfForgotten);
+            home.end_probe(rules, !old && recovery.branches != 0 && stays);
             return Some(if old { Finding::Home(HomeSays::Nothing) } else { absent });
         }
         match home.row {
@@ -168,8 +191,10 @@ impl World {
         }
     }
 
-    fn ask_receipts(&self, rules: &Rules, how: How) -> Receipts {
-        let reached = |at: &usize| how != How::Refused && how != How::Without(*at);
+    fn ask_receipts(&self, rules: &Rules, recovery: &Recovery, how: How) -> Receipts {
+        let reached = |at: &usize| {
+            how != How::Refused && how != How::Without(*at) && !recovery.has_lost(*at) && self.asks(rules, *at)
+        };
         Receipts {
             found: rules.participants().filter(reached).any(|at| self.servers[at].receipt),
             complete: rules.participants().all(|at| reached(&at)),
@@ -204,6 +229,19 @@ impl World {
     pub(super) fn drop_finish(&mut self, at: usize, commit: bool) {
         let late = &mut self.late[at];
         *(if commit { &mut late.commit } else { &mut late.roll_back }) = false;
+    }
+}
+
+/// What home says where it has no row, with what is broken on purpose.
+fn absent(rules: &Rules, home: Incarnations<'_>, forgotten: bool) -> HomeSays {
+    match home.absent(NAMED, forgotten) {
+        HomeSays::Nothing if rules.has(Mistake::OldPrimaryAsked) => HomeSays::Absent { trusted: Trust::Other },
+        HomeSays::Nothing | HomeSays::Absent { trusted: Trust::Other }
+            if rules.has(Mistake::InstalledIsAdopted) && !home.is_promoted() =>
+        {
+            HomeSays::Absent { trusted: Trust::Adopted }
+        }
+        says => says,
     }
 }
 

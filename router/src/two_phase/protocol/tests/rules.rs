@@ -44,6 +44,20 @@ pub enum Mistake {
     TombstoneUnasked,
     /// Nobody looks for receipts without a decision.
     NoAudit,
+    /// The incarnation in which home was installed counts as adopted, whatever has come after it.
+    InstalledIsAdopted,
+    /// An old primary is asked about what its successor has named.
+    OldPrimaryAsked,
+    /// A branch on a promoted standby is trusted like any other.
+    PromotedTrusted,
+    /// On SQLite a probe leaves its row also where the decision may have been deleted.
+    TombstoneOfForgotten,
+    /// A promoted participant is adopted with branches whose decision may have been deleted.
+    AdoptedUnsettled,
+    /// Where a participant is adopted its branches are left to recovery, also those that are decided.
+    AdoptedUndecided,
+    /// An operator finishes a branch as home's rows say, also where home has none of its own.
+    SettledAsHome,
 }
 
 /// What a probe leaves behind where it has found nothing, with a late row.
@@ -52,6 +66,17 @@ pub enum Tombstone {
     None,
     Kept,
     Collected,
+}
+
+/// An old primary that nobody has fenced. Home has taken its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Predecessor {
+    Installed,
+    /// It had taken the place of another one itself, and was adopted then.
+    Adopted,
+    /// It had taken the place of the very server that is home again, and was adopted then. PostgreSQL would have given that one
+    /// a later number.
+    Between,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each of them varies by itself")]
@@ -74,6 +99,13 @@ pub struct Rules {
     pub cleaning: bool,
     pub operator: bool,
     pub failover: bool,
+    /// The old primary of a failover before the transaction still answers.
+    pub predecessor: Option<Predecessor>,
+    /// The standby of a participant may take its place.
+    pub promotion: bool,
+    /// A later incarnation is the greater one, as on PostgreSQL. Elsewhere a promoted server is another one, which is not asked
+    /// before it is adopted.
+    pub grows: bool,
     pub commit_on_lost_home: bool,
     pub mistake: Option<Mistake>,
 }
@@ -98,6 +130,9 @@ impl Rules {
             cleaning: true,
             operator: false,
             failover: false,
+            predecessor: None,
+            promotion: false,
+            grows: true,
             commit_on_lost_home: false,
             mistake: None,
         }
@@ -114,6 +149,11 @@ impl Rules {
             Some(Mistake::SqliteProbeRolledBack) => false,
             _ => self.sqlite,
         }
+    }
+
+    /// Whether an old primary is asked about what its successor has named: nothing tells it that it is one.
+    pub fn asks_predecessor(&self) -> bool {
+        self.predecessor.is_some() && !self.grows
     }
 
     pub fn late_row(&self) -> bool {

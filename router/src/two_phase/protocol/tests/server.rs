@@ -1,5 +1,6 @@
 //! One modelled database: what it has stored, what it holds uncommitted, and the coordinator's session on it.
 
+use super::standing::Standing;
 use crate::two_phase::protocol::{Answer, State, Step};
 
 /// The row of the decision, committed.
@@ -44,6 +45,7 @@ pub struct Server {
     pub work: bool,
     pub branch: Branch,
     pub session: Session,
+    pub standing: Standing,
     /// A probe holds the lock of the row.
     pub probed: bool,
     /// SQLite: the commit of home was written and never synced. Nobody sees it, and it may come back.
@@ -52,7 +54,16 @@ pub struct Server {
 
 impl Server {
     pub fn new(branch: Branch, session: Session) -> Self {
-        Self { row: None, receipt: false, work: false, branch, session, probed: false, limbo: None }
+        Self {
+            row: None,
+            receipt: false,
+            work: false,
+            branch,
+            session,
+            standing: Standing::INSTALLED,
+            probed: false,
+            limbo: None,
+        }
     }
 
     /// Whether a session holds the row uncommitted. A SQLite file has one lock for all rows.

@@ -57,18 +57,21 @@ impl World {
         let first = works.next().unwrap_or(false);
         let split = works.any(|work| work != first);
         let trouble = self.lost || self.by_hand;
-        let reported = self.told || left;
-        if split && !trouble {
+        let prepared = rules.participants().any(|at| self.servers[at].prepared());
+        let unasked = rules.participants().any(|at| !self.asks(rules, at));
+        let reported = self.told || left || unasked;
+        // It may have been committed before its standby was promoted, and forgotten since.
+        let waits = prepared && self.promoted && (self.forgotten || unasked);
+        if split && !trouble && !waits {
             return Err("split: the work is in one database, and not in another".into());
         }
         if split && !reported {
             return Err("split, and nobody is told".into());
         }
-        let prepared = self.listing(rules) != 0;
-        if prepared && !(reported && (trouble || self.failed_over)) {
+        if prepared && !(reported && (trouble || waits || self.failed_over)) {
             return Err("a branch stays prepared".into());
         }
-        if trouble || prepared {
+        if trouble || prepared || unasked {
             return Ok(());
         }
         if self.is_unclosed() {

@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use super::client::Client;
 use super::explorer::narrate;
-use super::rules::{HOME, MOST, Mistake, RECOVERERS, Role, Rules, Tombstone};
+use super::rules::{HOME, MOST, Mistake, Predecessor, RECOVERERS, Role, Rules, Tombstone};
 use super::server::Session;
 use super::world::{How, Move, World};
 use crate::two_phase::protocol::{Ending, State};
@@ -75,6 +75,13 @@ impl Schedule {
             recoverers: RECOVERERS,
             operator: mistake.is_none() && random.u64(..8) == 0,
             failover: mistake.is_none() && random.u64(..8) == 0,
+            predecessor: [Some(Predecessor::Installed), Some(Predecessor::Adopted)]
+                .get(random.usize(..8))
+                .copied()
+                .flatten()
+                .filter(|_| !sqlite),
+            promotion: random.u64(..4) == 0,
+            grows: random.u64(..4) != 0,
             commit_on_lost_home: random.u64(..2) == 0,
             mistake,
             ..Rules::of(&[])
@@ -200,6 +207,7 @@ fn hurts(happens: Move) -> bool {
             | Move::RecovererDies(_)
             | Move::FinishDropped(..)
             | Move::FailsOver { .. }
+            | Move::Promotes { .. }
             | Move::ByHand(..)
     )
 }
@@ -264,6 +272,12 @@ fn random_schedules_find_what_is_broken_too() {
         Mistake::EmptyListing,
         Mistake::PrepareBeforeReply,
         Mistake::MarkUnasked,
+        Mistake::InstalledIsAdopted,
+        Mistake::PromotedTrusted,
+        Mistake::TombstoneOfForgotten,
+        Mistake::AdoptedUnsettled,
+        Mistake::AdoptedUndecided,
+        Mistake::SettledAsHome,
     ] {
         let found = simulate(0..SCHEDULES, Some(mistake)).expect_err("a mistake that leads to nothing wrong");
         println!("{mistake:?}: {}", found.lines().next().unwrap_or_default());

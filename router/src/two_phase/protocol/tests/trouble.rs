@@ -1,10 +1,11 @@
 //! What servers and operators do to the modelled world.
 
 use super::client::Client;
-use super::rules::{HOME, Rules};
-use super::server::{Branch, Server, Session};
-use super::world::{Move, World};
-use crate::two_phase::protocol::Step;
+use super::rules::{HOME, Mistake, RECOVERERS, Role, Rules};
+use super::server::{Branch, Held, Server, Session};
+use super::standing::Standing;
+use super::world::{Late, Move, World};
+use crate::two_phase::protocol::{Adopting, Step, adopting};
 
 impl World {
     pub(super) fn trouble_moves(&self, rules: &Rules, moves: &mut Vec<Move>) {
@@ -25,23 +26,26 @@ impl World {
             moves.push(Move::Reappears);
         }
         if rules.operator && !self.by_hand {
-            let prepared = rules.participants().filter(|at| self.servers[*at].prepared() && self.is_free(rules, *at));
+            // Where a branch was committed before, who rolls it back by hand leaves nothing that would tell.
+            let is_again = |at: usize| self.undone && self.servers[at].standing != Standing::INSTALLED;
+            let is_there = |at: usize| self.servers[at].prepared() && self.is_free(rules, at) && !is_again(at);
+            let prepared = rules.participants().filter(|at| is_there(*at));
             moves.extend(prepared.flat_map(|at| [Move::ByHand(at, true), Move::ByHand(at, false)]));
         }
-        if rules.failover {
+        if rules.failover || rules.predecessor.is_some() {
             self.failover_moves(rules, moves);
+        }
+        if rules.promotion {
+            self.promotion_moves(rules, moves);
         }
     }
 
     fn failover_moves(&self, rules: &Rules, moves: &mut Vec<Move>) {
-        if self.failed_over {
-            if !self.adopted && !rules.sqlite {
-                moves.push(Move::Adopts);
-            }
-            return;
-        }
         let home = &self.servers[HOME];
-        if home.probed {
+        if home.standing.incarnations(rules).is_promoted() {
+            moves.push(Move::Adopts);
+        }
+        if self.failed_over || !rules.failover || home.probed || self.stale.is_some_and(|stale| stale.probed) {
             return;
         }
         // Of a SQLite file an older copy was put back.
@@ -50,6 +54,35 @@ impl World {
             // What was cleaned up is not lost any more: a standby can't be behind for that long.
             if home.row.is_some_and(|row| !row.closed) {
                 moves.push(Move::FailsOver { kept: false, stale });
+            }
+        }
+    }
+
+    /// A participant fails over to a standby that was behind, or not, and an operator does what the runbook says.
+    fn promotion_moves(&self, rules: &Rules, moves: &mut Vec<Move>) {
+        for at in rules.participants().filter(|at| rules.roles[*at] == Role::Writes) {
+            let server = &self.servers[at];
+            if !self.promoted {
+                moves.push(Move::Promotes { at, kept: true });
+                // Who has written alone has prepared nothing.
+                if server.branch == Branch::Committed && rules.writers().count() > 1 {
+                    moves.push(Move::Promotes { at, kept: false });
+                }
+            }
+            if !server.standing.incarnations(rules).is_promoted() {
+                continue;
+            }
+            let home = &self.servers[HOME];
+            // A commit that may come back is older than the rows that were deleted since, so it is there or not.
+            let is_forgotten =
+                self.forgotten && home.row.is_none() && !home.locked(rules.sqlite) && home.limbo.is_none();
+            if server.prepared() && is_forgotten && self.is_free(rules, at) {
+                moves.push(Move::Settles(at));
+            }
+            let row = home.row.map(|row| row.state);
+            let refused = server.prepared() && adopting(row, self.forgotten) == Adopting::Refuse;
+            if !refused || rules.has(Mistake::AdoptedUnsettled) {
+                moves.push(Move::AdoptsParticipant(at));
             }
         }
     }
@@ -64,8 +97,25 @@ impl World {
             }
             Move::Delivered(at) => self.deliver(rules, at),
             Move::Noticed(at) | Move::Killed(at) => self.session(at).hang_up(),
-            Move::FailsOver { kept, stale } => self.fail_over(kept, stale),
-            Move::Adopts => self.adopted = true,
+            Move::FailsOver { kept, stale } => self.fail_over(rules, kept, stale),
+            Move::Adopts => self.servers[HOME].standing.adopt(),
+            Move::Promotes { at, kept } => self.promote(rules, at, kept),
+            Move::Settles(at) => {
+                let commit = rules.writers().any(|other| self.servers[other].work)
+                    && !rules.has(Mistake::SettledAsHome)
+                    || self.servers[HOME].work;
+                let server = &mut self.servers[at];
+                server.finish(commit);
+                server.receipt = false;
+            }
+            Move::AdoptsParticipant(at) => {
+                let row = self.servers[HOME].row.map(|row| row.state);
+                let server = &mut self.servers[at];
+                if adopting(row, self.forgotten) == Adopting::Commit && !rules.has(Mistake::AdoptedUndecided) {
+                    server.finish(true);
+                }
+                server.standing.adopt();
+            }
             Move::ByHand(at, commit) => {
                 self.servers[at].finish(commit);
                 self.by_hand = true;
@@ -98,9 +148,33 @@ impl World {
         }
     }
 
-    fn fail_over(&mut self, kept: bool, stale: bool) {
+    fn promote(&mut self, rules: &Rules, at: usize, kept: bool) {
+        let old = self.servers[at];
+        let branch = match old.branch {
+            Branch::Committed if !kept => Branch::Prepared(Held { work: true, receipt: true, ..Held::default() }),
+            Branch::Open(_) => Branch::RolledBack,
+            branch => branch,
+        };
+        let new = Server { standing: old.standing.promoted(), ..Server::new(branch, Session::Gone) };
+        self.servers[at] = if kept { Server { work: old.work, receipt: old.receipt, ..new } } else { new };
+        self.undone |= !kept;
+        self.promoted = true;
+        self.late[at] = Late::default();
+        self.recoveries.iter_mut().flatten().for_each(|recovery| recovery.gone |= 1 << at);
+        self.look_elsewhere(rules, at);
+    }
+
+    fn fail_over(&mut self, rules: &Rules, kept: bool, stale: bool) {
         let old = self.servers[HOME];
         let mut new = Server::new(Branch::RolledBack, Session::Gone);
+        // A SQLite file has no incarnation.
+        new.standing = if rules.sqlite { old.standing } else { old.standing.promoted() };
+        // Nobody asks the one before it any more.
+        for who in 0..RECOVERERS {
+            if self.recoveries[who].is_some_and(|recovery| recovery.stale) {
+                self.recoverer_dies(who);
+            }
+        }
         if kept {
             new.row = old.row;
             new.work = old.work;

@@ -5,6 +5,7 @@ use super::client::Client;
 use super::recovery::Recovery;
 use super::rules::{HOME, MOST, Mistake, RECOVERERS, Role, Rules};
 use super::server::{Branch, Held, Server, Session};
+use super::standing::Standing;
 use crate::two_phase::protocol::{Answer, Ending, State, Step};
 
 /// How a request goes.
@@ -59,6 +60,14 @@ pub enum Move {
     },
     Adopts,
     ByHand(usize, bool),
+    /// A standby takes a participant's place, with all that was committed there, or with what was prepared alone.
+    Promotes {
+        at: usize,
+        kept: bool,
+    },
+    /// An operator finishes a branch on a promoted standby as the rows of the others say, and deletes its receipt.
+    Settles(usize),
+    AdoptsParticipant(usize),
 }
 
 /// A recoverer's second phase on its way: to commit, to roll back.
@@ -72,7 +81,8 @@ pub struct Late {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct World {
     pub servers: [Server; MOST],
-    /// The old primary of home, after a failover that it has survived. The coordinator's session is there.
+    /// An old primary of home that still answers: after a failover of this transaction, where the coordinator's session is, or
+    /// of one before.
     pub stale: Option<Server>,
     pub client: Client,
     pub recoveries: [Option<Recovery>; RECOVERERS],
@@ -81,10 +91,13 @@ pub struct World {
     /// Home's mark of what was forgotten is above the transaction.
     pub forgotten: bool,
     pub failed_over: bool,
-    pub adopted: bool,
     /// A failover has lost what home had committed.
     pub lost: bool,
     pub by_hand: bool,
+    /// A participant has failed over.
+    pub promoted: bool,
+    /// What it had committed is only prepared there.
+    pub undone: bool,
     /// Somebody was told that the databases disagree.
     pub told: bool,
 }
@@ -108,11 +121,17 @@ impl World {
             late: [Late::default(); MOST],
             forgotten: false,
             failed_over: false,
-            adopted: false,
             lost: false,
             by_hand: false,
+            promoted: false,
+            undone: false,
             told: false,
         };
+        if let Some(predecessor) = rules.predecessor {
+            let before = Standing::before(predecessor);
+            world.stale = Some(Server { standing: before, ..Server::new(Branch::None, Session::Gone) });
+            world.servers[HOME].standing = before.promoted();
+        }
         world.end_client(rules).expect("nothing is open where nothing was begun");
         world
     }
@@ -148,9 +167,11 @@ impl World {
 
     /// What must hold at any time.
     pub fn check(&self, rules: &Rules) -> Result<(), String> {
-        let trouble = self.lost || self.by_hand;
-        // What an old primary says is not what its successor knows.
-        if self.told && !trouble && self.stale.is_none() {
+        // A branch that is committed again may leave its receipt after its decision was deleted.
+        let trouble = self.lost || self.by_hand || self.undone;
+        // What an old primary says is not what its successor knows. Where the numbers don't tell that it is one, it is asked.
+        let old_says = self.stale.is_some() && self.failed_over || rules.asks_predecessor();
+        if self.told && !trouble && !old_says {
             return Err("somebody was told that the databases disagree, and they don't".into());
         }
         if rules.mistake.is_none() && !trouble && self.orphan(rules) {
@@ -180,13 +201,13 @@ impl World {
     /// The server on which the coordinator's session is.
     pub fn session(&mut self, at: usize) -> &mut Server {
         match &mut self.stale {
-            Some(stale) if at == HOME => stale,
+            Some(stale) if at == HOME && self.failed_over => stale,
             _ => &mut self.servers[at],
         }
     }
 
     pub fn session_is(&self, at: usize) -> Session {
-        self.stale.as_ref().filter(|_| at == HOME).unwrap_or(&self.servers[at]).session
+        self.stale.as_ref().filter(|_| at == HOME && self.failed_over).unwrap_or(&self.servers[at]).session
     }
 
     /// The primary that somebody takes for home.
@@ -236,7 +257,9 @@ impl World {
     /// Whether a participant's branch was ended against a coordinator that lives and holds the decision.
     pub fn decided_against(&self, rules: &Rules) -> Result<(), String> {
         let held = matches!(self.servers[HOME].branch, Branch::Open(held) if held.intent);
-        if held && rules.mistake.is_none() {
+        // An old primary that is asked takes what an operator has committed for decided.
+        let misled = self.by_hand && rules.asks_predecessor();
+        if held && rules.mistake.is_none() && !misled {
             return Err("a branch was ended while the coordinator's session holds the decision".into());
         }
         Ok(())
