@@ -149,15 +149,15 @@ impl<'a> Pass<'a> {
                     fault::point_at("recover.finish.before", branch);
                     let finished = self.finish(branch, commit);
                     fault::point_at("recover.finish.after", branch);
-                    if finished == Finding::Held {
-                        reason = Some(Reason::Held);
-                    }
                     finished
                 }
                 Task::ListAgain(branch) => self.list_again(branch),
                 Task::AskReceipt(branch) => self.receipt(branch),
                 Task::MarkHeuristic { decided } => self.mark(home, decided),
             };
+            if finding == Finding::Held {
+                reason = Some(Reason::Held);
+            }
             machine.found(finding);
         }
     }
@@ -245,8 +245,16 @@ impl<'a> Pass<'a> {
 
     fn receipt(&mut self, branch: usize) -> Finding {
         let Branch { at, prepared } = &self.branches[branch];
-        match self.sites.at_mut(*at).survey.receipts(self.id) {
-            Ok(found) => Finding::Receipt(found.contains(&prepared.branch)),
+        let Site { alias, survey, .. } = self.sites.at_mut(*at);
+        let found = survey.receipts(self.id).map(|found| found.contains(&prepared.branch));
+        // Somebody else may have been told that it has ended.
+        let open = found.and_then(|found| Ok((found, !found && survey.is_held(self.id, &prepared.branch)?)));
+        match open {
+            Ok((_, true)) => {
+                self.said = Some(held(alias, &prepared.branch));
+                Finding::Held
+            }
+            Ok((found, false)) => Finding::Receipt(found),
             Err(_) => Finding::Failed,
         }
     }

@@ -87,7 +87,7 @@ pub enum Task {
     /// Look whether a branch that could not be finished is still prepared: [`Finding::Listed`], [`Finding::Gone`] or
     /// [`Finding::Failed`].
     ListAgain(usize),
-    /// Look for the receipt of a branch that is gone: [`Finding::Receipt`] or [`Finding::Failed`].
+    /// Look for the receipt of a branch that is gone: [`Finding::Receipt`], [`Finding::Held`] or [`Finding::Failed`].
     AskReceipt(usize),
     /// There is nothing left to be done for now.
     End(Outcome),
@@ -104,7 +104,8 @@ pub enum Finding {
     Done,
     /// It failed, or nobody knows.
     Failed,
-    /// The server says that it is done, and the branch is still open, and locked. It is on no list until the server restarts.
+    /// The branch is still open, and locked, though the server has told somebody that it has ended. It is on no list until the
+    /// server restarts.
     Held,
     /// The row is not what may be marked. Where home had decided, it was closed meanwhile, or closed and deleted: all
     /// branches have committed, and receipts may be gone.
@@ -213,7 +214,7 @@ impl Recoverer {
                 Stage::Marking(Why::Disputed { branch, commit })
             }
             // A listing that fails is no empty listing. What its server has forgotten is listed again once that restarts.
-            (Stage::Finishing { branch, commit }, Finding::Held)
+            (Stage::Finishing { branch, commit } | Stage::Receipt { branch, commit }, Finding::Held)
             | (Stage::Listing { branch, commit }, Finding::Listed | Finding::Failed)
             | (Stage::Receipt { branch, commit }, Finding::Failed) => {
                 self.left = true;

@@ -94,6 +94,13 @@ fn taking_a_branch_for_gone_when_its_listing_failed_raises_a_false_alarm() {
 }
 
 #[test]
+fn a_server_that_is_taken_at_its_word_that_a_branch_has_ended_raises_a_false_alarm() {
+    let rules = Rules { owned: true, forgets: true, cleaning: true, ..Rules::quiet(TWO) };
+    let taken = violation(&rules, Mistake::TakenAtItsWord, FALSE_ALARM);
+    assert!(taken.trace.contains(&Move::Recoverer(0, How::InVain)), "{taken}");
+}
+
+#[test]
 fn a_coordinator_that_ignores_what_was_forgotten_breaks_its_word() {
     let rules = Rules { cleaning: true, losses: true, ..Rules::quiet(TWO) };
     let ignored = violation(&rules, Mistake::MarkIgnored, "the coordinator has said rolled back");

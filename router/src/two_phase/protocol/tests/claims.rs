@@ -49,6 +49,13 @@ fn two_databases_agree_where_a_prepared_branch_belongs_to_its_session() {
 }
 
 #[test]
+fn databases_agree_where_a_server_says_that_a_branch_has_ended_and_forgets_it() {
+    let forgets = |rules| Rules { owned: true, forgets: true, ..rules };
+    all_agree([forgets(Rules { recoverers: 2, unreachable: false, ..Rules::of(TWO) })], 58_000);
+    all_agree([forgets(Rules { cleaning: true, operator: true, ..Rules::quiet(THREE) })], 11_000);
+}
+
+#[test]
 fn three_databases_agree_with_two_recoverers_and_the_cleaning() {
     all_agree([Rules { recoverers: 2, cleaning: true, ..Rules::quiet(THREE) }], 110_000);
 }
@@ -118,6 +125,8 @@ fn three_databases_agree_whatever_fails_at_once() {
         all_agree(both_homes(Rules { operator: true, failover: true, ..two.clone() }), 1_200_000);
         all_agree(both_homes(Rules { failover: true, losses: true, recoverers: 1, ..two }), 650_000);
     }
+    let forgets = Rules { owned: true, forgets: true, cleaning: true, ..Rules::quiet(THREE) };
+    all_agree([Rules { recoverers: 2, kills: true, ..forgets.clone() }, Rules { losses: true, ..forgets }], 1);
     for grows in [true, false] {
         all_agree(each_predecessor(&Rules { grows, failover: true, ..Rules::of(TWO) }), 330_000);
         let promotion = Rules { grows, promotion: true, ..Rules::of(TWO) };

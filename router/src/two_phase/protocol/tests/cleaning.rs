@@ -36,7 +36,7 @@ impl Look {
 }
 
 impl World {
-    /// The participant that is asked has failed over.
+    /// The participant that is asked has failed over or restarted.
     pub(super) fn look_elsewhere(&mut self, rules: &Rules, at: usize) {
         if let Some(look) = self.closer.as_mut().filter(|look| look.at == at) {
             look.note(Participant::Unknown);
@@ -127,6 +127,9 @@ impl World {
             Question::Receipt => look.question = Question::Listing,
             Question::Listing if server.prepared() => look.note(Participant::Listed),
             Question::Listing => look.question = Question::ReceiptAgain,
+            Question::ReceiptAgain if server.is_forgotten() && !rules.has(Mistake::TakenAtItsWord) => {
+                look.note(Participant::Held);
+            }
             Question::ReceiptAgain => look.note(Participant::Gone),
         }
         self.closer = Some(look);

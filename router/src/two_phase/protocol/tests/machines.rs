@@ -135,7 +135,7 @@ fn findings(task: Task) -> Vec<Finding> {
         Task::MarkHeuristic { .. } => vec![Finding::Done, Finding::Failed, Finding::Closed],
         Task::Finish { .. } => vec![Finding::Done, Finding::Failed, Finding::Held],
         Task::ListAgain(_) => vec![Finding::Listed, Finding::Gone, Finding::Failed],
-        Task::AskReceipt(_) => vec![Finding::Receipt(true), Finding::Receipt(false), Finding::Failed],
+        Task::AskReceipt(_) => vec![Finding::Receipt(true), Finding::Receipt(false), Finding::Failed, Finding::Held],
         Task::End(_) => Vec::new(),
     }
 }

@@ -19,7 +19,7 @@ pub struct Recovery {
     holding: bool,
     /// One of the branches was found on a promoted standby.
     promoted: bool,
-    /// Databases that have failed over since, as bits: its connections led to the old ones.
+    /// Databases that have failed over or restarted since, as bits: its connections to them are lost.
     pub gone: u8,
 }
 
@@ -136,7 +136,11 @@ impl World {
                 let listed = self.servers[recovery.database(branch)].prepared();
                 Some(if listed { Finding::Listed } else { Finding::Gone })
             }
-            Task::AskReceipt(branch) => Some(Finding::Receipt(self.servers[recovery.database(branch)].receipt)),
+            Task::AskReceipt(branch) => {
+                let server = &self.servers[recovery.database(branch)];
+                let held = server.is_forgotten() && !rules.has(Mistake::TakenAtItsWord);
+                Some(if held { Finding::Held } else { Finding::Receipt(server.receipt) })
+            }
             Task::End(_) => None,
         };
         if let Some(finding) = finding {
@@ -204,6 +208,11 @@ impl World {
     fn finish_branch(&mut self, rules: &Rules, at: usize, commit: bool, how: How) -> Result<Finding, String> {
         match how {
             How::Refused => return Ok(Finding::Failed),
+            How::InVain => {
+                let told = self.is_free(rules, at) && self.servers[at].forget();
+                let ended = if rules.has(Mistake::TakenAtItsWord) { Finding::Done } else { Finding::Held };
+                return Ok(if told { ended } else { Finding::Failed });
+            }
             How::Late => {
                 let late = &mut self.late[at];
                 *(if commit { &mut late.commit } else { &mut late.roll_back }) = true;
@@ -251,6 +260,9 @@ fn hows(rules: &Rules, recovery: &Recovery, mut push: impl FnMut(How)) {
     if matches!(task, Task::Finish { .. }) && rules.losses {
         push(How::ReplyLost);
         push(How::Late);
+    }
+    if matches!(task, Task::Finish { .. }) && rules.forgets {
+        push(How::InVain);
     }
     if rules.unreachable && !recovery.holding {
         push(How::Refused);

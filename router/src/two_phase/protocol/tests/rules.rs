@@ -58,6 +58,8 @@ pub enum Mistake {
     AdoptedUndecided,
     /// An operator finishes a branch as home's rows say, also where home has none of its own.
     SettledAsHome,
+    /// Nobody looks whether a branch has ended that its server says to have ended.
+    TakenAtItsWord,
 }
 
 /// What a probe leaves behind where it has found nothing, with a late row.
@@ -87,6 +89,9 @@ pub struct Rules {
     pub sqlite: bool,
     /// A prepared branch belongs to its session until that has ended, as on MariaDB.
     pub owned: bool,
+    /// Whoever finishes a branch while that session ends may be told that it was done in vain, as on MariaDB. The server has
+    /// forgotten it then, until it restarts.
+    pub forgets: bool,
     pub recoverers: usize,
     /// Replies may be lost, and requests may be late.
     pub losses: bool,
@@ -122,6 +127,7 @@ impl Rules {
             roles: roles.to_vec(),
             sqlite: false,
             owned: false,
+            forgets: false,
             recoverers: 1,
             losses: true,
             refusals: true,

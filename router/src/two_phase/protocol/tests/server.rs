@@ -25,6 +25,8 @@ pub enum Branch {
     None,
     Open(Held),
     Prepared(Held),
+    /// Prepared, and on no list until its server restarts.
+    Forgotten(Held),
     Committed,
     RolledBack,
 }
@@ -93,6 +95,24 @@ impl Server {
             self.branch = Branch::RolledBack;
         }
         true
+    }
+
+    /// Somebody is told that a prepared branch has ended, and it has not. Whether there was one.
+    pub fn forget(&mut self) -> bool {
+        let Branch::Prepared(held) = self.branch else { return false };
+        self.branch = Branch::Forgotten(held);
+        true
+    }
+
+    /// What it has forgotten it lists again.
+    pub fn restart(&mut self) {
+        if let Branch::Forgotten(held) = self.branch {
+            self.branch = Branch::Prepared(held);
+        }
+    }
+
+    pub fn is_forgotten(&self) -> bool {
+        matches!(self.branch, Branch::Forgotten(_))
     }
 
     /// What the server does when it sees that a client is gone: a prepared branch stays.

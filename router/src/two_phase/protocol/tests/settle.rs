@@ -1,6 +1,7 @@
 //! The last pass of recovery, with all databases up, and what must hold after it.
 
 use super::rules::{HOME, Mistake, RECOVERERS, Rules};
+use super::server::Server;
 use super::world::{How, World};
 use crate::two_phase::protocol::Outcome;
 
@@ -13,6 +14,7 @@ impl World {
         let mut world = self.clone();
         (0..RECOVERERS).for_each(|who| world.recoverer_dies(who));
         world.closer = None;
+        world.servers.iter_mut().for_each(Server::restart);
         let mut left = false;
         let listed = world.listing(rules);
         if listed != 0 {

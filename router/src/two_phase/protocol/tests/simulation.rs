@@ -69,9 +69,11 @@ impl Schedule {
     fn new(seed: u64, mistake: Option<Mistake>) -> Self {
         let mut random = Rng::with_seed(seed);
         let sqlite = random.u64(..4) == 0;
+        let owned = random.u64(..2) == 0;
         let base = Rules {
             sqlite,
-            owned: random.u64(..2) == 0,
+            owned,
+            forgets: owned && random.u64(..2) == 0,
             recoverers: RECOVERERS,
             operator: mistake.is_none() && random.u64(..8) == 0,
             failover: mistake.is_none() && random.u64(..8) == 0,
@@ -200,7 +202,7 @@ fn hurts(happens: Move) -> bool {
     matches!(
         happens,
         Move::Coordinator(How::ReplyLost | How::Late | How::Refused)
-            | Move::Recoverer(_, How::ReplyLost | How::Late | How::Refused | How::Without(_))
+            | Move::Recoverer(_, How::ReplyLost | How::Late | How::InVain | How::Refused | How::Without(_))
             | Move::CoordinatorDies
             | Move::CoordinatorDiesBeforeSync
             | Move::Killed(_)

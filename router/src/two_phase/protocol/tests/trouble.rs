@@ -21,6 +21,8 @@ impl World {
                 _ => {}
             }
         }
+        let forgotten = rules.participants().filter(|at| self.servers[*at].is_forgotten());
+        moves.extend(forgotten.map(Move::Restarts));
         let home = &self.servers[HOME];
         if home.limbo.is_some() && home.row.is_none() && !home.probed {
             moves.push(Move::Reappears);
@@ -97,6 +99,10 @@ impl World {
             }
             Move::Delivered(at) => self.deliver(rules, at),
             Move::Noticed(at) | Move::Killed(at) => self.session(at).hang_up(),
+            Move::Restarts(at) => {
+                self.servers[at].restart();
+                self.disconnect(rules, at);
+            }
             Move::FailsOver { kept, stale } => self.fail_over(rules, kept, stale),
             Move::Adopts => self.servers[HOME].standing.adopt(),
             Move::Promotes { at, kept } => self.promote(rules, at, kept),
@@ -153,12 +159,18 @@ impl World {
         let branch = match old.branch {
             Branch::Committed if !kept => Branch::Prepared(Held { work: true, receipt: true, ..Held::default() }),
             Branch::Open(_) => Branch::RolledBack,
+            Branch::Forgotten(held) => Branch::Prepared(held),
             branch => branch,
         };
         let new = Server { standing: old.standing.promoted(), ..Server::new(branch, Session::Gone) };
         self.servers[at] = if kept { Server { work: old.work, receipt: old.receipt, ..new } } else { new };
         self.undone |= !kept;
         self.promoted = true;
+        self.disconnect(rules, at);
+    }
+
+    /// Whoever recovers or cleans has lost the connection to a server.
+    fn disconnect(&mut self, rules: &Rules, at: usize) {
         self.late[at] = Late::default();
         self.recoveries.iter_mut().flatten().for_each(|recovery| recovery.gone |= 1 << at);
         self.look_elsewhere(rules, at);

@@ -16,6 +16,8 @@ pub enum How {
     ReplyLost,
     /// The client gives up before it is executed.
     Late,
+    /// The server says that it is done, and nothing is.
+    InVain,
     /// The server refuses it, or can't be reached.
     Refused,
     /// One participant can't be reached.
@@ -38,6 +40,7 @@ pub enum Move {
     /// The server sees that the client is gone.
     Noticed(usize),
     Killed(usize),
+    Restarts(usize),
     /// A recoverer has listed these branches, as bits.
     Lists {
         who: usize,
