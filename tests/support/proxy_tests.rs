@@ -161,6 +161,21 @@ fn a_needle_without_sense_passes_with_another_last_byte() {
 }
 
 #[test]
+fn a_needle_passes_with_other_words_in_its_place() {
+    let (echo, proxy) = start();
+    proxy.lose_once(b"COMMIT", Loses::Words(b"DO 0--"));
+    let mut client = Client::connect(&proxy);
+    client.exchange(b"BEGIN;");
+    client.send(b"a COMMIT; COMMIT;");
+    let mut reply = [0; 17];
+    client.0.read_exact(&mut reply).unwrap();
+    assert_eq!(&reply, b"a DO 0--; COMMIT;");
+    assert!(proxy.hit());
+    drop(client);
+    assert_eq!(echo.received(), b"BEGIN;a DO 0--; COMMIT;");
+}
+
+#[test]
 fn what_is_lost_in_silence_closes_neither_side_until_the_proxy_lets_go() {
     for (loses, expected) in [(Loses::RequestSilently, &b"BEGIN;"[..]), (Loses::ReplySilently, b"BEGIN;COMMIT;")] {
         let (echo, proxy) = start();
