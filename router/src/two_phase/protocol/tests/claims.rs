@@ -126,7 +126,7 @@ fn three_databases_agree_whatever_fails_at_once() {
         all_agree(both_homes(Rules { failover: true, losses: true, recoverers: 1, ..two }), 650_000);
     }
     let forgets = Rules { owned: true, forgets: true, cleaning: true, ..Rules::quiet(THREE) };
-    all_agree([Rules { recoverers: 2, kills: true, ..forgets.clone() }, Rules { losses: true, ..forgets }], 1);
+    all_agree([Rules { recoverers: 2, kills: true, ..forgets.clone() }, Rules { losses: true, ..forgets }], 1_000_000);
     for grows in [true, false] {
         all_agree(each_predecessor(&Rules { grows, failover: true, ..Rules::of(TWO) }), 330_000);
         let promotion = Rules { grows, promotion: true, ..Rules::of(TWO) };
