@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use diesel::prelude::*;
 use multidb::{
-    Acknowledge, Atomic, AtomicMany, CommitMode, Error, HANDED_OVER_LIMIT, TransactionId, TransactionStatus, atomic, atomic_many, scope,
-    transactional,
+    Acknowledge, Atomic, AtomicMany, CommitMode, Entered, Error, HANDED_OVER_LIMIT, RecoveryHandle, TransactionId,
+    TransactionStatus, atomic, atomic_many, scope, transactional,
 };
 
 use super::in_doubt::{COMMIT_PREPARED, Far, PREPARE};
@@ -60,6 +60,23 @@ fn far(size: u32) -> Option<Far> {
     Some(far)
 }
 
+/// The databases, and the thread that applies what is decided. Recovery is suspended, so that nobody else does.
+struct Served {
+    far: Far,
+    handle: RecoveryHandle,
+    _entered: Entered,
+}
+
+fn served(size: u32) -> Option<Served> {
+    far(size).map(served_of)
+}
+
+fn served_of(far: Far) -> Served {
+    let (entered, handle) = (far.databases.enter(), far.databases.start_recovery());
+    handle.suspend();
+    Served { far, handle, _entered: entered }
+}
+
 /// The second phase on the other database, which waits.
 struct Held {
     begun: Receiver<()>,
@@ -94,10 +111,7 @@ fn has(far: &Far, alias: &str, id: i64) -> bool {
 
 #[test]
 fn the_function_returns_and_its_hooks_run_once_it_is_decided_and_a_thread_does_the_rest() {
-    let Some(far) = far(2) else { return };
-    let _entered = far.databases.enter();
-    let handle = far.databases.start_recovery();
-    handle.suspend();
+    let Some(Served { far, handle, _entered }) = served(2) else { return };
     let held = hold(&far);
     let hooks = Rc::default();
     put_both(1, &hooks).unwrap();
@@ -146,10 +160,7 @@ fn a_scope_without_an_attribute_and_one_whose_database_joins_later_return_likewi
 
 #[test]
 fn who_does_not_open_the_transaction_has_no_say() {
-    let Some(far) = far(4) else { return };
-    let _entered = far.databases.enter();
-    let handle = far.databases.start_recovery();
-    handle.suspend();
+    let Some(Served { far, handle, _entered }) = served(4) else { return };
     // What is handed over from here on waits.
     let held = hold(&far);
     put_quietly(1).unwrap();
@@ -177,10 +188,7 @@ fn without_a_thread_all_is_applied_before_the_function_returns() {
 #[test]
 fn what_would_wait_too_long_is_applied_before_its_function_returns() {
     let waiting = i64::try_from(HANDED_OVER_LIMIT).unwrap();
-    let Some(far) = far(u32::try_from(HANDED_OVER_LIMIT).unwrap() + 4) else { return };
-    let _entered = far.databases.enter();
-    let handle = far.databases.start_recovery();
-    handle.suspend();
+    let Some(Served { far, handle, _entered }) = served(u32::try_from(HANDED_OVER_LIMIT).unwrap() + 4) else { return };
     let held = hold(&far);
     put_quietly(1).unwrap();
     held.until_begun();
@@ -201,25 +209,19 @@ fn what_would_wait_too_long_is_applied_before_its_function_returns() {
 
 #[test]
 fn what_the_thread_cannot_apply_is_finished_by_recovery() {
-    let Some(far) = far(2) else { return };
-    let _entered = far.databases.enter();
-    for (id, loses) in [(1, Loses::Request), (2, Loses::ReplyAfter(0))] {
-        let handle = far.databases.start_recovery();
-        handle.suspend();
+    for loses in [Loses::Request, Loses::ReplyAfter(0)] {
+        let Some(Served { far, handle, _entered }) = served(2) else { return };
         far.proxies[1].lose_once(COMMIT_PREPARED, loses);
-        put_quietly(id).unwrap();
+        put_quietly(1).unwrap();
         handle.stop();
         assert!(far.proxies[1].hit());
-        assert!(far.agree(id, "lost"));
+        assert!(far.agree(1, "lost"));
     }
 }
 
 #[test]
 fn what_the_thread_cannot_apply_is_not_complete_before_recovery_has_finished_it() {
-    let Some(far) = far(2) else { return };
-    let _entered = far.databases.enter();
-    let handle = far.databases.start_recovery();
-    handle.suspend();
+    let Some(Served { far, handle, _entered }) = served(2) else { return };
     far.proxies[1].lose_and_then(COMMIT_PREPARED, Loses::Request, Then::Refuses);
     let named = put_named(1);
     handle.stop();
@@ -233,10 +235,7 @@ fn what_the_thread_cannot_apply_is_not_complete_before_recovery_has_finished_it(
 
 #[test]
 fn what_is_not_decided_is_neither_acknowledged_nor_handed_over() {
-    let Some(far) = far(2) else { return };
-    let _entered = far.databases.enter();
-    let handle = far.databases.start_recovery();
-    handle.suspend();
+    let Some(Served { far, handle, _entered }) = served(2) else { return };
     let hooks = Rc::default();
     far.proxies[1].lose_once(PREPARE, Loses::Request);
     put_both(1, &hooks).unwrap_err();
@@ -247,10 +246,7 @@ fn what_is_not_decided_is_neither_acknowledged_nor_handed_over() {
 
 #[test]
 fn the_rows_of_what_the_thread_has_applied_are_deleted_like_others() {
-    let Some(far) = far(2) else { return };
-    let _entered = far.databases.enter();
-    let handle = far.databases.start_recovery();
-    handle.suspend();
+    let Some(Served { far, handle, _entered }) = served(2) else { return };
     for id in 1..=3 {
         put_quietly(id).unwrap();
     }
@@ -261,10 +257,7 @@ fn the_rows_of_what_the_thread_has_applied_are_deleted_like_others() {
 
 #[test]
 fn a_manual_scope_goes_on_with_the_next_transaction_at_each_decision() {
-    let Some(far) = far(2) else { return };
-    let _entered = far.databases.enter();
-    let handle = far.databases.start_recovery();
-    handle.suspend();
+    let Some(Served { far, handle, _entered }) = served(2) else { return };
     let held = hold(&far);
     let run = atomic_many::<(Item, Record)>().manual().acknowledge(Acknowledge::Decided).run(|_| {
         put(1, 10)?;
@@ -294,9 +287,7 @@ fn a_pool_that_is_empty_says_whose_commit_is_being_applied() {
         builder = builder.database(config);
     }
     far.databases = builder.build().unwrap();
-    let _entered = far.databases.enter();
-    let handle = far.databases.start_recovery();
-    handle.suspend();
+    let Served { far, handle, _entered } = served_of(far);
     let held = hold(&far);
     put_quietly(1).unwrap();
     let exhausted = put_record(2, 20).unwrap_err().to_string();
@@ -310,10 +301,7 @@ fn a_pool_that_is_empty_says_whose_commit_is_being_applied() {
 
 #[test]
 fn its_status_is_committed_from_the_decision_on() {
-    let Some(far) = far(2) else { return };
-    let _entered = far.databases.enter();
-    let handle = far.databases.start_recovery();
-    handle.suspend();
+    let Some(Served { far, handle, _entered }) = served(2) else { return };
     let held = hold(&far);
     let named = put_named(1);
     assert_eq!(far.status(&named), TransactionStatus::Committed);
