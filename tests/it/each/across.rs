@@ -352,9 +352,9 @@ fn what_is_only_read_there_may_join_without_being_able_to_prepare() {
     put_record(2, 20).unwrap();
     let run = atomic::<Item>().run(|_: &mut H| {
         put(1, 10)?;
-        let read = atomic::<Record>().read_only().run(|conn: &mut H| {
-            Ok::<Vec<i64>, Mishap>(items::table.select(items::id).load(conn)?)
-        })?;
+        let read = atomic::<Record>()
+            .read_only()
+            .run(|conn: &mut H| Ok::<Vec<i64>, Mishap>(items::table.select(items::id).load(conn)?))?;
         assert_eq!(read, [2]);
         let text = put_record(3, 30).unwrap_err().to_string();
         assert!(text.contains("read_only") && text.contains("`other`"), "{text}");

@@ -143,7 +143,8 @@ fn a_function_with_a_key_that_fails_is_run_again_and_then_never() {
         assert_eq!(once_and_again(&runs, ("order", 1), &observer).unwrap(), expected);
     }
     assert_eq!((runs.get(), fixture.rows("default")), (expected, vec![(1, 0)]));
-    let keys: Vec<Name> = sql_query("SELECT id AS name FROM multidb_once").load(&mut fixture.observer("default")).unwrap();
+    let keys: Vec<Name> =
+        sql_query("SELECT id AS name FROM multidb_once").load(&mut fixture.observer("default")).unwrap();
     assert_eq!(keys[0].name, "order-2");
 }
 
@@ -231,7 +232,8 @@ isolated! { dirty read_uncommitted committed read_committed repeatable repeatabl
 
 #[transactional(Item, isolation = serializable, read_only, deferrable)]
 fn deferred(#[conn] conn: &mut H) -> Result<String, Error> {
-    let level = "SELECT concat(current_setting('transaction_isolation'), current_setting('transaction_deferrable')) AS name";
+    let level =
+        "SELECT concat(current_setting('transaction_isolation'), current_setting('transaction_deferrable')) AS name";
     Ok(sql_query(level).get_result::<Name>(conn)?.name)
 }
 

@@ -8,8 +8,8 @@ use diesel::connection::{Instrumentation, InstrumentationEvent};
 use diesel::prelude::*;
 use multidb::testing::{Fault, Point, TestDatabases, committed, rolled_back};
 use multidb::{
-    CommitMode, CrossDatabase, Databases, Error, Propagation, TransactionStatus, atomic, atomic_many, connection, scope,
-    transactional,
+    CommitMode, CrossDatabase, Databases, Error, Propagation, TransactionStatus, atomic, atomic_many, connection,
+    scope, transactional,
 };
 
 use super::*;
@@ -399,7 +399,9 @@ fn a_scope_with_a_transaction_of_its_own_commits_it_in_its_own_way() {
             put_record(id, 20)
         })
     };
-    for (outer, inner, id) in [(CommitMode::BestEffort, CommitMode::Atomic, 1), (CommitMode::Atomic, CommitMode::BestEffort, 2)] {
+    for (outer, inner, id) in
+        [(CommitMode::BestEffort, CommitMode::Atomic, 1), (CommitMode::Atomic, CommitMode::BestEffort, 2)]
+    {
         let run = atomic_many::<(Item, Record)>().commit(outer).run(|_| {
             put(id + 10, 10)?;
             own(inner, id)?;

@@ -82,9 +82,9 @@ impl Router for WriteRouter {
 fn databases(fixture: &Fixture, routers: impl FnOnce(DatabasesBuilder) -> DatabasesBuilder) -> Databases {
     let [default, other] = &fixture.urls;
     let aliases = [("default", default), ("other", other), ("writer", other)];
-    let builder = aliases.into_iter().fold(Databases::builder(), |builder, (alias, url)| {
-        builder.database(DatabaseConfig::new(alias, url.clone()))
-    });
+    let builder = aliases
+        .into_iter()
+        .fold(Databases::builder(), |builder, (alias, url)| builder.database(DatabaseConfig::new(alias, url.clone())));
     routers(builder).build().unwrap()
 }
 
@@ -148,8 +148,7 @@ fn the_first_opinion_on_a_migration_counts() {
 #[test]
 fn a_router_with_few_opinions_leaves_the_rest_to_the_next() {
     let Some(fixture) = fixture() else { return };
-    let databases =
-        databases(&fixture, |builder| builder.router(WriteRouter).router(AuthRouter).router(TestRouter));
+    let databases = databases(&fixture, |builder| builder.router(WriteRouter).router(AuthRouter).router(TestRouter));
     assert_eq!(lives::<User>(&databases, Access::Read), "default");
     assert_eq!(lives::<Book>(&databases, Access::Read), "other");
     assert_eq!(lives::<User>(&databases, Access::Write), "writer");
@@ -230,7 +229,8 @@ fn a_panic_in_a_router_comes_out_and_changes_nothing() {
         ("nested", &|| atomic::<Book>().run(|_: &mut H| with_routes(Faulty, || add_book(3))).unwrap()),
     ];
     for (call, run) in calls {
-        let panicked = catch_unwind(AssertUnwindSafe(|| if call == "nested" { run() } else { with_routes(Faulty, run) }));
+        let panicked =
+            catch_unwind(AssertUnwindSafe(|| if call == "nested" { run() } else { with_routes(Faulty, run) }));
         let payload = panicked.expect_err(call);
         assert_eq!(payload.downcast_ref::<&str>(), Some(&"an attribute error"), "{call}");
         assert_eq!((multidb::scope::depth(), in_use(&databases, "default")), (0, 0), "{call}");
@@ -355,7 +355,11 @@ fn a_migration_runs_unless_the_first_opinion_is_no() {
         let databases = builder.router(Migrate(first)).router(Migrate(second)).build().unwrap();
         let report = databases.migrate("library", MIGRATIONS).unwrap();
         let case = format!("{first:?} {second:?}: {report}");
-        assert_eq!((report.applied().count(), report.refused().count()), (should_run.into(), (!should_run).into()), "{case}");
+        assert_eq!(
+            (report.applied().count(), report.refused().count()),
+            (should_run.into(), (!should_run).into()),
+            "{case}"
+        );
         assert_eq!(has_books(&fixture, "default"), should_run, "{case}");
     }
 }

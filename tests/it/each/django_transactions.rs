@@ -76,7 +76,11 @@ fn a_closure_keeps_its_row_on_ok_and_loses_it_on_an_error() {
 
 /// What the four cases of Django's `nested`, `merged` and `reuse` do: the outer scope puts `Tessa` and opens the inner one,
 /// which puts `Archie Hay`; each fails where it is told to. An error of the inner one is swallowed.
-fn pair(outer: impl FnOnce(&mut dyn FnMut() -> Ran) -> Ran, inner: impl Fn(&dyn Fn() -> Ran) -> Ran, fail: [bool; 2]) -> Ran {
+fn pair(
+    outer: impl FnOnce(&mut dyn FnMut() -> Ran) -> Ran,
+    inner: impl Fn(&dyn Fn() -> Ran) -> Ran,
+    fail: [bool; 2],
+) -> Ran {
     outer(&mut || {
         create("Tessa", "")?;
         let ran = inner(&|| {
@@ -187,9 +191,8 @@ fn a_savepoint_recovers_from_an_error_in_a_joined_scope() {
         let ran = nested(|| {
             create("Tessa", "")?;
             let before = savepoint("before")?;
-            let failed = joined(|| {
-                Ok(connection::<Reporter, H>()?.batch_execute("SELECT no_such_column FROM reporters")?)
-            });
+            let failed =
+                joined(|| Ok(connection::<Reporter, H>()?.batch_execute("SELECT no_such_column FROM reporters")?));
             assert!(matches!(failed, Err(Mishap::Query(_))), "{failed:?}");
             assert!(scope::is_doomed());
             set_rollback(false)?;

@@ -161,7 +161,8 @@ fn a_raw_begin_outside_of_any_scope_is_refused_unless_the_text_ends_it() {
         assert!(matches!(refused, Err(Error::TransactionControl { .. })), "{text}: {refused:?}");
     }
     conn.batch_execute("BEGIN; INSERT INTO items VALUES (1, 10); COMMIT").unwrap();
-    let failed = conn.batch_execute("BEGIN; INSERT INTO items VALUES (2, 20); INSERT INTO items VALUES (1, 10); COMMIT");
+    let failed =
+        conn.batch_execute("BEGIN; INSERT INTO items VALUES (2, 20); INSERT INTO items VALUES (1, 10); COMMIT");
     assert!(failed.is_err());
     assert_eq!(fixture.rows("default"), [(1, 10)]);
     put(3, 30).unwrap();
@@ -174,9 +175,9 @@ fn a_transaction_left_open_inside_with_raw_does_not_reach_the_next_user_of_the_p
     let databases = fixture.builder(1).build().unwrap();
     let _entered = databases.enter();
     for id in [1, 2] {
-        let left = multidb::connection::<Item, H>().unwrap().with_raw(|raw: &mut Raw| {
-            raw.batch_execute("BEGIN; INSERT INTO items VALUES (9, 9)").map_err(Error::from)
-        });
+        let left = multidb::connection::<Item, H>()
+            .unwrap()
+            .with_raw(|raw: &mut Raw| raw.batch_execute("BEGIN; INSERT INTO items VALUES (9, 9)").map_err(Error::from));
         // MySQL can't tell whether there was a transaction; it is rolled back all the same.
         assert_eq!(left.is_err(), KIND != Kind::Mysql, "{left:?}");
         put(id, 10).unwrap();
@@ -210,9 +211,8 @@ fn a_refused_statement_inside_with_raw_dooms_the_level_unless_it_was_undone_ther
     let Some(fixture) = fixture() else { return };
     let _entered = fixture.databases().enter();
     put(1, 10).unwrap();
-    let duplicate = |raw: &mut Raw| {
-        diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(9))).execute(raw)
-    };
+    let duplicate =
+        |raw: &mut Raw| diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(9))).execute(raw);
     let swallowed = atomic::<Item>().run(|conn: &mut H| {
         put(2, 20)?;
         conn.with_raw(|raw: &mut Raw| {

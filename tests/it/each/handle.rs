@@ -29,7 +29,8 @@ fn every_kind(conn: &mut H) {
     assert_eq!(items::table.order(items::id).select(Item::as_select()).load(conn).unwrap(), all);
     assert_eq!(items::table.find(2).first::<Item>(conn).unwrap(), all[1]);
     assert_eq!(items::table.find(9).first::<Item>(conn).optional().unwrap(), None);
-    let values: i64 = items::table.load_iter::<Item, DefaultLoadingMode>(conn).unwrap().map(|item| item.unwrap().value).sum();
+    let values: i64 =
+        items::table.load_iter::<Item, DefaultLoadingMode>(conn).unwrap().map(|item| item.unwrap().value).sum();
     assert_eq!(values, 60);
     let update = |conn: &mut H, by: i64| {
         let change = items::value.eq(items::value + by);
@@ -108,7 +109,9 @@ fn diesel_migrations_run_on_the_handle() {
     let databases = fixture.databases();
     let _entered = databases.enter();
     let folder = tempfile::tempdir().unwrap();
-    for (version, up) in [("1_tags", "CREATE TABLE tags (id BIGINT PRIMARY KEY)"), ("2_tag", "INSERT INTO tags VALUES (7)")] {
+    for (version, up) in
+        [("1_tags", "CREATE TABLE tags (id BIGINT PRIMARY KEY)"), ("2_tag", "INSERT INTO tags VALUES (7)")]
+    {
         let path = folder.path().join(version);
         std::fs::create_dir(&path).unwrap();
         std::fs::write(path.join("up.sql"), up).unwrap();
@@ -118,7 +121,8 @@ fn diesel_migrations_run_on_the_handle() {
     let mut conn = connection::<Item, H>().unwrap();
     assert_eq!(conn.run_pending_migrations(migrations.clone()).unwrap().len(), 2);
     assert_eq!(conn.run_pending_migrations(migrations).unwrap().len(), 0);
-    let counted: Vec<Counted> = diesel::sql_query("SELECT COUNT(*) AS n FROM tags").load(&mut fixture.observer("default")).unwrap();
+    let counted: Vec<Counted> =
+        diesel::sql_query("SELECT COUNT(*) AS n FROM tags").load(&mut fixture.observer("default")).unwrap();
     assert_eq!(counted[0].n, 1);
     drop(conn);
     assert_eq!(in_use(&databases, "default"), 0);

@@ -217,8 +217,10 @@ fn a_panic_of_anything_that_belongs_to_a_hook_stops_no_other_and_leaves_the_scop
     let databases = fixture.builder(2).on_hook_failure(listener).build().unwrap();
     let _entered = databases.enter();
     let log = Log::default();
-    let captured = |bomb: Bomb| move || {
-        let _captured = &bomb;
+    let captured = |bomb: Bomb| {
+        move || {
+            let _captured = &bomb;
+        }
     };
     let hooks: [(&str, &dyn Fn()); 5] = [
         ("what it has captured", &|| on_commit(captured(Bomb))),

@@ -92,7 +92,12 @@ fn a_swallowed_error_of_any_kind_inside_with_raw_is_never_ok() {
         |raw| raw.batch_execute("SELEC 1").is_err(),
         |raw| diesel::sql_query("SELEC 1").execute(raw).is_err(),
         |raw| diesel::sql_query("SELECT nothing FROM nowhere").load::<Nothing>(raw).is_err(),
-        |raw| items::table.filter(diesel::dsl::sql::<Bool>("nowhere = 1")).load_iter::<Item, DefaultLoadingMode>(raw).is_err(),
+        |raw| {
+            items::table
+                .filter(diesel::dsl::sql::<Bool>("nowhere = 1"))
+                .load_iter::<Item, DefaultLoadingMode>(raw)
+                .is_err()
+        },
     ];
     for (at, mistake) in mistakes.into_iter().enumerate() {
         let run = atomic::<Item>().run(|conn: &mut H| {

@@ -32,7 +32,11 @@ fn sent(fixture: &Fixture, body: impl FnOnce(&mut H) -> Result<(), Mishap>) -> (
     });
     let control = ["BEGIN", "START", "SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT"];
     let sent = recorder.take().into_iter().map(|text| {
-        if control.iter().any(|word| text.starts_with(word)) { text.replace(" TO SAVEPOINT", " TO").replace("RELEASE SAVEPOINT", "RELEASE") } else { ".".into() }
+        if control.iter().any(|word| text.starts_with(word)) {
+            text.replace(" TO SAVEPOINT", " TO").replace("RELEASE SAVEPOINT", "RELEASE")
+        } else {
+            ".".into()
+        }
     });
     (sent.collect(), result)
 }
@@ -60,9 +64,7 @@ fn an_empty_scope_sends_nothing_and_takes_no_connection() {
 #[test]
 fn a_statement_opens_all_pending_levels_in_one_batch() {
     let Some(fixture) = fixture() else { return };
-    let (sent, result) = sent(&fixture, |conn| {
-        conn.transaction(|conn| conn.transaction(touch))
-    });
+    let (sent, result) = sent(&fixture, |conn| conn.transaction(|conn| conn.transaction(touch)));
     result.unwrap();
     let begin = format!("{BEGIN}; SAVEPOINT multidb_2; SAVEPOINT multidb_3");
     let rest: &[&str] = match KIND {
@@ -85,8 +87,16 @@ fn a_release_rides_with_the_next_level_or_not_at_all() {
     result.unwrap();
     let want: &[&str] = match KIND {
         Kind::Mysql => &[
-            BEGIN, ".", "SAVEPOINT multidb_2", ".", "RELEASE multidb_2", ".", "SAVEPOINT multidb_2", ".",
-            "RELEASE multidb_2", COMMIT,
+            BEGIN,
+            ".",
+            "SAVEPOINT multidb_2",
+            ".",
+            "RELEASE multidb_2",
+            ".",
+            "SAVEPOINT multidb_2",
+            ".",
+            "RELEASE multidb_2",
+            COMMIT,
         ],
         Kind::Postgres | Kind::Sqlite => {
             &[BEGIN, ".", "SAVEPOINT multidb_2", ".", ".", "RELEASE multidb_2; SAVEPOINT multidb_2", ".", COMMIT]

@@ -273,7 +273,9 @@ fn a_savepoint_is_not_ended_under_a_scope_that_was_entered_since() {
     let Some(fixture) = fixture() else { return };
     let databases = fixture.databases();
     let _entered = databases.enter();
-    for (end, name) in [(Savepoint::rollback as fn(Savepoint) -> Result<(), Error>, "rollback"), (Savepoint::release, "release")] {
+    for (end, name) in
+        [(Savepoint::rollback as fn(Savepoint) -> Result<(), Error>, "rollback"), (Savepoint::release, "release")]
+    {
         for (inner, alias) in [
             (Propagation::Nested, "default"),
             (Propagation::Join, "default"),
@@ -395,7 +397,8 @@ fn a_doom_after_a_savepoint_that_a_joined_scope_dropped_dooms_the_level_that_it_
     let run = atomic::<Item>().run(|_: &mut H| {
         let joined = atomic::<Item>().propagation(Propagation::Join).run(|conn: &mut H| {
             drop(savepoint("dropped")?);
-            let duplicate = diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(9))).execute(conn);
+            let duplicate =
+                diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(9))).execute(conn);
             assert!(duplicate.is_err());
             Ok::<_, Error>(())
         });

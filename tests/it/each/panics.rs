@@ -9,7 +9,6 @@ use multidb::{Error, Propagation, atomic, atomic_many, atomic_on, connection, sc
 use super::*;
 use crate::fixture::Kind;
 
-
 fn insert(conn: &mut H, id: i64) -> QueryResult<usize> {
     diesel::insert_into(items::table).values((items::id.eq(id), items::value.eq(0))).execute(conn)
 }
@@ -283,7 +282,14 @@ fn a_pool_that_runs_out_inside_a_panicking_scope_recovers() {
             insert(conn, 1)?;
             let _again = OnDrop(|| {
                 let apart = atomic::<Item>().propagation(Propagation::RequiresNew);
-                assert!(apart.run(|conn: &mut H| { insert(conn, 2)?; Ok::<_, Mishap>(()) }).is_err());
+                assert!(
+                    apart
+                        .run(|conn: &mut H| {
+                            insert(conn, 2)?;
+                            Ok::<_, Mishap>(())
+                        })
+                        .is_err()
+                );
             });
             panic!("on purpose")
         })

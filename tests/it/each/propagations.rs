@@ -87,7 +87,8 @@ fn run(observers: &mut [Raw], outer: &Atomic, inner: &Atomic, fails: &str) -> Le
         }
         if fails == "outer" { Err(Mishap::OnPurpose) } else { Ok(()) }
     });
-    let mut rows: Vec<i64> = observers.iter_mut().flat_map(|raw| items::table.select(items::id).load(raw).unwrap()).collect();
+    let mut rows: Vec<i64> =
+        observers.iter_mut().flat_map(|raw| items::table.select(items::id).load(raw).unwrap()).collect();
     rows.sort_unstable();
     let rows: Vec<String> = rows.iter().map(i64::to_string).collect();
     (listed(&rows), listed(&log.take()), inner_returned, word(&outer_returned))
@@ -112,7 +113,11 @@ fn every_pair_of_propagations_keeps_the_rows_and_runs_the_hooks_of_the_table() {
             let seen = &mut observers[..if apart { 2 } else { 1 }];
             let got = run(seen, &atomic_on("default").propagation(propagation(outer)), &inner, fails);
             assert_eq!(got, want, "{outer}: {line}");
-            assert_eq!((scope::depth(), in_use(&databases, "default"), in_use(&databases, "other")), (0, 0, 0), "{line}");
+            assert_eq!(
+                (scope::depth(), in_use(&databases, "default"), in_use(&databases, "other")),
+                (0, 0, 0),
+                "{line}"
+            );
             for observer in &mut observers {
                 diesel::delete(items::table).execute(observer).unwrap();
             }

@@ -254,9 +254,8 @@ fn two_that_deadlock_both_commit_in_the_end() {
                 let mut attempts = 0;
                 let run = atomic::<Item>().retry(10).run(|conn: &mut H| {
                     attempts += 1;
-                    let mut add = |id| {
-                        diesel::update(items::table.find(id)).set(items::value.eq(items::value + 1)).execute(conn)
-                    };
+                    let mut add =
+                        |id| diesel::update(items::table.find(id)).set(items::value.eq(items::value + 1)).execute(conn);
                     add(order[0])?;
                     if attempts == 1 {
                         barrier.wait();

@@ -182,8 +182,10 @@ fn what_works(good: &str, told: &mut Told) {
     conn.set_instrumentation(everything.clone());
     told.debug("a handle", &conn);
     told.debug("any handle", &connection::<Item, AnyConn>().unwrap());
-    conn.transaction(|conn| diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(10))).execute(conn))
-        .unwrap();
+    conn.transaction(|conn| {
+        diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(10))).execute(conn)
+    })
+    .unwrap();
     conn.with_raw(|raw| raw.batch_execute("SELECT 1").map_err(Error::from)).unwrap();
     told.error("a statement", conn.batch_execute("SELECT * FROM nowhere").map_err(Error::from));
     told.error("a constraint", put(1, 10));

@@ -123,7 +123,8 @@ fn migrations_run_where_the_routers_allow_them_and_the_rest_is_reported() {
     assert!(databases.allows_migrate("nowhere", "library", None).is_err());
     for run in [1, 0] {
         let report = databases.migrate("library", MIGRATIONS).unwrap();
-        let applied: Vec<_> = report.applied().map(|(alias, ran)| (alias.as_str(), ran.versions.len(), ran.already)).collect();
+        let applied: Vec<_> =
+            report.applied().map(|(alias, ran)| (alias.as_str(), ran.versions.len(), ran.already)).collect();
         assert_eq!(applied, [("other", run, 1 - run)], "{report}");
         let refused: Vec<_> = report.refused().map(|(alias, _)| alias.as_str()).collect();
         assert_eq!(refused, ["default"], "{report}");
@@ -226,7 +227,8 @@ fn a_route_is_explained_step_by_step() {
     let refused = databases.explain_route::<Book>(Access::Write);
     assert!(matches!(refused.database(), Err(Error::RouteRefused { .. })));
     assert!(shown(refused).contains("refuses: the shard is missing"));
-    let swapped = with_routes(StaticRouter::new().app("shop", "other"), || databases.explain_route::<Item>(Access::Write));
+    let swapped =
+        with_routes(StaticRouter::new().app("shop", "other"), || databases.explain_route::<Item>(Access::Write));
     assert!(shown(swapped).contains("with_routes: `other`"));
     let table = databases.explain_routes();
     assert_eq!((table.len(), table[0].0.name(), table[0].1.database().unwrap().as_str()), (1, "Item", "default"));
@@ -295,7 +297,10 @@ fn a_route_that_changes_within_a_transaction_is_an_error_unless_its_hints_do() {
     let _entered = databases.enter();
     let run = atomic::<Item>().run(|_: &mut H| {
         let error = put(1, 10).unwrap_err();
-        assert!(matches!(&error, Error::RouteChanged { was, now, .. } if *was == "default" && *now == "other"), "{error}");
+        assert!(
+            matches!(&error, Error::RouteChanged { was, now, .. } if *was == "default" && *now == "other"),
+            "{error}"
+        );
         assert!(error.to_string().contains("model `Item`") && error.is_config(), "{error}");
         // The next answer is the first one again, and nothing was lost.
         put(2, 20)?;
@@ -304,7 +309,11 @@ fn a_route_that_changes_within_a_transaction_is_an_error_unless_its_hints_do() {
         with_hint(Shard(false), || put(3, 30))?;
         let other = with_hint(Shard(true), || put(4, 40));
         let one_file = super::KIND == crate::fixture::Kind::Sqlite;
-        assert_eq!(matches!(other, Err(Error::NotAtomic { .. })), one_file, "another shard is another branch: {other:?}");
+        assert_eq!(
+            matches!(other, Err(Error::NotAtomic { .. })),
+            one_file,
+            "another shard is another branch: {other:?}"
+        );
         Ok::<_, Error>(())
     });
     run.unwrap();

@@ -87,16 +87,19 @@ fn statements_outside_of_scopes_fail_and_end_as_in_production() {
     // Diesel's own transactions.
     conn.transaction(|conn| {
         insert(conn, 3)?;
-        conn.transaction(|conn| insert(conn, 4).and(Err::<(), _>(diesel::result::Error::RollbackTransaction))).unwrap_err();
+        conn.transaction(|conn| insert(conn, 4).and(Err::<(), _>(diesel::result::Error::RollbackTransaction)))
+            .unwrap_err();
         put(5, 0).map_err(|_| diesel::result::Error::RollbackTransaction)
     })
     .unwrap();
     conn.transaction(|conn| insert(conn, 6).and(Err::<(), _>(diesel::result::Error::RollbackTransaction))).unwrap_err();
-    assert!(catch_unwind(AssertUnwindSafe(|| conn.transaction(|conn| -> QueryResult<()> {
-        insert(conn, 7)?;
-        panic!("on purpose")
-    })))
-    .is_err());
+    assert!(
+        catch_unwind(AssertUnwindSafe(|| conn.transaction(|conn| -> QueryResult<()> {
+            insert(conn, 7)?;
+            panic!("on purpose")
+        })))
+        .is_err()
+    );
     {
         let mut tested = connection::<Item, H>().unwrap();
         tested.begin_test_transaction().unwrap();
@@ -105,18 +108,22 @@ fn statements_outside_of_scopes_fail_and_end_as_in_production() {
     }
     assert_eq!(ids(), [1, 3, 5]);
     // Lent, with a transaction of its own.
-    conn.with_raw(|raw| raw.transaction(|raw| raw.batch_execute("INSERT INTO items VALUES (10, 0)")).map_err(Error::from))
-        .unwrap();
+    conn.with_raw(|raw| {
+        raw.transaction(|raw| raw.batch_execute("INSERT INTO items VALUES (10, 0)")).map_err(Error::from)
+    })
+    .unwrap();
     // Rows one by one, of which some are left.
     {
         let mut rows = items::table.load_iter::<Item, diesel::connection::DefaultLoadingMode>(conn).unwrap();
         rows.next().unwrap().unwrap();
     }
-    assert!(catch_unwind(|| atomic::<Item>().run(|conn: &mut H| -> Result<(), Error> {
-        insert(conn, 11)?;
-        panic!("on purpose")
-    }))
-    .is_err());
+    assert!(
+        catch_unwind(|| atomic::<Item>().run(|conn: &mut H| -> Result<(), Error> {
+            insert(conn, 11)?;
+            panic!("on purpose")
+        }))
+        .is_err()
+    );
     assert_eq!((ids(), in_use(test.databases(), "default")), (vec![1, 3, 5, 10], 0));
     drop(test);
     assert_eq!(fixture.rows("default"), []);
@@ -230,9 +237,7 @@ fn a_captured_hook_that_panics_does_not_stop_the_others() {
             Ok::<_, Error>(())
         })
     });
-    let run = catch_unwind(AssertUnwindSafe(|| {
-        atomic::<Item>().run(|_: &mut H| Ok::<_, Error>(captured.run()))
-    }));
+    let run = catch_unwind(AssertUnwindSafe(|| atomic::<Item>().run(|_: &mut H| Ok::<_, Error>(captured.run()))));
     assert_eq!(ran.get(), 1);
     assert!(matches!(run, Ok(Ok(Err(errors))) if errors.len() == 1 && errors[0].to_string().contains("on purpose")));
 }

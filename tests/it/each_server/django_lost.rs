@@ -69,7 +69,11 @@ fn after_an_unknown_outcome_no_hook_of_either_kind_runs() {
     let log = Log::default();
     put(1, 10).unwrap();
     for (lose, rows) in [("reply", 2), ("request", 2)] {
-        if lose == "reply" { proxy.drop_replies_when(COMMIT) } else { proxy.drop_requests_when(COMMIT) }
+        if lose == "reply" {
+            proxy.drop_replies_when(COMMIT);
+        } else {
+            proxy.drop_requests_when(COMMIT);
+        }
         let run = atomic::<Item>().run(|_: &mut H| {
             log.hooks("kept", "undone");
             put(if lose == "reply" { 2 } else { 3 }, 20)

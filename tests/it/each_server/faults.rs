@@ -230,7 +230,8 @@ impl Case<'_> {
         }
         if self.point == Point::Commit && !refused {
             assert!(in_doubt, "{name}: nobody can know: {run:?}");
-            let is_there = !matches!(self.fault, Fault::Killed | Fault::Once(Loses::Request) | Fault::Always(Loses::Request));
+            let is_there =
+                !matches!(self.fault, Fault::Killed | Fault::Once(Loses::Request) | Fault::Always(Loses::Request));
             assert_eq!(!rows.is_empty(), is_there, "{name}: the server carries out what it gets");
         }
         if self.point == Point::Rollback {

@@ -231,7 +231,11 @@ fn a_lost_commit_of_a_home_that_cannot_be_reached_is_an_unknown_outcome_until_re
         assert!(error.is_in_doubt() && !error.is_retryable(), "{what}: {error}");
         let text = error.to_string();
         let Error::OutcomeUnknown { id: named, databases } = error else { panic!("{text}") };
-        assert_eq!((named.to_string(), seen.hooks), (seen.id.to_string(), [0, 0]), "{what}: no hook of either kind runs");
+        assert_eq!(
+            (named.to_string(), seen.hooks),
+            (seen.id.to_string(), [0, 0]),
+            "{what}: no hook of either kind runs"
+        );
         assert_eq!(databases, ["default", "other"], "{what}");
         assert_eq!(far.prepared(), 1, "{what}");
         // A recoverer that doesn't reach home leaves it.

@@ -8,7 +8,12 @@ use multidb::{Databases, Isolation, atomic, schema};
 use super::*;
 use crate::fixture::Kind;
 
-fn call(databases: &Databases, runs: &AtomicU32, id: i64, body: impl Fn() -> Result<(), Mishap>) -> Result<i64, Mishap> {
+fn call(
+    databases: &Databases,
+    runs: &AtomicU32,
+    id: i64,
+    body: impl Fn() -> Result<(), Mishap>,
+) -> Result<i64, Mishap> {
     let _entered = databases.enter();
     let isolation = if KIND == Kind::Postgres { Isolation::Serializable } else { Isolation::RepeatableRead };
     atomic::<Item>().label("twin").isolation(isolation).once("the key").run(|_: &mut H| {
