@@ -332,9 +332,9 @@ impl Places {
     pub(crate) fn unfinished(&self) -> [usize; 2] {
         let everywhere = |query: &str| (0..self.urls.len()).flat_map(|at| self.texts(at, query)).collect::<Vec<_>>();
         let open = everywhere("SELECT gid AS data FROM multidb_decision WHERE state = 'c' AND closed IS NULL");
-        let decided = everywhere("SELECT gid AS data FROM multidb_decision");
+        let decided: BTreeSet<String> = everywhere("SELECT gid AS data FROM multidb_decision").into_iter().collect();
         let receipts = everywhere("SELECT gid AS data FROM multidb_receipt");
-        [open.len(), receipts.iter().filter(|gid| !decided.contains(gid)).count()]
+        [open.len(), receipts.iter().filter(|gid| !decided.contains(*gid)).count()]
     }
 
     /// How many decisions and receipts stand in one database.
