@@ -125,6 +125,26 @@ fn the_function_returns_and_its_hooks_run_once_it_is_decided_and_a_thread_does_t
 }
 
 #[test]
+fn stopping_waits_for_what_was_handed_over() {
+    /// How long it would take, with time to spare, if it did not wait.
+    const AT_ONCE: Duration = Duration::from_millis(500);
+    let Some(Served { far, handle, _entered }) = served(2) else { return };
+    let held = hold(&far);
+    put_quietly(1).unwrap();
+    held.until_begun();
+    let (stops, stopped) = channel();
+    std::thread::spawn(move || {
+        handle.stop();
+        let _ = stops.send(());
+    });
+    assert!(stopped.recv_timeout(AT_ONCE).is_err(), "it has not waited");
+    assert_eq!(far.prepared(), 1);
+    held.end();
+    stopped.recv_timeout(LIMIT).expect("it has stopped");
+    assert!(has(&far, "other", 1) && far.agree(1, "stopped"));
+}
+
+#[test]
 fn a_scope_without_an_attribute_and_one_whose_database_joins_later_return_likewise() {
     let Some(far) = far(2) else { return };
     let _entered = far.databases.enter();
