@@ -44,6 +44,7 @@ macro_rules! backend {
             mod handle;
             mod handle_transactions;
             mod hooks;
+            mod independent;
             mod lent;
             mod levels;
             mod manual;
@@ -54,6 +55,7 @@ macro_rules! backend {
             mod peers;
             mod pools;
             mod propagations;
+            mod raw_texts;
             #[cfg(feature = "testing")]
             mod rehearsed;
             #[cfg(feature = "testing")]
@@ -83,16 +85,22 @@ mod missing_tables;
 mod mysql_across;
 #[cfg(feature = "mysql")]
 mod mysql_only;
+#[cfg(feature = "mysql")]
+mod mysql_texts;
 #[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
 mod placed;
 #[cfg(feature = "postgres")]
 mod postgres_across;
 #[cfg(feature = "postgres")]
 mod postgres_only;
+#[cfg(feature = "postgres")]
+mod postgres_texts;
 #[cfg(feature = "sqlite")]
 mod sqlite_locks;
 #[cfg(feature = "sqlite")]
 mod sqlite_only;
+#[cfg(feature = "sqlite")]
+mod sqlite_texts;
 mod wrong_backend;
 
 /// The claims of `each_server/` on a backend that is a server.

@@ -225,6 +225,8 @@ fn a_trigger_that_rolls_back_and_a_full_disk_are_never_ok() {
         atomic::<Item>().run(|conn: &mut SqliteConn| {
             let at = i64::from(depth) * 100;
             put(at, 0)?;
+            // It belongs to the connection, which the pool does not keep with it.
+            conn.batch_execute("PRAGMA max_page_count = 100")?;
             if depth > 1 {
                 let _ = nest(depth - 1, text);
             } else {
@@ -245,7 +247,6 @@ fn a_trigger_that_rolls_back_and_a_full_disk_are_never_ok() {
     put(1, 10).unwrap();
     for depth in 1..=3 {
         for text in ["INSERT INTO items VALUES (5, 666)", "INSERT INTO blobs VALUES (randomblob(3000000))"] {
-            connection::<Item, SqliteConn>().unwrap().batch_execute("PRAGMA max_page_count = 100").unwrap();
             // SQLite has undone the levels around as well, so none of them may be kept.
             let run = nest(depth, text);
             assert!(run.is_err(), "{depth} {text}");

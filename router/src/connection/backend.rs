@@ -1,6 +1,8 @@
 //! The three kinds of database, and what the library needs to know of each.
 
-use diesel::connection::{AnsiTransactionManager, Connection};
+use std::borrow::Cow;
+
+use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection};
 use diesel::migration::MigrationConnection;
 use diesel::query_builder::bind_collector::BindCollector;
 use diesel::query_builder::{MoveableBindCollector, QueryBuilder, QueryFragment};
@@ -10,10 +12,10 @@ use diesel::result::{ConnectionError, QueryResult};
 use super::characteristics::Characteristics;
 use super::check::Shortcoming;
 use super::control::{Control, Start};
-use super::guard::Syntax;
 use super::migrations::{Migrations, Ran};
 use super::own::{TextRow, Words};
 use super::settings::Settings;
+use super::text::Syntax;
 
 /// A kind of database: [`Postgres`](crate::Postgres), [`Mysql`](crate::Mysql) or [`Sqlite`](crate::Sqlite).
 ///
@@ -163,8 +165,47 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// Whether the connection still reaches its server. Asked only after a failure.
     fn alive(raw: &mut Self::Raw) -> bool;
 
-    /// Rolls back a transaction that Diesel doesn't know of. `true` where there certainly was one.
+    /// Rolls back a transaction that Diesel doesn't know of. `false` if there certainly was none.
     fn finds_leftover(raw: &mut Self::Raw) -> bool;
+
+    /// A mark in the open transaction, which its end takes away.
+    fn mark(_number: u64) -> Cow<'static, str> {
+        "SAVEPOINT multidb_mark".into()
+    }
+
+    /// Whether the mark is there. It is taken away.
+    fn is_marked(raw: &mut Self::Raw, _number: u64) -> QueryResult<bool> {
+        match raw.batch_execute("RELEASE SAVEPOINT multidb_mark") {
+            Ok(()) => Ok(true),
+            Err(error) if error.to_string().contains("multidb_mark") => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The error of a statement that came after the results that Diesel has read.
+    fn late_error(_raw: &mut Self::Raw) -> QueryResult<Option<String>> {
+        Ok(None)
+    }
+
+    /// Whether the open transaction may write, although it was begun, or narrowed, to be read-only.
+    fn allows_writes(_raw: &mut Self::Raw) -> QueryResult<bool> {
+        Ok(false)
+    }
+
+    /// Makes the session what it was when it was opened, after anything was done to it. `None` if only a new one is.
+    fn renewal(_settings: &Settings) -> Option<String> {
+        None
+    }
+
+    /// The settings of the session that a stored function may change.
+    fn session_settings(_raw: &mut Self::Raw) -> QueryResult<Option<String>> {
+        Ok(None)
+    }
+
+    /// Releases locks that belong to the session, and not to a transaction.
+    fn release_locks(_raw: &mut Self::Raw) -> QueryResult<()> {
+        Ok(())
+    }
 
     /// Whether a COMMIT that failed on a live connection may nevertheless have committed.
     fn commit_may_have_happened(message: &str) -> bool;

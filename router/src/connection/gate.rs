@@ -234,6 +234,18 @@ impl Gate {
         Err(error)
     }
 
+    /// A text has lifted the read-only mode on `database`: what it has written is undone.
+    pub fn allowed_to_write(&self, database: &Alias) -> Error {
+        let mut detail = self.detail();
+        let first = detail.limited.iter().find(|limited| limited.limits.read_only);
+        let (site, level) = first.map_or((detail.site, self.depth()), |first| (first.site, first.level));
+        let (function, file, line) = (site.function(), site.file(), site.line());
+        let error = Error::ReadOnly { database: database.clone(), function, file, line };
+        detail.doom(level, Failure::new(FailureClass::Other, error.to_string()));
+        self.careful.store(true, Relaxed);
+        error
+    }
+
     /// Whether something is read-only or has a time limit, or the scope is manual.
     pub fn is_watched(&self) -> bool {
         self.watched.load(Relaxed)

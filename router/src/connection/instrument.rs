@@ -1,10 +1,11 @@
 //! A handle's own instrumentation, lent to whichever connection the handle reaches.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use diesel::connection::{Instrumentation, InstrumentationEvent};
+use diesel::connection::{Connection, Instrumentation, InstrumentationEvent};
+use diesel::result::QueryResult;
 
-use super::guard::{self, Syntax};
+use super::text::{self, SessionEffect, Syntax};
 use crate::failure::Failure;
 
 /// One instrumentation, shared by a handle and the connection under it.
@@ -26,14 +27,18 @@ impl Instrumentation for SharedInstrumentation {
 }
 
 /// What a [`Watcher`] saw.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Seen {
     /// The first failure that no inner transaction of the borrower's has undone.
     pub failure: Option<Failure>,
-    /// Whether a statement began or ended a transaction without Diesel's knowing.
+    /// Whether the last statement may have failed after its first result, of which the borrower hasn't heard.
+    pub may_fail_late: bool,
+    /// Whether a statement may have begun or ended a transaction without Diesel's knowing.
     pub control: bool,
-    /// Whether a text was sent that commits by itself.
-    pub committed: bool,
+    /// What the statements may have done to the session.
+    pub session: SessionEffect,
+    /// What the server has answered afterwards: `Err` for what the borrower has not heard of.
+    pub answer: QueryResult<()>,
     /// Whether a transaction that the borrower began is still open.
     pub left_open: bool,
 }
@@ -49,9 +54,15 @@ struct Watched {
     failures: Vec<Option<Failure>>,
     /// Whether the next statement is one of Diesel's own transaction manager.
     managed: bool,
+    may_fail_late: bool,
     control: bool,
-    committed: bool,
+    session: SessionEffect,
+    /// Whether the event came by which the watcher is found.
+    called: bool,
 }
+
+/// The text of the event by which the watcher is found.
+const CALL: &str = "multidb: is the watcher there?";
 
 impl Watcher {
     /// Forwards to `forward`, or to Diesel's default.
@@ -60,16 +71,35 @@ impl Watcher {
             Some(forward) => Some(Box::new(forward) as Box<dyn Instrumentation>),
             None => diesel::connection::get_default_instrumentation(),
         };
-        let watched =
-            Watched { forward, syntax, failures: vec![None], managed: false, control: false, committed: false };
+        let watched = Watched {
+            forward,
+            syntax,
+            failures: vec![None],
+            managed: false,
+            may_fail_late: false,
+            control: false,
+            session: SessionEffect::None,
+            called: false,
+        };
         Self(Arc::new(Mutex::new(watched)))
     }
 
     /// What it saw so far.
     pub fn seen(&self) -> Seen {
-        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = self.watched();
         let failure = watched.failures.iter_mut().find_map(Option::take);
-        Seen { failure, control: watched.control, committed: watched.committed, left_open: false }
+        let Watched { may_fail_late, control, session, .. } = *watched;
+        Seen { failure, may_fail_late, control, session, answer: Ok(()), left_open: false }
+    }
+
+    /// Whether it still is the connection's instrumentation, so that it saw all that was done.
+    pub fn watches<C: Connection>(&self, raw: &mut C) -> bool {
+        raw.instrumentation().on_connection_event(InstrumentationEvent::cache_query(CALL));
+        std::mem::take(&mut self.watched().called)
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -83,12 +113,15 @@ impl Watched {
         );
         let by_diesel = std::mem::replace(&mut self.managed, begins_or_ends);
         match event {
-            InstrumentationEvent::StartQuery { query, .. } if !by_diesel && !self.control => {
-                let sql = query.to_string();
-                self.control = guard::crosses_boundary(&sql, self.syntax);
-                self.committed |= guard::commits_by_itself(&sql, self.syntax);
+            InstrumentationEvent::StartQuery { .. } if by_diesel => self.may_fail_late = false,
+            InstrumentationEvent::StartQuery { query, .. } => {
+                let found = text::inspect(&query.to_string(), self.syntax);
+                self.control |= found.crosses;
+                self.session = self.session.max(found.session);
+                self.may_fail_late = found.may_fail_late;
             }
             InstrumentationEvent::FinishQuery { error: Some(error), .. } => {
+                self.may_fail_late = false;
                 if let Some(first @ None) = self.failures.last_mut() {
                     *first = Failure::of(error);
                 }
@@ -110,7 +143,11 @@ impl Watched {
 
 impl Instrumentation for Watcher {
     fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
-        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = self.watched();
+        if matches!(event, InstrumentationEvent::CacheQuery { sql, .. } if sql == CALL) {
+            watched.called = true;
+            return;
+        }
         watched.note(&event);
         if let Some(forward) = &mut watched.forward {
             forward.on_connection_event(event);

@@ -7,22 +7,23 @@ use diesel::connection::{
     ValidTransactionManagerStatus,
 };
 use diesel::query_builder::{QueryBuilder, QueryFragment, QueryId};
-use diesel::result::{DatabaseErrorKind, Error as DieselError, QueryResult};
+use diesel::result::QueryResult;
 
 use super::attached::Attached;
 use super::backend::Dialect;
 use super::characteristics::Limits;
 use super::control::Control;
-use super::guard::{self, Effect, Syntax};
 use super::holders::Seat;
 use super::identity::{self, Identity};
 use super::instrument::{Seen, SharedInstrumentation, Watcher};
+use super::question::{Breach, Question};
 #[cfg(feature = "testing")]
 use super::rehearsal::Rehearsal;
 use super::repeated::Repeated;
 use super::settings::Settings;
+use super::text::{SessionEffect, Syntax};
 use crate::alias::Alias;
-use crate::error::Error;
+use crate::failure::{Failure, FailureClass};
 
 /// A live connection. Diesel's transaction manager on it is the only owner of its depth.
 pub struct Link<B: Dialect> {
@@ -36,6 +37,18 @@ pub struct Link<B: Dialect> {
     repeated: Option<Repeated>,
     /// Takes the limits of a scope away again.
     restore: Option<Box<str>>,
+    /// Makes the session what it was when it was opened.
+    renewal: Option<Arc<str>>,
+    /// The settings of the session before a raw text that may change them.
+    pub(super) born: Option<String>,
+    /// What a raw text has done to the scope's transaction.
+    pub(super) breach: Option<Breach>,
+    /// How many marks were set.
+    pub(super) marks: u64,
+    /// Whether the innermost level can't write, as far as the server was told.
+    read_only: bool,
+    /// Whether a DDL may end the transaction, on MySQL and MariaDB.
+    allows_ddl: bool,
     /// What the database is, once it was asked: as of this connection, since a failover ends it.
     identity: Option<Arc<Identity>>,
     /// Where it holds several files.
@@ -47,7 +60,7 @@ pub struct Link<B: Dialect> {
 /// What was set on a connection for as long as somebody holds it.
 #[derive(Default, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is undone by itself")]
-struct Lent {
+pub(super) struct Lent {
     /// Instrumentation or statement cache.
     settings: bool,
     lock_limit: bool,
@@ -55,10 +68,12 @@ struct Lent {
     limits: bool,
     /// Diesel's connection itself, which has not come back.
     away: bool,
-    /// A text was sent that commits by itself.
-    committed: bool,
-    /// The server may not tell all that was done.
-    opaque: bool,
+    /// The server may not tell all that was done: the connection was lent, or was sent a text that notifies others.
+    pub notifies: bool,
+    /// Something was sent that Diesel has not built.
+    pub raw: bool,
+    /// What may have been done to the session.
+    pub session: SessionEffect,
 }
 
 impl<B: Dialect> Link<B> {
@@ -75,6 +90,12 @@ impl<B: Dialect> Link<B> {
             sql: String::new(),
             repeated,
             restore: B::restore(settings).map(String::into_boxed_str),
+            renewal: B::renewal(settings).map(Arc::from),
+            born: None,
+            breach: None,
+            marks: 0,
+            read_only: false,
+            allows_ddl: false,
             identity: None,
             attached: Attached::new(&settings.files),
             #[cfg(feature = "testing")]
@@ -88,7 +109,6 @@ impl<B: Dialect> Link<B> {
     }
 
     /// The database that it leads to.
-    #[cfg(feature = "testing")]
     pub(super) fn database(&self) -> &Alias {
         &self.database
     }
@@ -96,6 +116,53 @@ impl<B: Dialect> Link<B> {
     /// Diesel's connection.
     pub fn raw(&mut self) -> &mut B::Raw {
         &mut self.raw
+    }
+
+    /// What was done with it since it was taken.
+    pub(super) fn lent(&mut self) -> &mut Lent {
+        &mut self.lent
+    }
+
+    /// Makes the session what it was when it was opened, if anything but a new one does.
+    pub(super) fn renewal(&self) -> Option<Arc<str>> {
+        self.renewal.clone()
+    }
+
+    /// Whether limits of a scope are set.
+    pub(super) fn has_limits(&self) -> bool {
+        self.lent.limits
+    }
+
+    /// Whether the innermost level can't write, as far as the server was told.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Whether a DDL may end the transaction, as in Diesel's migrations on MySQL and MariaDB.
+    pub(super) fn allows_ddl(&self) -> bool {
+        self.allows_ddl
+    }
+
+    /// The texts that are kept prepared are gone on the server, or would be run in another database than new ones.
+    pub(super) fn forget_statements(&mut self) {
+        self.repeated = None;
+        self.broken = true;
+        #[cfg(feature = "testing")]
+        self.never_revive();
+    }
+
+    /// Takes note of what a control statement does to the read-only mode.
+    pub(super) fn note_mode(&mut self, control: &Control<'_>) {
+        match control {
+            Control::Begin(start) => {
+                self.read_only = start.characteristics.limits.read_only;
+                self.allows_ddl = B::SYNTAX == Syntax::Mysql && !start.tripwire;
+            }
+            Control::Narrow(limits) => self.read_only |= limits.read_only,
+            Control::Widen { to, .. } => self.read_only = to.read_only,
+            Control::Commit(_) | Control::Rollback(_) | Control::Prepare(_) => self.read_only = false,
+            _ => {}
+        }
     }
 
     /// Sends control statements in one batch, and keeps Diesel's depth right.
@@ -117,6 +184,7 @@ impl<B: Dialect> Link<B> {
                 sql.push_str("; ");
             }
             let start = sql.len();
+            self.note_mode(&control);
             match control {
                 Control::Begin(start) => {
                     begins = true;
@@ -148,6 +216,7 @@ impl<B: Dialect> Link<B> {
             #[cfg(feature = "testing")]
             _ if self.rehearsal.is_some() => self.control([control]),
             Some(sql) => {
+                self.read_only = false;
                 let begins = matches!(control, Control::Begin(_));
                 self.send(sql, begins, !begins)
             }
@@ -197,8 +266,9 @@ impl<B: Dialect> Link<B> {
         self.raw.execute_returning_count(statement)
     }
 
-    /// Refuses a query with rows that would begin or end a transaction: one that is a text of the user's as a whole.
-    pub fn admit_query<T>(&mut self, query: &T) -> QueryResult<()>
+    /// Prepares the questions about a query with rows that is a text of the user's as a whole. Refuses one that would begin or
+    /// end a transaction.
+    pub fn admit_query<T>(&mut self, query: &T) -> QueryResult<Option<Question>>
     where
         T: QueryFragment<B::Native> + QueryId,
     {
@@ -207,9 +277,9 @@ impl<B: Dialect> Link<B> {
         if T::query_id().is_none() && is_raw_query(type_name::<T>()) {
             let mut builder = <B::Native as diesel::backend::Backend>::QueryBuilder::default();
             query.to_sql(&mut builder, &B::NATIVE)?;
-            return self.guarded(&builder.finish(), |_| Ok(()));
+            return self.before_text(&builder.finish()).map(Some);
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Runs a text of one or more statements.
@@ -219,92 +289,49 @@ impl<B: Dialect> Link<B> {
         self.guarded(sql, |raw| raw.batch_execute(sql))
     }
 
-    /// Runs what sends a text, unless the text would change the transaction behind the scope's back.
-    fn guarded<T>(&mut self, sql: &str, send: impl FnOnce(&mut B::Raw) -> QueryResult<T>) -> QueryResult<T> {
-        if sql.is_empty() && B::SYNTAX == Syntax::Mysql {
-            // libmariadb takes the length 0 for an unknown one, and would read memory that is not its own. This is what the
-            // server says of a text without a statement.
-            let information = Box::new("Query was empty".to_owned());
-            return Err(DieselError::DatabaseError(DatabaseErrorKind::Unknown, information));
-        }
-        if guard::changes_session(sql, B::SYNTAX) {
-            // The texts that are kept would be run where the new ones are not, or are gone on the server.
-            self.repeated = None;
-            self.broken = true;
-            #[cfg(feature = "testing")]
-            self.never_revive();
-        }
-        self.lent.opaque |= guard::notifies(sql, B::SYNTAX);
-        self.lent.committed |= guard::commits_by_itself(sql, B::SYNTAX);
-        if !self.in_transaction() && guard::calls_procedure(sql, B::SYNTAX) {
-            self.broken = true;
-        }
-        let Some(effect) = guard::effect(sql, B::SYNTAX) else { return send(&mut self.raw) };
-        let database = self.database.clone();
-        match effect {
-            Effect::Copy => Err(Error::CopyByText { database }.into()),
-            Effect::Balanced(_) if !self.in_transaction() => {
-                let result = send(&mut self.raw);
-                // It may have stopped after its BEGIN.
-                self.broken |= result.is_err();
-                result
-            }
-            Effect::Balanced(statement) | Effect::Unbalanced(statement) => {
-                Err(Error::TransactionControl { database, statement }.into())
-            }
-        }
-    }
-
-    /// Lends Diesel's connection. Also gives what it saw of transactions meanwhile.
+    /// Lends Diesel's connection. Also gives what it saw of transactions meanwhile, and asks the server.
     pub fn watch<T>(
         &mut self,
         forward: Option<SharedInstrumentation>,
         body: impl FnOnce(&mut B::Raw) -> T,
-    ) -> (T, Seen) {
+    ) -> QueryResult<(T, Seen)> {
+        let question = self.before_lending()?;
         let watcher = Watcher::new(forward.clone(), B::SYNTAX);
-        self.lent.settings = true;
-        self.lent.opaque = true;
+        (self.lent.settings, self.lent.notifies, self.lent.raw) = (true, true, true);
         let depth = self.depth();
         self.raw.set_instrumentation(watcher.clone());
         // Not clean if `body` panics: nobody knows what it has begun.
         self.lent.away = true;
         let result = body(&mut self.raw);
         self.lent.away = false;
+        let blind = !watcher.watches(&mut self.raw);
+        let mut seen = watcher.seen();
+        seen.left_open = self.depth() > depth;
+        self.doubt_session(if blind { SessionEffect::Unknown } else { seen.session });
+        if blind {
+            seen.failure.get_or_insert_with(blinded);
+        }
         B::refresh(&mut self.raw);
+        let doubtful = blind || seen.control;
+        if self.aborted() {
+            // The server answers no question in such a transaction, or has rolled it back by itself.
+            if doubtful {
+                self.note_end();
+            }
+        } else if doubtful || seen.failure.is_none() || self.in_transaction() {
+            seen.answer = self.after_text(question, !(blind || seen.may_fail_late));
+        }
         match forward {
             Some(forward) => self.raw.set_instrumentation(forward),
             None => self.raw.set_instrumentation(diesel::connection::get_default_instrumentation()),
         }
-        let mut seen = watcher.seen();
-        self.lent.committed |= seen.committed;
-        seen.left_open = self.depth() > depth;
-        (result, seen)
-    }
-
-    /// After the connection was lent outside of any scope: ends a transaction that was left open, and tells of it where
-    /// the database does.
-    pub fn end_leftover(&mut self) -> QueryResult<()> {
-        #[cfg(feature = "testing")]
-        if self.is_rolled_back() {
-            return Ok(());
-        }
-        if B::finds_leftover(&mut self.raw) {
-            let statement = "BEGIN without an end".into();
-            return Err(Error::TransactionControl { database: self.database.clone(), statement }.into());
-        }
-        self.alive();
-        Ok(())
+        Ok((result, seen))
     }
 
     /// Takes note that limits of a scope are set, which outlive its transaction.
     #[cfg(feature = "testing")]
     pub(super) fn note_limits(&mut self) {
         self.lent.limits = true;
-    }
-
-    /// Whether a text was sent that commits by itself, since the connection was taken.
-    pub fn may_have_committed(&self) -> bool {
-        self.lent.committed
     }
 
     /// Whether Diesel knows of an open transaction.
@@ -343,9 +370,26 @@ impl<B: Dialect> Link<B> {
         alive
     }
 
+    /// The transaction has ended without the library: the pool discards the connection, unless it is the database itself.
+    pub fn leave_ended(&mut self) {
+        self.broken |= self.renewal.is_none() || B::SYNTAX != Syntax::Sqlite || !self.is_outside();
+    }
+
     /// Keeps the connection from going back to the pool.
     pub fn break_off(&mut self) {
         self.broken = true;
+    }
+
+    /// Whether its session goes on with what it is: that of a test ends with the test.
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(clippy::unused_self, reason = "without the feature there are no such tests")
+    )]
+    fn keeps_session(&self) -> bool {
+        #[cfg(feature = "testing")]
+        return self.is_rolled_back();
+        #[cfg(not(feature = "testing"))]
+        false
     }
 
     /// What the database is.
@@ -363,7 +407,7 @@ impl<B: Dialect> Link<B> {
 
     /// Whether the server may not tell all that was done: the connection was lent, or was sent a text that notifies others.
     pub fn is_opaque(&self) -> bool {
-        self.lent.opaque
+        self.lent.notifies
     }
 
     /// Whether a prepared branch belongs to the connection.
@@ -442,11 +486,21 @@ impl<B: Dialect> Link<B> {
             self.raw.set_instrumentation(diesel::connection::get_default_instrumentation());
             self.raw.set_prepared_statement_cache_size(CacheSize::Unbounded);
         }
+        if !self.broken && !self.keeps_session() {
+            self.renew_session(lent.session);
+        }
     }
 
     fn status(&mut self) -> &mut TransactionManagerStatus {
         AnsiTransactionManager::transaction_manager_status_mut(&mut self.raw)
     }
+}
+
+/// What is known of statements after their watcher was taken away.
+fn blinded() -> Failure {
+    let text = "`set_instrumentation` was called inside `with_raw`, so that a failure of a statement can't be seen; set it on \
+                the handle";
+    Failure::new(FailureClass::Other, text)
 }
 
 /// The name of a statement's type, without what `MultiConnection` wraps around it.

@@ -12,7 +12,6 @@ pub mod decision;
 #[cfg(feature = "testing")]
 pub mod fault;
 pub mod gate;
-pub mod guard;
 pub mod holders;
 pub mod identity;
 pub mod instrument;
@@ -25,6 +24,7 @@ pub mod own;
 pub mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod question;
 pub mod receipt;
 #[cfg(feature = "testing")]
 pub mod rehearsal;
@@ -34,3 +34,4 @@ pub mod slot;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod survey;
+pub mod text;

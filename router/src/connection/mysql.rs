@@ -18,9 +18,9 @@ use super::backend::{Dialect, Names, collect};
 use super::characteristics::{Characteristics, Lock};
 use super::check::{Shortcoming, text};
 use super::control::{BRANCH_IDLE_LIMIT, CROSS_LOCK_WAIT, Control, Start, savepoint};
-use super::guard::Syntax;
 use super::own::{Words, own_statements};
 use super::settings::Settings;
+use super::text::Syntax;
 
 /// MySQL and MariaDB: the backend of [`MysqlConn`](crate::MysqlConn).
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,14 @@ const TRIPWIRE: &str = "multidb_0";
 /// Takes the limits of statements away again. MariaDB runs the first comment, MySQL the second.
 const UNLIMITED: &str = "SET SESSION innodb_lock_wait_timeout = DEFAULT /*M!100101 , max_statement_time = DEFAULT */ \
                          /*!80000 , max_execution_time = DEFAULT */";
+
+/// What a stored function may change, but for what the library sets itself.
+const SETTINGS: &str = "SELECT CONCAT_WS('|', @@autocommit, @@completion_type, @@sql_mode, @@lc_messages, /*M!100000 @@tx_isolation, \
+                        @@tx_read_only, CURRENT_ROLE(), */ /*!80000 @@transaction_isolation, @@transaction_read_only, \
+                        CURRENT_ROLE(), */ @@foreign_key_checks, @@unique_checks, @@time_zone, @@character_set_client, \
+                        @@character_set_connection, @@character_set_results, @@collation_connection, @@sql_select_limit, \
+                        @@sql_safe_updates, @@lock_wait_timeout, @@group_concat_max_len, @@sql_auto_is_null, DATABASE()) AS a, \
+                        NULL AS b, NULL AS c";
 
 /// The library's own tables.
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mysql");
@@ -121,7 +129,9 @@ impl Dialect for Mysql {
     fn connect(settings: &Settings) -> Result<MysqlConnection, ConnectionError> {
         let mut raw = MysqlConnection::establish(&settings.url)?;
         // Diesel gives no errno, so classes of errors are found by their English texts.
-        raw.batch_execute("SET lc_messages = 'en_US'").map_err(ConnectionError::CouldntSetupConfiguration)?;
+        // A server's default may switch autocommit off, or let a COMMIT begin the next transaction.
+        raw.batch_execute("SET lc_messages = 'en_US', autocommit = 1, completion_type = 'NO_CHAIN'")
+            .map_err(ConnectionError::CouldntSetupConfiguration)?;
         Ok(raw)
     }
 
@@ -212,9 +222,38 @@ impl Dialect for Mysql {
     }
 
     fn finds_leftover(raw: &mut MysqlConnection) -> bool {
-        // It succeeds with and without a transaction, so nobody can tell.
-        let _ = raw.batch_execute("ROLLBACK");
-        false
+        // Outside of a transaction a savepoint is gone at once, unless autocommit is off. In other states both are refused.
+        match raw.batch_execute("SAVEPOINT multidb_mark; RELEASE SAVEPOINT multidb_mark") {
+            Err(error) if Self::is_implicit_commit(&error.to_string()) => false,
+            _ => {
+                let _ = raw.batch_execute("ROLLBACK");
+                true
+            }
+        }
+    }
+
+    fn late_error(raw: &mut MysqlConnection) -> QueryResult<Option<String>> {
+        #[derive(QueryableByName)]
+        struct Errors {
+            #[diesel(sql_type = diesel::sql_types::BigInt)]
+            errors: i64,
+        }
+        let count: Errors = diesel::sql_query("SELECT @@error_count AS errors").get_result(raw)?;
+        if count.errors == 0 {
+            return Ok(None);
+        }
+        raw.batch_execute("GET DIAGNOSTICS CONDITION 1 @multidb_error = MESSAGE_TEXT")?;
+        let found = Self::load_own(raw, "SELECT @multidb_error AS a, NULL AS b, NULL AS c", &[])?;
+        let message = found.into_iter().next().and_then(|row| row.a);
+        Ok(Some(message.unwrap_or_else(|| "a statement failed after its first result".into())))
+    }
+
+    fn session_settings(raw: &mut MysqlConnection) -> QueryResult<Option<String>> {
+        Ok(Self::load_own(raw, SETTINGS, &[])?.into_iter().next().and_then(|row| row.a))
+    }
+
+    fn release_locks(raw: &mut MysqlConnection) -> QueryResult<()> {
+        diesel::sql_query("DO RELEASE_ALL_LOCKS()").execute(raw).map(drop)
     }
 
     fn commit_may_have_happened(message: &str) -> bool {

@@ -15,9 +15,9 @@ use super::backend::{Dialect, Names, collect};
 use super::characteristics::{Characteristics, Lock};
 use super::check::{Shortcoming, number, text};
 use super::control::{BRANCH_IDLE_LIMIT, CROSS_LOCK_WAIT, Control, Start, savepoint};
-use super::guard::Syntax;
 use super::own::{Words, own_statements};
 use super::settings::Settings;
+use super::text::Syntax;
 
 /// PostgreSQL: the backend of [`PgConn`](crate::PgConn).
 #[derive(Debug, Clone, Copy)]
@@ -266,6 +266,28 @@ impl Dialect for Postgres {
     fn finds_leftover(raw: &mut PgConnection) -> bool {
         // libpq knows of the transaction, Diesel doesn't: the two disagree, and Diesel takes the connection for broken.
         !Self::alive(raw)
+    }
+
+    // Not a savepoint: within one `pg_export_snapshot` is refused, for one.
+    fn mark(number: u64) -> Cow<'static, str> {
+        format!("SET LOCAL multidb.mark = '{number}'").into()
+    }
+
+    fn is_marked(raw: &mut PgConnection, number: u64) -> QueryResult<bool> {
+        let asked = "SELECT pg_catalog.current_setting('multidb.mark', true) AS a, NULL AS b, NULL AS c";
+        Ok(Self::load_own(raw, asked, &[])?.iter().any(|row| text(row) == number.to_string()))
+    }
+
+    fn allows_writes(raw: &mut PgConnection) -> QueryResult<bool> {
+        let asked = "SELECT pg_catalog.current_setting('transaction_read_only') AS a, NULL AS b, NULL AS c";
+        Ok(Self::load_own(raw, asked, &[])?.iter().all(|row| text(row) != "on"))
+    }
+
+    // As DISCARD ALL, but for the prepared statements, which Diesel knows by their names. The settings are Diesel's own.
+    fn renewal(_settings: &Settings) -> Option<String> {
+        let sql = "RESET SESSION AUTHORIZATION; RESET ALL; SET TIME ZONE 'UTC'; SET CLIENT_ENCODING TO 'UTF8'; CLOSE ALL; UNLISTEN *; \
+                   SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+        Some(sql.into())
     }
 
     fn commit_may_have_happened(_message: &str) -> bool {

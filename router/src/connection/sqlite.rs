@@ -15,9 +15,9 @@ use super::backend::{Dialect, Names, collect};
 use super::characteristics::{Characteristics, Lock};
 use super::check::{Shortcoming, number, text};
 use super::control::{Control, Start, savepoint};
-use super::guard::Syntax;
 use super::own::{Words, own_statements};
 use super::settings::{Settings, SqliteSettings};
+use super::text::Syntax;
 
 /// SQLite: the backend of [`SqliteConn`](crate::SqliteConn).
 #[derive(Debug, Clone, Copy)]
@@ -169,6 +169,16 @@ impl Dialect for Sqlite {
         raw.batch_execute("ROLLBACK").is_ok()
     }
 
+    fn allows_writes(raw: &mut SqliteConnection) -> QueryResult<bool> {
+        let asked = "SELECT CAST(query_only AS TEXT) AS a, NULL AS b, NULL AS c FROM pragma_query_only";
+        Ok(Self::load_own(raw, asked, &[])?.iter().all(|row| text(row) != "1"))
+    }
+
+    // A file is opened anew. A database in memory would be lost with its connection.
+    fn renewal(settings: &Settings) -> Option<String> {
+        settings.private.then(|| format!("{DEFAULTS}; {}", session(settings)))
+    }
+
     fn commit_may_have_happened(message: &str) -> bool {
         // The pages may have reached the file before its sync failed.
         message.contains("disk I/O error")
@@ -208,6 +218,11 @@ fn begin(start: &Start, sql: &mut String) -> fmt::Result {
     })?;
     if limits.read_only { sql.write_str("; PRAGMA query_only = 1") } else { Ok(()) }
 }
+
+/// What a session has that was just opened.
+const DEFAULTS: &str = "PRAGMA query_only = 0; PRAGMA defer_foreign_keys = 0; PRAGMA ignore_check_constraints = 0; PRAGMA \
+                        recursive_triggers = 0; PRAGMA reverse_unordered_selects = 0; PRAGMA case_sensitive_like = 0; PRAGMA \
+                        writable_schema = 0; PRAGMA legacy_alter_table = 0; PRAGMA read_uncommitted = 0; PRAGMA locking_mode = NORMAL";
 
 fn session(settings: &Settings) -> String {
     let sqlite = &settings.sqlite;

@@ -22,7 +22,7 @@ use crate::connection::slot::{AnySlot, Slot};
 use crate::databases::Databases;
 use crate::error::Error;
 use crate::site::Site;
-use crate::transaction::{Ticket, abandon};
+use crate::transaction::{Ticket, abandon, any, note_independent_work};
 
 /// A Diesel connection that leads to a scope's database: what a `#[conn]` parameter is.
 ///
@@ -97,25 +97,29 @@ impl<B: Backend> Conn<B> {
             Place::Scope(slot) => slot.with_raw(body),
             Place::Pool(pool, site) => {
                 let mut lease = pool.lease_once(*site, self.instrumentation.as_ref())?;
-                let (result, seen) = lease.watch(self.instrumentation.clone(), body);
+                let lent = lease.watch(self.instrumentation.clone(), body);
+                let (result, seen) = lent.map_err(Error::from)?;
                 if seen.left_open {
                     lease.break_off();
                 }
-                let leftover = lease.end_leftover();
+                lease.alive();
                 let value = result?;
                 #[cfg(feature = "testing")]
                 lease.was_kept_open(&seen)?;
-                leftover.map_err(Error::from)?;
+                seen.answer.map_err(Error::from)?;
                 Ok(value)
             }
         }
     }
 
-    /// Counts what a manual scope has pending, and refuses writes in a read-only one.
+    /// Counts what a manual scope has pending, refuses writes in a read-only one, and notes those outside of any.
     #[inline]
     pub(super) fn weigh(&self, proof: impl FnOnce() -> Proof) -> QueryResult<()> {
-        if let Place::Scope(slot) = &self.place {
-            slot.gate().weigh(slot.alias(), |level| slot.can_be_read_only(level), proof)?;
+        match &self.place {
+            Place::Scope(slot) => slot.gate().weigh(slot.alias(), |level| slot.can_be_read_only(level), proof)?,
+            // It commits by itself, whatever becomes of a transaction around it.
+            Place::Pool(..) if any(|_| true) && proof() != Proof::Read => note_independent_work(),
+            Place::Pool(..) => {}
         }
         Ok(())
     }

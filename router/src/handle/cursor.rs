@@ -124,7 +124,7 @@ where
         };
         let mut hold = Rc::new(hold);
         let link = Rc::get_mut(&mut hold).expect("nobody else has it yet").link();
-        link.admit_query(&source)?;
+        let _ = link.admit_query(&source)?;
         let raw: *mut B::Raw = link.raw();
         // SAFETY: `raw` points into the `Link` of `hold`, which stays where it is and is reached by nobody else for as
         // long as the borrow made here lives:

@@ -52,8 +52,10 @@ impl LoadConnection<DefaultLoadingMode> for Conn<crate::Postgres> {
     {
         self.weigh(proof_of::<T>)?;
         self.run(|link| {
-            link.admit_query(&source)?;
-            LoadConnection::<DefaultLoadingMode>::load(link.raw(), source)
+            let question = link.admit_query(&source)?;
+            let result = LoadConnection::<DefaultLoadingMode>::load(link.raw(), source);
+            let answer = question.map_or(Ok(()), |question| link.after_text(question, result.is_err()));
+            result.and_then(|cursor| answer.map(|()| cursor))
         })
     }
 }

@@ -105,6 +105,8 @@ pub(super) fn run_repeatedly<R: Returned>(
                     _ => Ok(()),
                 };
                 let verdict = if returned.is_ok() && stored.is_ok() { Verdict::Keep } else { Verdict::Undo };
+                // Not if something independent has committed in it.
+                let may_retry = may_retry && transaction::may_be_repeated();
                 match scope.close(verdict) {
                     // Only the end of the transaction knows that nothing of it was committed.
                     Err(error) if may_retry && error.is_retryable() => error,

@@ -101,6 +101,11 @@ pub(super) fn commit_one(
     }
     match outcome {
         Outcome::Committed => {}
+        Outcome::RolledBack(error @ Error::ImplicitCommit { .. }) => {
+            // What ran before the statement that ended the transaction may be permanent.
+            telemetry::outcome("unknown");
+            return Err(NotCommitted { result: Err(error), outcome: None });
+        }
         Outcome::RolledBack(error) => {
             telemetry::outcome("rolled_back");
             return Err(NotCommitted { result: Err(error), outcome: Some(When::RolledBack) });
@@ -163,11 +168,22 @@ fn commit_across(
     Err(NotCommitted { result: Err(result), outcome: hooks })
 }
 
-pub(super) fn roll_back_all(branches: &[Branch]) {
+/// Rolls all branches back. `Err` only if the work of one may be permanent.
+pub(super) fn roll_back_each(branches: &[Branch]) -> Result<()> {
+    let mut result = Ok(());
     for branch in branches {
-        // The failure is told of, and means no more.
-        let _ = roll_back(branch);
+        match roll_back(branch) {
+            Err(error @ Error::ImplicitCommit { .. }) => result = result.and(Err(error)),
+            // A connection that was discarded has taken the work with it.
+            Ok(()) | Err(_) => {}
+        }
     }
+    result
+}
+
+pub(super) fn roll_back_all(branches: &[Branch]) {
+    // The gate knows of work that may be permanent.
+    let _ = roll_back_each(branches);
 }
 
 /// Rolls a branch back. A failure discards its connection, which rolls back too; only after an implicit commit it does not.

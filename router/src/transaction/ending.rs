@@ -344,42 +344,64 @@ fn end_transaction(transaction: Box<Transaction>, verdict: Verdict) -> Result<()
         None => None,
     };
     if let Some(result) = refused {
-        return end_uncommitted(transaction, undone, result, Some(When::RolledBack));
+        return end_uncommitted(transaction, verdict, result, Some(When::RolledBack));
     }
-    match commit(&transaction, proof.as_ref()) {
+    let committed = commit(&transaction, proof.as_ref());
+    if !matches!(committed, Err(NotCommitted { outcome: Some(When::RolledBack), .. })) {
+        note_independent_commit(&transaction);
+    }
+    match committed {
         Ok(()) if transaction.hooks.is_empty() => {
             stack::retire(transaction);
             Ok(())
         }
         Ok(()) => run_hooks(transaction, Ok(()), Some(When::Committed)),
-        Err(NotCommitted { result, outcome }) => end_uncommitted(transaction, undone, result, outcome),
+        Err(NotCommitted { result, outcome }) => end_uncommitted(transaction, verdict, result, outcome),
+    }
+}
+
+/// The transactions around it must not be run again: what it has done stays.
+#[inline]
+fn note_independent_commit(transaction: &Transaction) {
+    let reads = transaction.terms.characteristics.limits.read_only;
+    if !reads && transaction.branches.iter().any(|branch| branch.slot.begun()) {
+        stack::note_independent_work();
     }
 }
 
 /// Rolls back, unless nobody knows what became of the transaction.
 fn end_uncommitted(
     transaction: Box<Transaction>,
-    undone: bool,
+    verdict: Verdict,
     mut result: Result<()>,
-    outcome: Option<When>,
+    mut outcome: Option<When>,
 ) -> Result<()> {
+    let undone = transaction.frames.first().is_some_and(|frame| frame.undone);
     if outcome == Some(When::RolledBack) {
         roll_back_all(&transaction.branches);
-        telemetry::outcome("rolled_back");
-        // Found out only by rolling back: what ran before it may be permanent, and must not be done again.
+        // Perhaps found out only by rolling back: what ran before it may be permanent, and must not be done again.
         let ended = transaction.gate.doomed().filter(|error| matches!(error, Error::ImplicitCommit { .. }));
-        let in_part = ended.is_some();
-        if let (Err(Error::Doomed { .. }), Some(error)) = (&result, ended) {
-            result = Err(error);
-        }
-        if transaction.terms.repeats
-            && !undone
-            && !in_part
-            && let Some(error) = passing(&result, &transaction.gate)
-        {
-            // The next attempt registers its hooks anew.
-            stack::retire(transaction);
-            return Err(error);
+        match ended {
+            Some(error) => {
+                note_independent_commit(&transaction);
+                telemetry::outcome("unknown");
+                // Neither kind of hook would be right.
+                outcome = None;
+                if verdict == Verdict::Keep || matches!(result, Err(Error::Doomed { .. })) {
+                    result = Err(error);
+                }
+            }
+            None => {
+                telemetry::outcome("rolled_back");
+                if transaction.terms.repeats
+                    && !undone
+                    && let Some(error) = passing(&result, &transaction.gate)
+                {
+                    // The next attempt registers its hooks anew.
+                    stack::retire(transaction);
+                    return Err(error);
+                }
+            }
         }
     }
     run_hooks(transaction, result, outcome)

@@ -6,7 +6,7 @@ use once_cell::unsync::OnceCell;
 
 use super::across;
 use super::branch::Branch;
-use super::committing::{NotCommitted, Proof, commit_one, commit_several, roll_back_all};
+use super::committing::{NotCommitted, Proof, commit_one, commit_several, roll_back_each};
 use super::frame::Kind;
 use super::hooks::{self, Hook, When};
 use super::stack::{self, Transaction};
@@ -29,6 +29,7 @@ struct Segment {
 
 /// Commits what was done since the last commit. The scope goes on: its next statement begins a new transaction.
 pub(crate) fn commit() -> Result<()> {
+    no_cursor()?;
     can_commit()?;
     let segment = take("`commit`")?;
     let id = || segment.id.get_or_init(TransactionId::new);
@@ -52,6 +53,10 @@ pub(crate) fn commit() -> Result<()> {
 }
 
 fn after(segment: Segment, committed: Result<(), NotCommitted>) -> Result<()> {
+    if !matches!(committed, Err(NotCommitted { outcome: Some(When::RolledBack), .. })) {
+        // The transactions around it must not be run again: what it has done stays.
+        stack::note_independent_work();
+    }
     match committed {
         Ok(()) => finish(segment, Ok(()), Some(When::Committed)),
         Err(NotCommitted { result, outcome }) => finish(segment, result, outcome),
@@ -60,9 +65,21 @@ fn after(segment: Segment, committed: Result<(), NotCommitted>) -> Result<()> {
 
 /// Undoes what was done since the last commit, and lifts a doom. The scope goes on.
 pub(crate) fn roll_back() -> Result<()> {
+    no_cursor()?;
     let segment = take("`rollback`")?;
-    roll_back_all(&segment.branches);
-    finish(segment, Ok(()), Some(When::RolledBack))
+    let ended = segment.gate.doomed().filter(|error| matches!(error, Error::ImplicitCommit { .. }));
+    let result = roll_back_each(&segment.branches).and(ended.map_or(Ok(()), Err));
+    let outcome = result.is_ok().then_some(When::RolledBack);
+    finish(segment, result, outcome)
+}
+
+/// Refuses while rows of a query are still read: their connection can neither commit nor roll back. Nothing changes then.
+fn no_cursor() -> Result<()> {
+    let busy = stack::top(|open| {
+        let reading = open.branches.iter().find(|branch| branch.slot.is_in_use());
+        reading.map_or(Ok(()), |branch| open.gate.no_stream(branch.slot.alias()))
+    });
+    busy.unwrap_or(Ok(()))
 }
 
 fn take(asked: &'static str) -> Result<Segment> {

@@ -278,6 +278,22 @@ pub(crate) fn forbid_repetition() {
     top(|open| open.terms.repeats = false);
 }
 
+/// Something independent may have committed inside of the open transactions of the thread, hidden or not: run again, they
+/// would do it twice.
+#[inline]
+pub(crate) fn note_independent_work() {
+    with(|stack| {
+        for open in stack.iter_mut().filter_map(Entry::transaction_mut) {
+            open.terms.repeats = false;
+        }
+    });
+}
+
+/// Whether the innermost transaction may still be run again.
+pub(crate) fn may_be_repeated() -> bool {
+    top(|open| open.terms.repeats).unwrap_or(false)
+}
+
 /// Whether any open transaction of the thread, hidden or not, is like that.
 pub(crate) fn any(test: impl FnMut(&Transaction) -> bool) -> bool {
     with(|stack| stack.iter().filter_map(Entry::transaction).any(test))

@@ -127,11 +127,16 @@ fn an_undone_level_leaves_no_savepoint_behind() {
             }
             nested(|| {
                 create("Hal", "")?;
-                raw("RELEASE", 2).unwrap();
+                // On SQLite the mark goes with it by which the scope knows its transaction.
+                assert_eq!(raw("RELEASE", 2).is_err(), KIND == Kind::Sqlite);
                 raw("ROLLBACK TO", 2)
             })
         });
-        assert!(matches!(ran, Err(Mishap::Query(diesel::result::Error::DatabaseError(..)))), "{ran:?}");
+        match ran {
+            Err(Mishap::Database(Error::ImplicitCommit { .. })) if KIND == Kind::Sqlite => {}
+            Err(Mishap::Query(diesel::result::Error::DatabaseError(..))) => {}
+            other => panic!("{other:?}"),
+        }
         room.holds([]);
     });
 }

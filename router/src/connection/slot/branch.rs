@@ -1,7 +1,7 @@
 //! A slot as a branch of its transaction: how its levels and the transaction itself end.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, TryLockError};
 
 use diesel::connection::SimpleConnection;
 use diesel::result::{Error as DieselError, QueryResult};
@@ -141,7 +141,6 @@ impl<B: Dialect> Slot<B> {
             return Ok(());
         };
         let message = error.to_string();
-        let committed = lease.may_have_committed();
         // Without the tripwire this one succeeds, and leaves the connection fit for the pool. SQLite may have rolled back
         // by itself, and Diesel has found that out by now; a database in memory would be lost with its connection.
         let is_over =
@@ -152,12 +151,10 @@ impl<B: Dialect> Slot<B> {
         drop(lease);
         // A deadlock takes the savepoint away as well; then the transaction was undone, which is what was wanted.
         let first = self.gate.failure().map(|first| first.class());
-        let undone = !committed && first.is_some_and(|class| B::FAILURES_MAY_UNDO_ALL || class.undoes_all());
+        let undone = first.is_some_and(|class| B::FAILURES_MAY_UNDO_ALL || class.undoes_all());
         if B::is_implicit_commit(&message) && !undone {
-            if first.is_some_and(FailureClass::is_retryable) {
-                // Otherwise it would be run again.
-                self.gate.ended(self.alias());
-            }
+            // What ran before it may be permanent: it is not run again, and no hook runs.
+            self.gate.ended(self.alias());
             return Err(Error::ImplicitCommit { database: self.alias().clone() });
         }
         Err(error.into())
@@ -175,6 +172,10 @@ impl<B: Dialect> AnySlot for Slot<B> {
 
     fn begun(&self) -> bool {
         self.open.load(Ordering::Relaxed) > 0
+    }
+
+    fn is_in_use(&self) -> bool {
+        matches!(self.state.try_lock(), Err(TryLockError::WouldBlock))
     }
 
     fn release(&self, depth: u32, widen: Option<Limits>) -> Result<()> {

@@ -19,6 +19,7 @@ use super::levels::Levels;
 use super::link::Link;
 use super::own::TextRow;
 use super::pool::{Lease, Pool};
+use super::question::Breach;
 use crate::alias::Alias;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
@@ -62,6 +63,8 @@ pub trait AnySlot: Any + Send + Sync {
     fn names(&self) -> Names;
     /// Whether the server has the transaction open.
     fn begun(&self) -> bool;
+    /// Whether a statement or a cursor has the connection.
+    fn is_in_use(&self) -> bool;
     /// The level above `depth` ended well. `widen` are the limits that hold again, if it had some of its own.
     fn release(&self, depth: u32, widen: Option<Limits>) -> Result<()>;
     /// Undoes the level above `depth`. Where that fails the gate is doomed at `depth`.
@@ -259,22 +262,22 @@ impl<B: Dialect> Slot<B> {
     /// Records what a statement did to the transaction.
     #[inline]
     pub fn settle(&self, link: &mut Link<B>, error: Option<&DieselError>) -> QueryResult<()> {
-        match error {
-            Some(error) => {
-                self.record(link, error);
-                Ok(())
-            }
-            None if link.in_transaction() => Ok(()),
-            None => Err(self.has_ended(link)),
+        if let Some(error) = error {
+            self.record(link, error);
+        }
+        match link.take_breach() {
+            None if error.is_some() || link.in_transaction() => Ok(()),
+            None | Some(Breach::Ended) => Err(self.has_ended(link)),
+            Some(Breach::Writable) => Err(self.gate.allowed_to_write(self.alias()).into()),
         }
     }
 
-    /// A statement has ended the transaction: a text that slipped through `with_raw` or the guard.
+    /// A statement has ended the transaction.
     #[cold]
     fn has_ended(&self, link: &mut Link<B>) -> DieselError {
         // Not to be undone any more.
         self.gate.ended(self.alias());
-        link.break_off();
+        link.leave_ended();
         self.gate.doomed().map_or(DieselError::NotInTransaction, DieselError::from)
     }
 
@@ -294,7 +297,7 @@ impl<B: Dialect> Slot<B> {
     pub fn with_raw<T, E: From<Error>>(&self, body: impl FnOnce(&mut B::Raw) -> Result<T, E>) -> Result<T, E> {
         let mut state = self.ready()?;
         let before = state.instrumentation.clone();
-        let (result, seen) = state.link().watch(before, body);
+        let (result, seen) = state.link().watch(before, body).map_err(Error::from)?;
         if let Some(failure) = seen.failure {
             self.gate.doom(self.gate.depth(), failure);
         }
@@ -302,17 +305,17 @@ impl<B: Dialect> Slot<B> {
             let text = "a transaction begun inside `with_raw` was never ended";
             self.gate.doom(self.gate.depth(), Failure::new(FailureClass::Other, text));
         }
-        if seen.control {
-            // What follows must not run in autocommit, nor in a transaction that the scope knows nothing of.
-            self.gate.ended(self.alias());
-            state.link().break_off();
-        }
         let link = state.link();
         if link.aborted() {
             let text = "the database aborted the transaction inside `with_raw`";
             self.gate.doom(self.gate.depth(), Failure::new(FailureClass::Other, text));
         }
+        // What follows must not run in autocommit, nor in a transaction that the scope knows nothing of.
         self.settle(link, None).map_err(Error::from)?;
+        if let Err(error) = seen.answer {
+            self.record(link, &error);
+            return Err(Error::from(error).into());
+        }
         result
     }
 
