@@ -29,5 +29,6 @@ mod silent;
 mod soak;
 mod syscalls;
 mod table;
+mod under_load;
 mod verdict;
 mod whole;

@@ -11,6 +11,7 @@ use super::backend::Dialect;
 use super::control::Start;
 use super::link::Link;
 use super::own::TextRow;
+use super::right_of_way::RightOfWay;
 use crate::alias::Alias;
 use crate::databases::mask;
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ pub struct File {
     pub url: String,
     /// `PRAGMA journal_mode`; `None` leaves the file as it is.
     pub journal_mode: Option<&'static str>,
+    /// Who comes first at it.
+    pub right_of_way: Arc<RightOfWay>,
 }
 
 /// The name that a connection has for the file at this place.
@@ -196,7 +199,12 @@ mod tests {
 
     #[test]
     fn a_name_with_quotes_stays_one_name() {
-        let file = |url: &str| File { alias: "a".into(), url: url.into(), journal_mode: Some("persist") };
+        let file = |url: &str| File {
+            alias: "a".into(),
+            url: url.into(),
+            journal_mode: Some("persist"),
+            right_of_way: Arc::default(),
+        };
         let sql = attach(&[file("a.db"), file("it's \"b\".db")]);
         assert_eq!(
             sql,

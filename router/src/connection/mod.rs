@@ -29,6 +29,7 @@ pub mod receipt;
 #[cfg(feature = "testing")]
 pub mod rehearsal;
 pub mod repeated;
+pub mod right_of_way;
 pub mod settings;
 pub mod slot;
 #[cfg(feature = "sqlite")]

@@ -17,8 +17,10 @@ use super::holders::{Holder, Holders};
 use super::instrument::SharedInstrumentation;
 use super::link::Link;
 use super::migrations::{Migrations, Ran};
+use super::right_of_way::RightOfWay;
 use super::settings::Settings;
 use super::survey::{Survey, Surveyor};
+use super::text::Syntax;
 use crate::error::{Error, Result};
 use crate::failure::classify;
 #[cfg(feature = "testing")]
@@ -148,8 +150,27 @@ impl<B: Dialect> Pool<B> {
             if !B::SURVEY.is_empty() {
                 raw.batch_execute(B::SURVEY)?;
             }
-            Ok(Box::new(Surveyor::<B>(raw)))
+            Ok(Box::new(Surveyor::<B>::new(raw, &pool.settings)))
         }))
+    }
+
+    /// Lets recovery come first at the write lock of a SQLite file.
+    #[inline]
+    pub fn give_way(&self) {
+        if B::SYNTAX == Syntax::Sqlite {
+            self.rights().for_each(|right| right.give_way());
+        }
+    }
+
+    /// A transaction that held the write lock of a SQLite file has given up waiting for another lock.
+    pub fn congest(&self) {
+        self.rights().for_each(|right| right.congest());
+    }
+
+    /// The right of way of each file of its connections.
+    fn rights(&self) -> impl Iterator<Item = &RightOfWay> {
+        let alone = self.settings.files.is_empty().then_some(&*self.settings.right_of_way);
+        alone.into_iter().chain(self.settings.files.iter().map(|file| &*file.right_of_way))
     }
 
     /// How many connections are open, and how many of them idle.

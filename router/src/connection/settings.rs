@@ -1,9 +1,11 @@
 //! What a pool needs to open its connections.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::attached::File;
+use super::right_of_way::RightOfWay;
 use crate::alias::Alias;
 
 /// How long SQLite waits for a lock of another connection, unless configured otherwise.
@@ -28,6 +30,8 @@ pub struct Settings {
     pub sqlite: SqliteSettings,
     /// SQLite: the files that each connection holds together, `main` first. None where it is one file alone.
     pub files: Vec<File>,
+    /// Who comes first at the file, if it is SQLite's.
+    pub right_of_way: Arc<RightOfWay>,
     /// Whether statements that Diesel would parse anew each time are kept prepared from their second use on.
     pub prepare_repeated: bool,
     /// How its connections serve a test, if they do.

@@ -124,7 +124,8 @@ impl Databases {
         let file = |index: &usize| {
             let settings = self.at(*index).driver().settings();
             let (alias, url) = (settings.alias.clone(), settings.url.clone());
-            File { alias, url, journal_mode: settings.sqlite.journal_mode }
+            let right_of_way = Arc::clone(&settings.right_of_way);
+            File { alias, url, journal_mode: settings.sqlite.journal_mode, right_of_way }
         };
         order.iter().map(file).collect()
     }

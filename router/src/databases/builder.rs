@@ -217,6 +217,7 @@ fn open(config: DatabaseConfig) -> Result<Database> {
         private,
         sqlite: config.sqlite_settings()?,
         files: Vec::new(),
+        right_of_way: Arc::default(),
         prepare_repeated: config.prepare_repeated.unwrap_or(true),
         #[cfg(feature = "testing")]
         test: None,

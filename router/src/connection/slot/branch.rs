@@ -223,6 +223,9 @@ impl<B: Dialect> AnySlot for Slot<B> {
     fn roll_back(&self) -> Result<()> {
         let mut state = self.lock()?;
         let begun = state.levels.begun();
+        if begun && self.gate.failure().is_some_and(|first| first.class() == FailureClass::LockTimeout) {
+            self.pool().congest();
+        }
         let State { phase, start, .. } = &mut *state;
         match std::mem::replace(phase, Phase::Closed) {
             Phase::Open(lease) => self.roll_back_open(lease, begun, start),

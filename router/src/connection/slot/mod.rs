@@ -348,6 +348,9 @@ impl<B: Dialect> Slot<B> {
         loop {
             // Nothing was sent that counts.
             let fresh = !state.levels.begun();
+            if fresh {
+                self.pool().give_way();
+            }
             if matches!(state.phase, Phase::Lazy) {
                 self.take_connection(state)?;
             }
