@@ -2,7 +2,7 @@
 
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
-use multidb::{Databases, Error, MysqlConn, atomic_many, schema};
+use multidb::{Databases, Error, MysqlConn, atomic_many, atomic_on, connection_on, schema};
 
 use crate::models::{Account, ByApp, Entry, accounts, entries};
 use crate::server::Server;
@@ -43,4 +43,30 @@ fn a_mariadb_that_is_read_only_or_may_lose_commits_is_refused_until_that_is_mend
         admin.batch_execute(&format!("SET GLOBAL {setting} = {mended}")).unwrap();
     }
     put_both(&databases()).unwrap();
+}
+
+#[test]
+fn a_server_without_autocommit_loses_nothing_and_check_reports_it() {
+    let Some(server) = Server::start("mariadb") else { return };
+    let mut admin = diesel::MysqlConnection::establish(server.url()).unwrap();
+    let (address, _) = server.url().rsplit_once('/').unwrap();
+    admin.batch_execute("CREATE DATABASE d_plain; CREATE TABLE d_plain.accounts (id BIGINT PRIMARY KEY)").unwrap();
+    for (at, setting) in (1_i64..).zip(["autocommit = 0", "completion_type = 'CHAIN'", "sql_mode = ''"]) {
+        admin.batch_execute(&format!("SET GLOBAL {setting}")).unwrap();
+        let databases = Databases::builder().mysql("accounts", format!("{address}/d_plain")).build().unwrap();
+        let _entered = databases.enter();
+        let insert = |id: i64, conn: &mut MysqlConn| {
+            diesel::insert_into(accounts::table).values(accounts::id.eq(id)).execute(conn)
+        };
+        insert(at, &mut connection_on::<MysqlConn>("accounts").unwrap()).unwrap();
+        atomic_on("accounts").run(|conn: &mut MysqlConn| Ok::<_, Error>(insert(10 + at, conn)?)).unwrap();
+        insert(20 + at, &mut connection_on::<MysqlConn>("accounts").unwrap()).unwrap();
+        let stored: i64 = diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT COUNT(*) FROM d_plain.accounts")
+            .get_result(&mut admin)
+            .unwrap();
+        assert_eq!(stored, 3 * at, "{setting}");
+        let report = databases.check().to_string();
+        let name = setting.split(' ').next().unwrap();
+        assert!(report.contains(name), "{name} is missing in: {report}");
+    }
 }

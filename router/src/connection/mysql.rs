@@ -177,8 +177,8 @@ impl Dialect for Mysql {
 
     fn shortcomings(raw: &mut MysqlConnection, _settings: &Settings) -> QueryResult<Vec<Shortcoming>> {
         let mut found = Vec::new();
-        let asked = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('innodb_flush_log_at_trx_commit', 'log_bin', \
-                     'sync_binlog', 'version', 'wsrep_on')";
+        let asked = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('autocommit', 'completion_type', \
+                     'innodb_flush_log_at_trx_commit', 'log_bin', 'sql_mode', 'sync_binlog', 'version', 'wsrep_on')";
         let variables: Vec<Variable> = diesel::sql_query(asked).load(raw)?;
         let value = |name: &str| variables.iter().find(|variable| variable.name == name).map(|found| &*found.value);
         let mut must = |name: &str, wanted: &str, why: &'static str| match value(name) {
@@ -192,6 +192,13 @@ impl Dialect for Mysql {
             must("sync_binlog", "1", DURABILITY);
         }
         must("wsrep_on", "OFF", "Galera refuses XA");
+        must("autocommit", "ON", "another client's statements are lost unless it commits them");
+        must("completion_type", "NO_CHAIN", "another client's COMMIT begins a transaction that it doesn't know of");
+        let mode = value("sql_mode").unwrap_or_default().to_owned();
+        if !mode.contains("STRICT_") {
+            let why = "a value that doesn't fit its column is stored changed, and the statement succeeds";
+            found.push(Shortcoming::new("sql_mode", format!("`{mode}`"), "with `STRICT_TRANS_TABLES`", why));
+        }
         let version = value("version").unwrap_or_default().to_owned();
         if !is_new_enough(&version) {
             let wanted = "MariaDB 10.5 or MySQL 8.0.30, or newer";

@@ -228,8 +228,9 @@ impl Dialect for Postgres {
 
     fn shortcomings(raw: &mut PgConnection, settings: &Settings) -> QueryResult<Vec<Shortcoming>> {
         let mut found = Vec::new();
-        let asked = "SELECT name AS a, setting AS b, NULL AS c FROM pg_settings WHERE name IN ('fsync', \
-                     'full_page_writes', 'lc_messages', 'max_prepared_transactions', 'server_version_num')";
+        // As a new session has them: this one may have its own.
+        let asked = "SELECT name AS a, reset_val AS b, NULL AS c FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', \
+                     'lc_messages', 'max_prepared_transactions', 'server_version_num', 'synchronous_commit')";
         for row in Self::load_own(raw, asked, &[])? {
             let value = row.b.clone().unwrap_or_default();
             let english = ["en", "C", "POSIX"].iter().any(|begin| value.starts_with(begin)) || value.is_empty();
@@ -237,6 +238,7 @@ impl Dialect for Postgres {
                 "max_prepared_transactions" if number(&row) < u64::from(settings.pool.max_size) => {
                     (format!("at least {}, the size of the pool (then restart)", settings.pool.max_size), PREPARES)
                 }
+                "synchronous_commit" if value == "off" => ("`on`".into(), DURABILITY),
                 "server_version_num" if number(&row) < OLDEST => (format!("{OLDEST} or newer"), VERSION),
                 "lc_messages" if !english => ("`en_US.UTF-8` (`ALTER ROLE .. SET lc_messages`)".into(), LANGUAGE),
                 name if Self::DURABLE.iter().any(|(durable, should)| *durable == name && *should != value) => {
