@@ -189,3 +189,15 @@ fn compound_statements_are_run_and_not_refused() {
         .unwrap();
     assert_eq!(fixture.rows("default").len(), 5);
 }
+
+#[test]
+fn the_table_of_diesels_migrations_made_in_a_scope_is_an_implicit_commit() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let run = atomic::<Item>().run(|conn: &mut MysqlConn| {
+        put(1, 10)?;
+        let _ = diesel::migration::MigrationConnection::setup(conn);
+        Ok::<_, Error>(())
+    });
+    assert!(matches!(run, Err(Error::ImplicitCommit { .. })), "{run:?}");
+}

@@ -68,3 +68,21 @@ fn a_database_in_memory_keeps_its_rows_and_its_settings_after_any_text() {
     let checks = diesel::dsl::sql::<diesel::sql_types::Integer>("foreign_keys FROM pragma_foreign_keys");
     assert_eq!(diesel::select(checks).get_result::<i32>(&mut conn).unwrap(), 1);
 }
+
+/// SQLite runs the first one alone, and its driver passes over the rest.
+#[test]
+fn a_query_of_several_statements_is_an_error_and_no_part_of_it_is_lost_silently() {
+    let fixture = fixture().unwrap();
+    let _entered = fixture.databases().enter();
+    let text = "INSERT INTO items VALUES (1, 10); INSERT INTO items VALUES (2, 20)";
+    let alone = diesel::sql_query(text).execute(&mut connection::<Item, SqliteConn>().unwrap());
+    assert!(alone.unwrap_err().to_string().contains("batch_execute"));
+    let run = atomic::<Item>().run(|conn: &mut SqliteConn| Ok::<_, Error>(diesel::sql_query(text).execute(conn)?));
+    assert!(run.is_err(), "{run:?}");
+    assert_eq!(fixture.rows("default"), []);
+    connection::<Item, SqliteConn>().unwrap().batch_execute(text).unwrap();
+    diesel::sql_query("DELETE FROM items WHERE id = 1;")
+        .execute(&mut connection::<Item, SqliteConn>().unwrap())
+        .unwrap();
+    assert_eq!(fixture.rows("default"), [(2, 20)]);
+}

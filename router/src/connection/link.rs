@@ -256,7 +256,7 @@ impl<B: Dialect> Link<B> {
                 // A text that is kept came from no raw SQL. Asked first, since searching a type's name takes longer.
                 let kept = self.repeated.as_ref().is_some_and(|repeated| repeated.keeps(&sql));
                 if !kept && raw_sql() {
-                    return self.guarded(&sql, |raw| raw.execute_returning_count(statement));
+                    return self.guarded_statement(&sql, |raw| raw.execute_returning_count(statement));
                 } else if kept || self.repeated.as_mut().is_some_and(|repeated| repeated.admits(&sql)) {
                     let binds = B::collect_binds(&mut self.raw, statement)?;
                     return B::execute_prepared(&mut self.raw, sql, binds);
@@ -277,7 +277,9 @@ impl<B: Dialect> Link<B> {
         if T::query_id().is_none() && is_raw_query(type_name::<T>()) {
             let mut builder = <B::Native as diesel::backend::Backend>::QueryBuilder::default();
             query.to_sql(&mut builder, &B::NATIVE)?;
-            return self.before_text(&builder.finish()).map(Some);
+            let sql = builder.finish();
+            Self::only_one(&sql)?;
+            return self.before_text(&sql).map(Some);
         }
         Ok(None)
     }

@@ -114,6 +114,26 @@ impl<B: Dialect> Link<B> {
         answer.map(|()| value)
     }
 
+    /// Runs what sends a text as one statement. SQLite would run the first one of several, and pass over the others.
+    pub fn guarded_statement<T>(
+        &mut self,
+        sql: &str,
+        send: impl FnOnce(&mut B::Raw) -> QueryResult<T>,
+    ) -> QueryResult<T> {
+        Self::only_one(sql)?;
+        self.guarded(sql, send)
+    }
+
+    /// Refuses several statements in one text.
+    pub fn only_one(sql: &str) -> QueryResult<()> {
+        if B::SYNTAX == Syntax::Sqlite && text::inspect(sql, B::SYNTAX).has_several {
+            let information =
+                "a query of several statements, of which SQLite would run the first alone; use `batch_execute`";
+            return Err(DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(information.to_owned())));
+        }
+        Ok(())
+    }
+
     fn set_mark(&mut self) -> QueryResult<u64> {
         self.marks += 1;
         let number = self.marks;

@@ -29,7 +29,8 @@ where
 impl<B: Backend> MigrationConnection for Conn<B> {
     fn setup(&mut self) -> QueryResult<usize> {
         self.weigh(|| Proof::None)?;
-        self.run(|link| link.raw().setup())
+        // What it may create would end a transaction on MySQL and MariaDB.
+        self.run(|link| link.guarded("CREATE TABLE IF NOT EXISTS __diesel_schema_migrations", |raw| raw.setup()))
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Inspection {
     pub may_allow_writes: bool,
     /// It may have several results, of which Diesel reads the first.
     pub may_fail_late: bool,
+    /// It has more than one statement.
+    pub has_several: bool,
 }
 
 /// What a text does to the transaction around it.
@@ -48,13 +50,12 @@ pub enum SessionEffect {
 
 /// What `sql` may do.
 pub fn inspect(sql: &str, syntax: Syntax) -> Inspection {
-    let (mut effect, mut crosses, mut is_tame) = read(sql, syntax, syntax == Syntax::Mysql);
+    let Reading { mut effect, mut crosses, mut is_tame, has_several } = read(sql, syntax, syntax == Syntax::Mysql);
     if syntax != Syntax::Sqlite && sql.contains('\\') {
         // A setting of the session decides what the backslash means.
-        let (other, other_crosses, other_is_tame) = read(sql, syntax, syntax != Syntax::Mysql);
-        effect = effect.or(other);
-        crosses |= other_crosses;
-        is_tame &= other_is_tame;
+        let other = read(sql, syntax, syntax != Syntax::Mysql);
+        effect = effect.or(other.effect);
+        (crosses, is_tame) = (crosses | other.crosses, is_tame & other.is_tame);
     }
     if syntax == Syntax::Mysql && (sql.contains("/*!") || sql.contains("/*M!")) {
         // The server's version decides what is run.
@@ -76,7 +77,7 @@ pub fn inspect(sql: &str, syntax: Syntax) -> Inspection {
     };
     let runs_others = ["call", "execute", "begin"].iter().any(|word| holds(sql, word));
     let may_fail_late = syntax == Syntax::Mysql && effect == Effect::Unknown && runs_others;
-    Inspection { effect, crosses, session, is_tame, may_allow_writes, may_fail_late }
+    Inspection { effect, crosses, session, is_tame, may_allow_writes, may_fail_late, has_several }
 }
 
 /// Whether `sql` may notify other sessions, or listen to them, which assigns no transaction id.
@@ -308,6 +309,8 @@ struct Summary {
     wild: bool,
     /// It does more than to set savepoints, or may.
     crosses: bool,
+    /// How many there are. Those within another one don't count.
+    statements: usize,
     /// Within a statement that has statements in it.
     in_body: bool,
 }
@@ -325,6 +328,7 @@ impl Summary {
             return;
         }
         self.in_body = has_body(statement, syntax);
+        self.statements += 1;
         self.wild |= !matches!(control, Control::None | Control::Ddl);
         self.crosses |= !matches!(control, Control::None | Control::Inside | Control::Copy);
         match control {
@@ -355,8 +359,15 @@ impl Summary {
     }
 }
 
-/// The effect of a text, whether it may begin or end a transaction, and whether it only changes rows and tables.
-fn read(sql: &str, syntax: Syntax, backslashes: bool) -> (Effect, bool, bool) {
+/// What a text does under one reading of its strings.
+struct Reading {
+    effect: Effect,
+    crosses: bool,
+    is_tame: bool,
+    has_several: bool,
+}
+
+fn read(sql: &str, syntax: Syntax, backslashes: bool) -> Reading {
     let (mut summary, mut statement) = (Summary::default(), Statement::default());
     for token in Lexer::new(sql, syntax, backslashes) {
         match token {
@@ -367,8 +378,8 @@ fn read(sql: &str, syntax: Syntax, backslashes: bool) -> (Effect, bool, bool) {
         }
     }
     summary.add(&statement, syntax);
-    let (crosses, is_tame) = (summary.crosses, !summary.wild);
-    (summary.effect(), crosses, is_tame)
+    let (crosses, is_tame, has_several) = (summary.crosses, !summary.wild, summary.statements > 1);
+    Reading { effect: summary.effect(), crosses, is_tame, has_several }
 }
 
 #[cfg(test)]
@@ -553,6 +564,20 @@ mod tests {
         }
         for sql in ["COPY t FROM '/tmp/stdin'", "COPY t FROM PROGRAM 'cat' -- STDIN", "SELECT stdin FROM copy"] {
             assert_eq!(effect(sql, Syntax::Postgres), Effect::None, "{sql}");
+        }
+    }
+
+    #[test]
+    fn several_statements_are_told_from_one() {
+        for (sql, several) in [
+            ("SELECT 1", false),
+            ("SELECT 1; ", false),
+            ("SELECT ';'; -- note", false),
+            ("CREATE TRIGGER x AFTER INSERT ON t BEGIN UPDATE t SET a = 1; DELETE FROM u; END;", false),
+            ("SELECT 1; SELECT 2", true),
+            ("INSERT INTO t VALUES (1);;INSERT INTO t VALUES (2)", true),
+        ] {
+            assert_eq!(inspect(sql, Syntax::Sqlite).has_several, several, "{sql}");
         }
     }
 
