@@ -41,6 +41,7 @@ macro_rules! backend {
             mod django_routers;
             mod django_transactions;
             mod doom;
+            mod exact;
             mod handle;
             mod handle_transactions;
             mod hooks;
