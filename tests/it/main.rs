@@ -71,6 +71,7 @@ macro_rules! backend {
     };
 }
 
+mod addresses;
 #[cfg(feature = "sqlite")]
 mod aliases;
 #[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
@@ -94,6 +95,8 @@ mod postgres_only;
 mod sqlite_locks;
 #[cfg(feature = "sqlite")]
 mod sqlite_only;
+#[cfg(feature = "sqlite")]
+mod variables;
 mod wrong_backend;
 
 /// The claims of `each_server/` on a backend that is a server.
