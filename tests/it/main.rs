@@ -32,6 +32,7 @@ macro_rules! backend {
 
             pub(crate) mod across;
             mod any;
+            mod any_generic;
             mod attribute_options;
             #[cfg(feature = "testing")]
             mod best_effort;

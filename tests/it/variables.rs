@@ -64,8 +64,8 @@ fn a_stray_variable_beside_a_file_is_an_error_until_the_file_declares_it() {
         let built = Databases::from_config("databases.toml").unwrap().build();
         refused(built, &["`audit`", "`MULTIDB_DATABASES__AUDIT__URL`", "unset the variable"]);
         assert!(!Path::new("new.db").exists());
-        let text = std::fs::read_to_string("databases.toml").unwrap();
-        std::fs::write("databases.toml", text + "[audit]\n").unwrap();
+        let file = std::fs::read_to_string("databases.toml").unwrap();
+        std::fs::write("databases.toml", file + "[audit]\n").unwrap();
         Databases::from_config("databases.toml").unwrap().build().unwrap();
         assert!(Path::new("new.db").exists());
     });
