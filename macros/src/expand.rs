@@ -13,13 +13,15 @@ use crate::check::{self, Handle};
 use crate::function::{Body, Function, Supplied, is_handle};
 use crate::words::FLAGS;
 
-/// The function that callers see, whose body runs in the scope. `repeated` is it where that may be several times.
+/// The function that callers see, whose body runs in the scope. `repeated` is it where that may be several times. `text` is
+/// the hash of its text.
 pub(crate) fn scope(
     function: &Function,
     body: &Body,
     args: &Args,
     handles: &[Handle<'_>],
     repeated: Option<&Repeated>,
+    text: u64,
 ) -> TokenStream {
     let Function { attrs, vis, sig, .. } = function;
     let sig = repeated.map_or(sig, |repeated| &repeated.sig);
@@ -39,7 +41,7 @@ pub(crate) fn scope(
         (Some(_), Some(_)) => quote!(run_once_again),
     };
     let retries = args.retry.iter();
-    let key = args.once.iter().map(|key| once(key, &output, repeated));
+    let key = args.once.iter().map(|key| once(key, &output, repeated, &at(&sig.ident, &site, text)));
     quote! {
         #(#attrs)*
         #vis #sig {
@@ -95,6 +97,12 @@ fn site(ident: &Ident) -> TokenStream {
     }
 }
 
+/// What tells a function from another one of its path.
+fn at(ident: &Ident, site: &TokenStream, text: u64) -> TokenStream {
+    let column = quote_spanned!(ident.span()=> ::core::column!());
+    quote!(#site, #column, #text)
+}
+
 fn targets(place: &Place) -> Vec<TokenStream> {
     let target = quote!(::multidb::__private::Target);
     match place {
@@ -131,12 +139,12 @@ fn options(args: &Args) -> TokenStream {
 
 /// The key, taken while the arguments are still there. An error in it is shown where it stands; one in the output is
 /// that of `run_once`, in the same place, and the compiler shows it once.
-fn once(key: &Expr, output: &Type, repeated: Option<&Repeated>) -> TokenStream {
+fn once(key: &Expr, output: &Type, repeated: Option<&Repeated>, at: &TokenStream) -> TokenStream {
     let span = Span::call_site().located_at(key.span());
     let path = quote_spanned!(span=> ::multidb::__private::once);
     let lent = quote_spanned!(span=> &(#key));
     // The closure's type has the function's path in its name.
-    let once = quote!(#path::<#output>(&|| (), #lent));
+    let once = quote!(#path::<#output>(&|| (), #at, #lent));
     match repeated.map(|repeated| &repeated.key_bindings) {
         Some(bindings) if !bindings.is_empty() => quote!({ #bindings #once }),
         _ => once,

@@ -50,6 +50,19 @@ impl Function {
     }
 }
 
+impl Function {
+    /// What the function does: all but its documentation, its other attributes and who sees it.
+    pub(crate) fn text(&self) -> TokenStream {
+        let mut text = self.sig.to_token_stream();
+        for Supplied { pat, ty, .. } in &self.supplied {
+            pat.to_tokens(&mut text);
+            ty.to_tokens(&mut text);
+        }
+        text.extend(self.body.as_ref().map(|body| body.statements.clone()));
+        text
+    }
+}
+
 impl Parse for Body {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
         let content;

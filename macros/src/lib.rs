@@ -14,6 +14,7 @@ mod contradictions;
 mod expand;
 mod function;
 mod model;
+mod text_hash;
 mod values;
 mod words;
 
@@ -22,6 +23,7 @@ use proc_macro::TokenStream;
 use again::Repeated;
 use args::{Args, Mode};
 use function::Function;
+use text_hash::text_hash;
 
 /// Runs a function in a transaction: committed on `Ok`, rolled back on `Err` and on a panic.
 ///
@@ -114,8 +116,10 @@ use function::Function;
 /// - `once = expr`: an idempotency key, an expression over the arguments: text, a whole number or a `Uuid`. The key and the
 ///   result commit with the work, and a later call with the same key, from any process, returns that result without running
 ///   the body. Only `Ok` is stored; its type is `Serialize` and `DeserializeOwned`. With `once = (key, &body)` a hash of the
-///   body is stored too: another body under the key, and another function under it, is `Error::OnceMismatch`. Needs
-///   `multidb::schema::install`; `multidb::scope::forget_once` deletes old keys.
+///   body is stored too: another body under the key, and another function under it, is `Error::OnceMismatch`. A function is
+///   known by its path, so that one which is renamed gives its keys up. One inside of another function is known by its text
+///   too, and gives them up when it is edited. Needs `multidb::schema::install`; `multidb::scope::forget_once` deletes old
+///   keys.
 ///
 /// ```ignore
 /// #[transactional(Order, once = (&request, &order), retry = 3, isolation = serializable, timeout = "10s")]
@@ -212,11 +216,13 @@ fn scope(mode: Mode, args: TokenStream, item: TokenStream) -> TokenStream {
     };
     let expand = || {
         let body = check::signature(&function)?;
-        let args = Args::parse(mode, args.into())?;
+        let written: proc_macro2::TokenStream = args.into();
+        let text = text_hash([written.clone(), function.text()]);
+        let args = Args::parse(mode, written)?;
         let handles = check::handles(&args, &function.supplied)?;
         let again = || Repeated::new(&function.sig, &body.statements, args.once.as_ref());
         let repeated = args.retry.map(|_| again()).transpose()?;
-        syn::Result::Ok(expand::scope(&function, body, &args, &handles, repeated.as_ref()))
+        syn::Result::Ok(expand::scope(&function, body, &args, &handles, repeated.as_ref(), text))
     };
     expand().unwrap_or_else(|error| expand::refused(&function, &error)).into()
 }

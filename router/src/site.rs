@@ -18,6 +18,18 @@ impl Function {
         Self { name, module, file, line }
     }
 
+    pub(crate) const fn module(&self) -> &'static str {
+        self.module
+    }
+
+    pub(crate) const fn file(&self) -> &'static str {
+        self.file
+    }
+
+    pub(crate) const fn line(&self) -> u32 {
+        self.line
+    }
+
     /// A function of this library that users call: its place is where they do.
     const fn called(name: &'static str) -> Self {
         Self::new(name, "multidb", "", 0)

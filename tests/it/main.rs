@@ -32,6 +32,7 @@ macro_rules! backend {
 
             pub(crate) mod across;
             mod any;
+            mod any_generic;
             mod attribute_options;
             #[cfg(feature = "testing")]
             mod best_effort;
@@ -41,6 +42,7 @@ macro_rules! backend {
             mod django_routers;
             mod django_transactions;
             mod doom;
+            mod exact;
             mod handle;
             mod handle_transactions;
             mod hooks;
@@ -72,6 +74,7 @@ macro_rules! backend {
     };
 }
 
+mod addresses;
 #[cfg(feature = "sqlite")]
 mod aliases;
 #[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
@@ -101,6 +104,8 @@ mod sqlite_locks;
 mod sqlite_only;
 #[cfg(feature = "sqlite")]
 mod sqlite_texts;
+#[cfg(feature = "sqlite")]
+mod variables;
 mod wrong_backend;
 
 /// The claims of `each_server/` on a backend that is a server.

@@ -434,7 +434,7 @@ fn a_key_leaves_an_independent_transaction_its_lock_limit() {
     });
     run.unwrap();
     // Alone it waits as long as it is told to.
-    assert_eq!(atomic::<Item>().once("b").run(limit).unwrap(), "0");
+    assert_eq!(atomic::<Item>().label("alone").once("b").run(limit).unwrap(), "0");
 }
 
 #[test]

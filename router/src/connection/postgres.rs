@@ -18,6 +18,7 @@ use super::control::{BRANCH_IDLE_LIMIT, CROSS_LOCK_WAIT, Control, Start, savepoi
 use super::own::{Words, own_statements};
 use super::settings::Settings;
 use super::text::Syntax;
+use crate::databases::conninfo;
 
 /// PostgreSQL: the backend of [`PgConn`](crate::PgConn).
 #[derive(Debug, Clone, Copy)]
@@ -48,16 +49,31 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
 /// A network that drops packets closes no connection, and the system would wait for two hours. Such a connection fails after a
 /// minute: whoever waits on it is told, and its pool isn't emptied by the next ones.
-const SILENCE: &str = "keepalives_idle=30&keepalives_interval=10&keepalives_count=3&tcp_user_timeout=60000";
+const SILENCE: [&str; 4] =
+    ["keepalives_idle=30", "keepalives_interval=10", "keepalives_count=3", "tcp_user_timeout=60000"];
 
-/// The URL with limits for a silent network, unless it says something about that itself.
+/// The URL, or the words that libpq takes in its place, with limits for a silent network, unless it says something about that
+/// itself.
 fn noticing_silence(url: &str) -> Cow<'_, str> {
-    let says = ["keepalives", "tcp_user_timeout"].iter().any(|parameter| url.contains(parameter));
-    if says || !url.contains("://") {
+    let says = |name: &str| name.starts_with("keepalives") || name == "tcp_user_timeout";
+    let Some((_, address)) = url.split_once("://").filter(|_| !conninfo::is_conninfo(url)) else {
+        let words = conninfo::words(url).unwrap_or_default();
+        if words.is_empty() || words.into_iter().any(|word| says(&url[word.name])) {
+            return url.into();
+        }
+        // In front of them, since a backslash at the end would take what follows for its own.
+        return format!("{} {url}", SILENCE.join(" ")).into();
+    };
+    // As libpq reads it: a password may hold a question mark.
+    let user_ends = address.find(['@', '/']).filter(|at| address[*at..].starts_with('@')).map_or(0, |at| at + 1);
+    let Some((_, parameters)) = address[user_ends..].split_once('?') else {
+        return format!("{url}?{}", SILENCE.join("&")).into();
+    };
+    if parameters.split('&').any(|parameter| says(parameter.split('=').next().unwrap_or_default())) {
         return url.into();
     }
-    let separator = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{separator}{SILENCE}").into()
+    let separator = if parameters.is_empty() || parameters.ends_with('&') { "" } else { "&" };
+    format!("{url}{separator}{}", SILENCE.join("&")).into()
 }
 
 /// The cluster and the database in it: a copy that was made by a dump has others.
@@ -375,4 +391,35 @@ fn lock_schema(raw: &mut PgConnection) -> QueryResult<()> {
 
 fn unlock_schema(raw: &mut PgConnection) -> QueryResult<()> {
     raw.batch_execute("SELECT pg_advisory_unlock_all()")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::noticing_silence;
+
+    #[test]
+    fn limits_for_a_silent_network_are_given_to_an_address_that_names_none() {
+        let (words, query) = (super::SILENCE.join(" "), super::SILENCE.join("&"));
+        for (url, expected) in [
+            ("postgres://h/d", format!("postgres://h/d?{query}")),
+            ("postgres://h/d?", format!("postgres://h/d?{query}")),
+            ("postgres://h/d?sslmode=off", format!("postgres://h/d?sslmode=off&{query}")),
+            ("postgres://h/d?sslmode=off&", format!("postgres://h/d?sslmode=off&{query}")),
+            // Where a word stands that is no parameter's name.
+            ("postgres://me:p?w@h/d", format!("postgres://me:p?w@h/d?{query}")),
+            ("postgres://me:keepalives@h/d", format!("postgres://me:keepalives@h/d?{query}")),
+            (
+                "postgres://h/d?application_name=keepalives",
+                format!("postgres://h/d?application_name=keepalives&{query}"),
+            ),
+            ("host=h password=a\\", format!("{words} host=h password=a\\")),
+            ("host=h password='tcp_user_timeout=1'", format!("{words} host=h password='tcp_user_timeout=1'")),
+        ] {
+            assert_eq!(noticing_silence(url), expected);
+        }
+        for url in ["postgres://me:p?w@h/d?keepalives=0", "host=h tcp_user_timeout = 5", "bank", "host=h password=a b"]
+        {
+            assert_eq!(noticing_silence(url), url);
+        }
+    }
 }

@@ -77,11 +77,13 @@ pub struct SqliteSettings {
     pub synchronous: Option<&'static str>,
     /// `PRAGMA foreign_keys`: on, unlike in SQLite itself, so that all backends check what the schema says.
     pub foreign_keys: bool,
+    /// The variable of the environment that alone names the file, which must be there then.
+    pub must_exist: Option<std::sync::Arc<str>>,
 }
 
 impl Default for SqliteSettings {
     fn default() -> Self {
-        Self { busy_timeout: BUSY_TIMEOUT, journal_mode: None, synchronous: None, foreign_keys: true }
+        Self { busy_timeout: BUSY_TIMEOUT, journal_mode: None, synchronous: None, foreign_keys: true, must_exist: None }
     }
 }
 

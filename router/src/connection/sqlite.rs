@@ -77,6 +77,11 @@ impl Dialect for Sqlite {
     }
 
     fn connect(settings: &Settings) -> Result<SqliteConnection, ConnectionError> {
+        if let Some(variable) = &settings.sqlite.must_exist
+            && crate::databases::file_of(&settings.url).is_some_and(|path| !path.exists())
+        {
+            return Err(ConnectionError::BadConnection(crate::databases::missing(variable)));
+        }
         let mut raw = SqliteConnection::establish(&settings.url)?;
         raw.batch_execute(&session(settings)).map_err(ConnectionError::CouldntSetupConfiguration)?;
         Ok(raw)

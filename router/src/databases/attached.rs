@@ -105,6 +105,9 @@ impl Databases {
             if is_private_memory(Kind::Sqlite, &file.url) {
                 return Err(in_memory(&files, file));
             }
+            if let Some(error) = database.without_file() {
+                return Err(error);
+            }
             if file.journal_mode == Some("wal") {
                 return Err(in_wal_mode(&files, file, &file.url));
             }

@@ -39,7 +39,7 @@ impl DatabasesBuilder {
         self.with_kind(alias, path.to_str().unwrap_or_default(), Kind::Sqlite)
     }
 
-    /// A PostgreSQL database, by its `postgres://` URL.
+    /// A PostgreSQL database, by its `postgres://` URL or the words that libpq takes: `host=db dbname=bank`.
     pub fn postgres(self, alias: impl Into<Alias>, url: impl Into<String>) -> Self {
         self.with_kind(alias, url, Kind::Postgres)
     }
@@ -116,6 +116,7 @@ impl DatabasesBuilder {
         for [model, parent] in relations {
             databases.relation(model, parent)?;
         }
+        databases.check_named()?;
         for database in databases.iter() {
             database.driver().check()?;
         }
@@ -210,12 +211,17 @@ fn open(config: DatabaseConfig) -> Result<Database> {
         // The one connection is the database: it must neither be doubled nor be replaced.
         (pool.max_size, pool.idle_timeout, pool.max_lifetime) = (1, None, None);
     }
+    let mut sqlite = config.sqlite_settings()?;
+    // One that says how it is opened has said it.
+    if !driver_url.contains("mode=") {
+        sqlite.must_exist = config.named.as_ref().map(|named| Arc::clone(&named.variable));
+    }
     let settings = Settings {
         alias: config.alias.clone(),
         url: driver_url,
         pool,
         private,
-        sqlite: config.sqlite_settings()?,
+        sqlite,
         files: Vec::new(),
         right_of_way: Arc::default(),
         prepare_repeated: config.prepare_repeated.unwrap_or(true),
@@ -223,7 +229,7 @@ fn open(config: DatabaseConfig) -> Result<Database> {
         test: None,
     };
     let same_as = config.same_as.map(Alias::from);
-    Ok(Database { alias: config.alias, kind, driver: kind.driver(settings)?, same_as })
+    Ok(Database { alias: config.alias, kind, driver: kind.driver(settings)?, same_as, named: config.named })
 }
 
 impl std::fmt::Debug for DatabasesBuilder {

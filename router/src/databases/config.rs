@@ -1,7 +1,9 @@
 //! `databases.toml` and the environment.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -9,8 +11,10 @@ use toml::{Table, Value};
 
 use super::across::Across;
 use super::builder::DatabasesBuilder;
+use super::conninfo::is_conninfo;
 use super::database::Kind;
 use super::keys;
+use super::named::Named;
 use super::url::{kind_of, mask};
 use crate::alias::Alias;
 use crate::connection::settings::{PoolSettings, SqliteSettings};
@@ -24,6 +28,9 @@ pub struct DatabaseConfig {
     pub(super) alias: Alias,
     #[serde(skip)]
     pub(super) kind: Option<Kind>,
+    /// The variable of the environment, where nothing else names the database.
+    #[serde(skip)]
+    pub(super) named: Option<Named>,
     url: String,
     /// The pool.
     #[serde(default)]
@@ -81,12 +88,13 @@ pub struct SqliteConfig {
 }
 
 impl DatabaseConfig {
-    /// A database with default settings. The URL's scheme names the backend; without one it is the path of a SQLite
-    /// file.
+    /// A database with default settings. The URL's scheme names the backend; without one it is the path of a SQLite file, or
+    /// the words that libpq takes, such as `host=db dbname=bank`. A file of such a name is `./host=db`.
     pub fn new(alias: impl Into<Alias>, url: impl Into<String>) -> Self {
         Self {
             alias: alias.into(),
             kind: None,
+            named: None,
             url: url.into(),
             pool: PoolConfig::default(),
             sqlite: SqliteConfig::default(),
@@ -104,6 +112,8 @@ impl DatabaseConfig {
             self.error(Some("url"), problem, "write `postgres://`, `mysql://` or the path of a SQLite file")
         })?;
         match self.kind {
+            // Its user knows that it is a path.
+            Some(Kind::Sqlite) if is_conninfo(&self.url) && mask(&self.url) == self.url => Ok(Kind::Sqlite),
             Some(kind) if kind != named && !(kind == Kind::Postgres && self.url.contains('=')) => Err(self.error(
                 Some("url"),
                 format!("it is a URL of the backend `{}`, not of `{}`", named.feature(), kind.feature()),
@@ -168,6 +178,7 @@ impl DatabaseConfig {
                 &["normal", "full", "extra"],
             )?,
             foreign_keys: sqlite.foreign_keys.unwrap_or(defaults.foreign_keys),
+            must_exist: None,
         })
     }
 
@@ -272,24 +283,27 @@ pub(super) fn from_file(path: &Path) -> Result<DatabasesBuilder> {
         )
     })?;
     let mut tables = parse(&text)?;
-    overlay(
-        &mut tables,
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
-    )?;
-    build(tables)
+    let databases = tables.iter().filter(|(_, value)| value.is_table());
+    let file_has: Arc<[String]> = databases.map(|(alias, _)| alias.clone()).collect();
+    let variables = overlay(&mut tables, environment())?;
+    build(tables, |alias| {
+        let variable = variables.get(alias).filter(|_| !file_has.iter().any(|known| known == alias))?;
+        Some(Named { variable: Arc::clone(variable), file_has: Some(Arc::clone(&file_has)) })
+    })
 }
 
 pub(super) fn from_toml(text: &str) -> Result<DatabasesBuilder> {
-    build(parse(text)?)
+    build(parse(text)?, |_| None)
 }
 
 pub(super) fn from_env() -> Result<DatabasesBuilder> {
     let mut tables = Table::new();
-    overlay(
-        &mut tables,
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
-    )?;
-    build(tables)
+    let variables = overlay(&mut tables, environment())?;
+    build(tables, |alias| Some(Named { variable: Arc::clone(variables.get(alias)?), file_has: None }))
+}
+
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 fn parse(text: &str) -> Result<Table> {
@@ -300,7 +314,8 @@ fn parse(text: &str) -> Result<Table> {
     })
 }
 
-fn build(tables: Table) -> Result<DatabasesBuilder> {
+/// `named` gives the variable of a database that nothing else names.
+fn build(tables: Table, named: impl Fn(&str) -> Option<Named>) -> Result<DatabasesBuilder> {
     let mut builder = DatabasesBuilder::default();
     for (alias, value) in tables {
         let Value::Table(table) = value else {
@@ -318,7 +333,8 @@ fn build(tables: Table) -> Result<DatabasesBuilder> {
                 remedy: format!("{meant}put it below a table such as `[default]`, or write `[{alias}]` with a `url`"),
             });
         };
-        builder = builder.database(read(alias, table)?);
+        let named = named(&alias);
+        builder = builder.database(DatabaseConfig { named, ..read(alias, table)? });
     }
     Ok(builder)
 }
@@ -341,8 +357,20 @@ fn read(alias: String, table: Table) -> Result<DatabaseConfig> {
     }
 }
 
-/// Puts what the environment says over the tables of the file.
-fn overlay(tables: &mut Table, environment: impl Iterator<Item = (String, String)>) -> Result<()> {
+/// Puts what the environment says over the tables of the file. Gives a variable for each database that it names, that of the
+/// URL where there is one.
+fn overlay(
+    tables: &mut Table,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<BTreeMap<String, Arc<str>>> {
+    let mut names = BTreeMap::new();
+    let mut set = |tables: &mut Table, name: &str, path: &[String], value: String| -> Result<()> {
+        set(tables, name, path, value)?;
+        if path.ends_with(&["url".to_owned()]) || !names.contains_key(&path[0]) {
+            names.insert(path[0].clone(), Arc::from(name));
+        }
+        Ok(())
+    };
     let mut variables: Vec<(String, String)> = environment.collect();
     // The more exact name wins, whatever order the environment has.
     variables.sort();
@@ -360,7 +388,7 @@ fn overlay(tables: &mut Table, environment: impl Iterator<Item = (String, String
             tables.insert(key, Value::String(value));
         }
     }
-    Ok(())
+    Ok(names)
 }
 
 fn set(tables: &mut Table, variable: &str, path: &[String], value: String) -> Result<()> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::identity::file_of;
+use super::named::Named;
 use crate::alias::Alias;
 use crate::connection::backend::{Dialect, Names};
 use crate::connection::characteristics::Characteristics;
@@ -170,6 +171,8 @@ pub struct Database {
     pub(super) driver: Arc<dyn Driver>,
     /// The alias that it is the same as, where the configuration says so.
     pub(super) same_as: Option<Alias>,
+    /// The variable of the environment, where nothing else names the database.
+    pub(super) named: Option<Named>,
 }
 
 /// How many connections a pool has.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::conninfo;
 use super::database::{Database, Kind};
 use super::url::is_private_memory;
 
@@ -14,6 +15,8 @@ enum Identity {
     Path(PathBuf),
     /// A server's database, by its whole URL: two that differ in a parameter may show different schemas.
     Url(String),
+    /// The same by the words that libpq takes, whose order says nothing.
+    Words(Vec<(String, String)>),
     /// A database in memory that belongs to one connection.
     Own(usize),
 }
@@ -41,7 +44,8 @@ pub(super) fn same(databases: &[Database]) -> Vec<usize> {
 fn identity(index: usize, database: &Database) -> Identity {
     let url = &database.driver.settings().url;
     if database.kind != Kind::Sqlite {
-        return Identity::Url(url.clone());
+        let words = conninfo::is_conninfo(url).then(|| conninfo::sorted(url)).flatten();
+        return words.map_or_else(|| Identity::Url(url.clone()), Identity::Words);
     }
     if is_private_memory(database.kind, url) {
         return Identity::Own(index);

@@ -6,12 +6,14 @@ mod builder;
 mod check;
 mod complete;
 mod config;
+pub(crate) mod conninfo;
 mod current;
 mod database;
 mod handed_over;
 mod identity;
 mod keys;
 mod migrate;
+mod named;
 mod registry;
 #[cfg(feature = "testing")]
 mod rehearsed;
@@ -32,6 +34,8 @@ pub use handed_over::HANDED_OVER_LIMIT;
 #[cfg(feature = "sqlite")]
 pub(crate) use identity::file_of;
 pub use migrate::MigrationReport;
+#[cfg(feature = "sqlite")]
+pub(crate) use named::missing;
 pub use registry::Databases;
 #[cfg(feature = "testing")]
 pub(crate) use rehearsed::FaultsByAlias;

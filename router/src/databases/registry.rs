@@ -47,7 +47,9 @@ impl Databases {
         DatabasesBuilder::default()
     }
 
-    /// Reads `databases.toml`, or what the file is called, and then the environment, which overrides it.
+    /// Reads `databases.toml`, or what the file is called, and then the environment, which overrides it. A variable may give a
+    /// database of its own to what a registered model is routed to. Another database that the file doesn't have is an error
+    /// of [`build`](DatabasesBuilder::build): a table in the file declares it, and may be empty.
     ///
     /// # Errors
     /// [`Error::Config`] with the alias, the key and what to write.
@@ -64,7 +66,8 @@ impl Databases {
     }
 
     /// Reads the environment alone: `DATABASE_URL` is `default`, `DATABASE_URL_ORDERS` is `orders`, and
-    /// `MULTIDB_DATABASES__ORDERS__URL` is the key `url` of `orders`.
+    /// `MULTIDB_DATABASES__ORDERS__URL` is the key `url` of `orders`. A SQLite file that isn't there is created for a database
+    /// that a registered model is routed to, and where the URL asks for it: `sqlite:app.db?mode=rwc`. Otherwise it is an error.
     ///
     /// # Errors
     /// [`Error::Config`] with the variable and what to write.

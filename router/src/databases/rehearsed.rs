@@ -28,7 +28,7 @@ impl Databases {
         // Files may have appeared since the registry was built.
         let first = same(&self.registry().databases);
         let mut databases = Vec::new();
-        for (index, Database { alias, kind, driver, same_as }) in self.iter().enumerate() {
+        for (index, Database { alias, kind, driver, same_as, named }) in self.iter().enumerate() {
             let settings = driver.settings();
             // Another alias of a declared database is declared with it.
             let is_this = |known: &&str| self.find(known).is_some_and(|known| self.are_same(known, index));
@@ -47,7 +47,8 @@ impl Databases {
             }
             let (driver, planned) = entry;
             faults.push((alias.clone(), planned));
-            databases.push(Database { alias: alias.clone(), kind: *kind, driver, same_as: same_as.clone() });
+            let (alias, same_as, named) = (alias.clone(), same_as.clone(), named.clone());
+            databases.push(Database { alias, kind: *kind, driver, same_as, named });
         }
         let Registry { chain, models, on_hook_failure, across, .. } = self.registry();
         let registry = Registry {

@@ -2,38 +2,89 @@
 
 use std::ops::Range;
 
+use super::conninfo;
 use super::database::Kind;
 
-/// The backend that a URL or a path names, or what is wrong with it. A text without a scheme is the path of a SQLite file.
+/// The backend that a URL or a path names, or what is wrong with it. A text without a scheme is the path of a SQLite file,
+/// unless it is one of PostgreSQL's lists of words. What is meant for a server must not become a file with a password in its
+/// name.
 pub(crate) fn kind_of(url: &str) -> Result<Kind, String> {
-    let Some((scheme, rest)) = url.split_once(':') else {
-        return Ok(Kind::Sqlite);
-    };
-    let server = match scheme {
-        "postgres" | "postgresql" => Some(Kind::Postgres),
-        "mysql" | "mariadb" => Some(Kind::Mysql),
-        _ => None,
-    };
-    match (server, rest.starts_with("//")) {
-        (Some(kind), true) => Ok(kind),
-        // MySQL's driver finds no host in it, and connects to the server of this machine.
-        (Some(_), false) => Err(format!("`{scheme}:` is not followed by `//`")),
-        (None, true) if scheme.len() > 1 && !matches!(scheme, "sqlite" | "file") => {
-            Err(format!("`{scheme}://` is no scheme that is known"))
-        }
-        (None, _) => Ok(Kind::Sqlite),
+    let url = url.trim();
+    if conninfo::is_conninfo(url) {
+        return Ok(Kind::Postgres);
     }
+    if let Some((scheme, rest)) = scheme(url) {
+        let kind = match &*scheme {
+            "postgres" | "postgresql" => Kind::Postgres,
+            "mysql" | "mariadb" => Kind::Mysql,
+            "sqlite" | "file" => return Ok(Kind::Sqlite),
+            // Windows.
+            drive if drive.len() == 1 => return Ok(Kind::Sqlite),
+            "jdbc" => return Err("`jdbc:` is Java's, and user and password stand elsewhere there".into()),
+            other if rest.contains("://") || rest.starts_with("//") => {
+                return Err(format!("`{other}:` is no scheme that is known"));
+            }
+            _ => return path(url),
+        };
+        // MySQL's driver finds no host in it, and connects to the server of this machine.
+        let server = rest.starts_with("//");
+        return if server { Ok(kind) } else { Err(format!("`{scheme}:` is not followed by `//`")) };
+    }
+    if url.contains("://") {
+        return Err("what stands before its `://` is no scheme".into());
+    }
+    path(url)
+}
+
+/// The scheme in lower case, and what follows its colon.
+fn scheme(url: &str) -> Option<(String, &str)> {
+    let (scheme, rest) = url.split_once(':')?;
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    is_scheme.then(|| (scheme.to_ascii_lowercase(), rest))
+}
+
+/// SQLite, unless the path holds a password.
+fn path(path: &str) -> Result<Kind, String> {
+    let (before, _) = path.split_once('?').unwrap_or((path, ""));
+    let mut words = before.split([';', '&', ' ', '\t', '\n']).filter_map(|word| word.split_once('='));
+    if words.any(|(name, _)| is_secret(name.trim())) {
+        return Err("it has a password in it, and is neither a URL nor one of libpq's lists of words".into());
+    }
+    let words = conninfo::words(before).unwrap_or_default();
+    if words.len() > 1
+        && let Some(unknown) = words.iter().find(|word| !conninfo::is_keyword(&before[word.name.clone()]))
+        && words.iter().any(|word| conninfo::is_keyword(&before[word.name.clone()]))
+    {
+        return Err(format!(
+            "it is one of libpq's lists of words, and `{}` is none of them",
+            &before[unknown.name.clone()]
+        ));
+    }
+    if let Some((user, host)) = before.rsplit_once('@')
+        && !host.is_empty()
+        && !host.starts_with(['/', '\\'])
+        && user.split_once(':').is_some_and(|(name, password)| name.len() > 1 && !password.starts_with(['/', '\\']))
+    {
+        return Err("it has a user, a password and a host in it, but no scheme".into());
+    }
+    Ok(Kind::Sqlite)
 }
 
 /// The URL in the form that Diesel's driver takes.
 pub(crate) fn for_driver(kind: Kind, url: &str) -> String {
-    match kind {
-        Kind::Sqlite => url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")).unwrap_or(url).to_owned(),
-        Kind::Mysql => match url.strip_prefix("mariadb://") {
-            Some(rest) => format!("mysql://{rest}"),
-            None => url.to_owned(),
-        },
-        Kind::Postgres => url.to_owned(),
+    // From a file or a variable with a line break at its end.
+    let url = url.trim();
+    let Some((scheme, rest)) = scheme(url).filter(|_| !conninfo::is_conninfo(url)) else { return url.to_owned() };
+    match (kind, &*scheme) {
+        (Kind::Sqlite, "sqlite") => {
+            let path = rest.strip_prefix("//").unwrap_or(rest);
+            // In a path a question mark is a letter, and SQLite reads parameters in its own form of a URL alone.
+            if path.contains('?') { format!("file:{path}") } else { path.to_owned() }
+        }
+        (Kind::Mysql, "mysql" | "mariadb") => format!("mysql:{rest}"),
+        (Kind::Sqlite, "file") | (Kind::Postgres, "postgres" | "postgresql") => format!("{scheme}:{rest}"),
+        _ => url.to_owned(),
     }
 }
 
@@ -118,49 +169,20 @@ fn secrets(url: &str) -> Option<Vec<Range<usize>>> {
     Some(secrets)
 }
 
-/// The passwords in the words `name = value` that PostgreSQL takes in place of a URL. `None` where they are no such words,
-/// and nobody knows where a password ends.
+/// The passwords in the words that PostgreSQL takes in place of a URL. `None` where they are no such words, and nobody knows
+/// where a password ends.
 fn words(text: &str) -> Option<Vec<Range<usize>>> {
-    let mut found = Vec::new();
     if text.find('=').is_none_or(|equals| text[..equals].contains([':', '?', '/'])) {
-        return Some(found);
+        return Some(Vec::new());
     }
-    let (mut at, skip) = (0, |at: usize| at + (text[at..].len() - text[at..].trim_start().len()));
-    loop {
-        at = skip(at);
-        if at == text.len() {
-            return Some(found);
-        }
-        let equals = at + text[at..].find('=')?;
-        let name = text[at..equals].trim_end();
-        if name.contains(char::is_whitespace) {
-            return None;
-        }
-        let begin = skip(equals + 1);
-        let quoted = text[begin..].starts_with('\'');
-        let begin = begin + usize::from(quoted);
-        let mut escaped = false;
-        let end = text[begin..].find(|c: char| {
-            let ends = !escaped && if quoted { c == '\'' } else { c.is_whitespace() };
-            escaped = c == '\\' && !escaped;
-            ends
-        });
-        let end = match end {
-            Some(end) => begin + end,
-            None if quoted => return None,
-            None => text.len(),
-        };
-        if is_secret(name) {
-            found.push(begin..end);
-        }
-        at = end + usize::from(quoted);
-    }
+    let words = conninfo::words(text)?.into_iter();
+    Some(words.filter(|word| is_secret(&text[word.name.clone()])).map(|word| word.value).collect())
 }
 
 /// Whether the value of this parameter must not be shown.
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    name == "key" || ["pass", "pwd", "secret", "token"].iter().any(|part| name.contains(part))
+    name == "key" || ["pass", "pwd", "secret", "token", "scram_"].iter().any(|part| name.contains(part))
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -230,9 +252,32 @@ mod tests {
         for sqlite in ["bank.db", ":memory:", "file:x?mode=ro", "sqlite:///tmp/x.db", "C:\\data\\x.db", "a:b"] {
             assert_eq!(kind_of(sqlite), Ok(Kind::Sqlite), "{sqlite}");
         }
-        for bad in ["oracle://h/d", "mysql:me:pw@h/d", "postgres:/h/d"] {
+        for bad in ["oracle://h/d", "mysql:me:pw@h/d", "postgres:/h/d", "jdbc:postgresql://h/d?password=pw"] {
             let problem = kind_of(bad).expect_err(bad);
             assert!(problem.contains(bad.split_once(':').expect("a scheme").0) && !problem.contains("pw"), "{problem}");
+        }
+        assert_eq!(kind_of("POSTGRES://h/d\n"), Ok(Kind::Postgres));
+        assert_eq!(kind_of("MySQL://h/d"), Ok(Kind::Mysql));
+        assert_eq!(kind_of("host=db password=a://b"), Ok(Kind::Postgres));
+    }
+
+    #[test]
+    fn what_holds_a_password_is_no_path() {
+        for bad in [
+            "\"postgres://me:pw@h/d\"",
+            "DATABASE_URL=postgres://me:pw@h/d",
+            "postgresql+psycopg2://me:pw@h/d",
+            "me:pw@h/d",
+            "Server=h;Uid=me;Pwd=pw",
+            "usr=me password=pw",
+            "usr=me host=h dbname=d",
+            "//me:pw@h/d",
+        ] {
+            let problem = kind_of(bad).expect_err(bad);
+            assert!(!problem.contains("pw"), "{problem}");
+        }
+        for path in ["a=b.db", "a@b.db", "C:\\me@b\\x.db", "tenant=5/x.db", "backup:2026-01-01.db", "c:/a@b.db"] {
+            assert_eq!(kind_of(path), Ok(Kind::Sqlite), "{path}");
         }
     }
 
@@ -241,6 +286,12 @@ mod tests {
         assert_eq!(for_driver(Kind::Sqlite, "sqlite:///tmp/x.db"), "/tmp/x.db");
         assert_eq!(for_driver(Kind::Sqlite, "sqlite://x.db"), "x.db");
         assert_eq!(for_driver(Kind::Sqlite, "sqlite::memory:"), ":memory:");
+        assert_eq!(for_driver(Kind::Sqlite, "sqlite://x.db?mode=ro"), "file:x.db?mode=ro");
+        assert_eq!(for_driver(Kind::Sqlite, "SQLITE:x.db\n"), "x.db");
+        assert_eq!(for_driver(Kind::Sqlite, "FILE:x.db"), "file:x.db");
         assert_eq!(for_driver(Kind::Mysql, "mariadb://h/d"), "mysql://h/d");
+        assert_eq!(for_driver(Kind::Mysql, "MySQL://h/d\n"), "mysql://h/d");
+        assert_eq!(for_driver(Kind::Postgres, "Postgres://h/d "), "postgres://h/d");
+        assert_eq!(for_driver(Kind::Postgres, " host=h password=a:b"), "host=h password=a:b");
     }
 }

@@ -1,8 +1,7 @@
 //! The handle that fits every backend.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-
-use diesel::connection::{Connection, TransactionManager};
+use diesel::connection::{TransactionManager, TransactionManagerStatus};
+use diesel::result::{Error as DieselError, QueryResult};
 
 #[cfg(feature = "mysql")]
 use super::MysqlConn;
@@ -11,34 +10,11 @@ use super::PgConn;
 #[cfg(feature = "sqlite")]
 use super::SqliteConn;
 use super::dispatch::{Handle, Origin, sealed};
+use super::manager::transaction;
+use super::multi::AnyConn;
+use super::transactions::Transactions;
 use crate::alias::Alias;
 use crate::databases::Kind;
-
-/// A handle on whichever backend the database has: for functions whose model lives on PostgreSQL in production and on SQLite
-/// in a test.
-///
-/// It is Diesel's [`MultiConnection`](diesel::MultiConnection) over the handles, one variant for each backend that is built
-/// in, and has its limits:
-///
-/// - Queries are those that all the backends built in have: no `on_conflict`, no `ILIKE`, no arrays, and with `mysql` no
-///   `RETURNING`.
-/// - Columns of the types `Bool`, `Binary`, `Json`, `Uuid` and of your own need an `impl HasSqlType<..> for MultiBackend`;
-///   numbers, texts, dates and times work as they are.
-/// - There is no `with_raw`: match on the variant, and call that handle's.
-///
-/// A function that needs more than that takes the handle of its backend.
-#[derive(diesel::MultiConnection)]
-pub enum AnyConn {
-    /// PostgreSQL.
-    #[cfg(feature = "postgres")]
-    Postgres(PgConn),
-    /// MySQL or MariaDB.
-    #[cfg(feature = "mysql")]
-    Mysql(MysqlConn),
-    /// SQLite.
-    #[cfg(feature = "sqlite")]
-    Sqlite(SqliteConn),
-}
 
 impl AnyConn {
     /// The database that the handle leads to.
@@ -53,36 +29,50 @@ impl AnyConn {
         }
     }
 
-    /// Diesel's [`transaction`](Connection::transaction), which on the other handles too rolls back where `callback` panics,
-    /// and whose failed rollback hides no error of `callback`. It is a method of the handle itself, since that of
-    /// `MultiConnection` would leave the transaction open after a panic.
+    /// Diesel's [`transaction`](diesel::Connection::transaction), without its trait in scope.
     ///
     /// # Errors
     /// Those of `callback`, and those of beginning and committing.
     pub fn transaction<T, E, F>(&mut self, callback: F) -> Result<T, E>
     where
         F: FnOnce(&mut Self) -> Result<T, E>,
-        E: From<diesel::result::Error>,
+        E: From<DieselError>,
     {
-        Manager::begin_transaction(self)?;
-        match catch_unwind(AssertUnwindSafe(|| callback(self))) {
-            Ok(Ok(value)) => {
-                Manager::commit_transaction(self)?;
-                Ok(value)
-            }
-            Ok(Err(error)) => {
-                let _ = Manager::rollback_transaction(self);
-                Err(error)
-            }
-            Err(panic) => {
-                let _ = Manager::rollback_transaction(self);
-                resume_unwind(panic)
-            }
-        }
+        transaction::<Self, Self, _, _, _>(self, callback)
     }
 }
 
-type Manager = <AnyConn as Connection>::TransactionManager;
+impl TransactionManager<Self> for AnyConn {
+    type TransactionStateData = Self;
+
+    fn begin_transaction(conn: &mut Self) -> QueryResult<()> {
+        <Self as Transactions<Self>>::begin_transaction(conn)
+    }
+
+    fn rollback_transaction(conn: &mut Self) -> QueryResult<()> {
+        <Self as Transactions<Self>>::rollback_transaction(conn)
+    }
+
+    fn commit_transaction(conn: &mut Self) -> QueryResult<()> {
+        <Self as Transactions<Self>>::commit_transaction(conn)
+    }
+
+    fn transaction_manager_status_mut(conn: &mut Self) -> &mut TransactionManagerStatus {
+        <Self as Transactions<Self>>::transaction_manager_status_mut(conn)
+    }
+
+    fn is_broken_transaction_manager(conn: &mut Self) -> bool {
+        <Self as Transactions<Self>>::is_broken_transaction_manager(conn)
+    }
+
+    fn transaction<F, R, E>(conn: &mut Self, callback: F) -> Result<R, E>
+    where
+        F: FnOnce(&mut Self) -> Result<R, E>,
+        E: From<DieselError>,
+    {
+        transaction::<Self, Self, _, _, _>(conn, callback)
+    }
+}
 
 impl Handle for AnyConn {}
 

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use diesel::connection::{TransactionManager, TransactionManagerStatus};
+use diesel::connection::{Connection, TransactionManager, TransactionManagerStatus};
 use diesel::result::{Error as DieselError, QueryResult};
 
 use super::conn::{Conn, Place};
@@ -55,21 +55,32 @@ impl<B: Backend> TransactionManager<Conn<B>> for HandleTransactions {
         F: FnOnce(&mut Conn<B>) -> Result<R, E>,
         E: From<DieselError>,
     {
-        Self::begin_transaction(conn)?;
-        match catch_unwind(AssertUnwindSafe(|| callback(conn))) {
-            Ok(Ok(value)) => {
-                Self::commit_transaction(conn)?;
-                Ok(value)
-            }
-            Ok(Err(error)) => {
-                // A failed rollback must not hide the error of the callback; `leave` tells of it.
-                let _ = Self::rollback_transaction(conn);
-                Err(error)
-            }
-            Err(panic) => {
-                let _ = Self::rollback_transaction(conn);
-                resume_unwind(panic)
-            }
+        transaction::<Self, _, _, _, _>(conn, callback)
+    }
+}
+
+/// Diesel's `transaction`, which is rolled back where `callback` panics, too.
+pub(super) fn transaction<M, C, F, R, E>(conn: &mut C, callback: F) -> Result<R, E>
+where
+    M: TransactionManager<C>,
+    C: Connection,
+    F: FnOnce(&mut C) -> Result<R, E>,
+    E: From<DieselError>,
+{
+    M::begin_transaction(conn)?;
+    match catch_unwind(AssertUnwindSafe(|| callback(conn))) {
+        Ok(Ok(value)) => {
+            M::commit_transaction(conn)?;
+            Ok(value)
+        }
+        Ok(Err(error)) => {
+            // A failed rollback must not hide the error of the callback; `leave` tells of it.
+            let _ = M::rollback_transaction(conn);
+            Err(error)
+        }
+        Err(panic) => {
+            let _ = M::rollback_transaction(conn);
+            resume_unwind(panic)
         }
     }
 }

@@ -1,14 +1,17 @@
 //! Scopes as closures.
 
+use std::any::type_name_of_val;
 use std::marker::PhantomData;
+use std::panic::Location;
 use std::time::Duration;
 
 use super::once::{Once, OnceKey, Stored};
 use super::open::Target;
 use super::open_scope::Scope;
 use super::options::{Acknowledge, CommitMode, HookErrors, Options, Propagation};
+use super::places::Owner;
 use super::repeat::{Repetition, run_repeatedly, take};
-use super::run::run_scope;
+use super::run::{Returned, run_scope};
 use crate::alias::Alias;
 use crate::connection::characteristics::Isolation;
 use crate::databases::Databases;
@@ -224,8 +227,8 @@ impl<R, K> Atomic<R, K> {
     }
 
     /// Runs the body once for each key: a later call with it, from any process, returns the stored result. Needs
-    /// [`schema::install`](crate::schema::install); see [`OnceKey`]. A key belongs to the label of the scope, or to all
-    /// closure scopes without one.
+    /// [`schema::install`](crate::schema::install); see [`OnceKey`]. A key belongs to the label of the scope, or without one
+    /// to the function that the closure stands in; a second closure there needs a label.
     pub fn once<N: OnceKey>(self, key: N) -> Atomic<R, Keyed<N>> {
         let Self { site, target, options, repeat, .. } = self;
         Atomic { site, target, options, repeat, keyed: Keyed { key } }
@@ -278,15 +281,16 @@ impl<N: OnceKey> Atomic<Single, Keyed<N>> {
     ///
     /// # Errors
     /// As [`Atomic::run`], and [`Error::OnceMismatch`].
+    #[track_caller]
     pub fn run<H: Handle, T, E>(self, body: impl FnOnce(&mut H) -> Result<T, E>) -> Result<T, E>
     where
         E: From<Error>,
         Result<T, E>: Stored,
     {
         let Self { site, target, options, keyed, .. } = self;
-        let again = Atomic { site, target, options, repeat: Repeat { retries: 0 }, keyed };
+        let once = key(&keyed, &options, type_name_of_val(&body), Location::caller())?;
         let mut body = Some(body);
-        again.run(|handle| take(&mut body)(handle))
+        run_keyed(site, &[target], &options, 0, once, |scope| take(&mut body)(&mut scope.handle::<H>(0)?))
     }
 }
 
@@ -295,14 +299,15 @@ impl<N: OnceKey> Atomic<Repeat, Keyed<N>> {
     ///
     /// # Errors
     /// Those of the last attempt, and [`Error::OnceMismatch`].
+    #[track_caller]
     pub fn run<H: Handle, T, E>(self, mut body: impl FnMut(&mut H) -> Result<T, E>) -> Result<T, E>
     where
         E: From<Error>,
         Result<T, E>: Stored,
     {
-        let once = key(&self.keyed, self.site, &self.options)?;
-        let again = Repetition { retries: self.repeat.retries, once: Some(once) };
-        run_repeatedly(self.site, &[self.target], &self.options, &again, |scope| body(&mut scope.handle::<H>(0)?))
+        let Self { site, target, options, keyed, repeat } = self;
+        let once = key(&keyed, &options, type_name_of_val(&body), Location::caller())?;
+        run_keyed(site, &[target], &options, repeat.retries, once, |scope| body(&mut scope.handle::<H>(0)?))
     }
 }
 
@@ -332,15 +337,16 @@ impl<M: Models, N: OnceKey> AtomicMany<M, Single, Keyed<N>> {
     ///
     /// # Errors
     /// As [`Atomic::run`], and [`Error::OnceMismatch`].
+    #[track_caller]
     pub fn run<T, E>(self, body: impl FnOnce(&Scope<'_>) -> Result<T, E>) -> Result<T, E>
     where
         E: From<Error>,
         Result<T, E>: Stored,
     {
-        let Self { site, options, keyed, models, .. } = self;
-        let again: AtomicMany<M, _, _> = AtomicMany { site, options, repeat: Repeat { retries: 0 }, keyed, models };
+        let Self { site, options, keyed, .. } = self;
+        let once = key(&keyed, &options, type_name_of_val(&body), Location::caller())?;
         let mut body = Some(body);
-        again.run(|scope| take(&mut body)(scope))
+        run_keyed(site, &Self::targets(), &options, 0, once, |scope| take(&mut body)(scope))
     }
 }
 
@@ -349,18 +355,35 @@ impl<M: Models, N: OnceKey> AtomicMany<M, Repeat, Keyed<N>> {
     ///
     /// # Errors
     /// Those of the last attempt, and [`Error::OnceMismatch`].
+    #[track_caller]
     pub fn run<T, E>(self, body: impl FnMut(&Scope<'_>) -> Result<T, E>) -> Result<T, E>
     where
         E: From<Error>,
         Result<T, E>: Stored,
     {
-        let once = key(&self.keyed, self.site, &self.options)?;
-        let again = Repetition { retries: self.repeat.retries, once: Some(once) };
-        run_repeatedly(self.site, &Self::targets(), &self.options, &again, body)
+        let Self { site, options, keyed, repeat, .. } = self;
+        let once = key(&keyed, &options, type_name_of_val(&body), Location::caller())?;
+        run_keyed(site, &Self::targets(), &options, repeat.retries, once, body)
     }
 }
 
-/// A closure has no name that stays the same, so its key belongs to its label.
-fn key<N: OnceKey, R: Stored>(keyed: &Keyed<N>, site: Site, options: &Options) -> Result<Once<R>> {
-    Once::new(&keyed.key, options.label.unwrap_or(site.function()).to_owned())
+fn run_keyed<R: Returned>(
+    site: Site,
+    targets: &[Target],
+    options: &Options,
+    retries: u32,
+    once: Once<R>,
+    body: impl FnMut(&Scope<'_>) -> R,
+) -> R {
+    run_repeatedly(site, targets, options, &Repetition { retries, once: Some(once) }, body)
+}
+
+/// The key of a closure, whose type's name is `path`, in a scope that is run `at` this place.
+fn key<N: OnceKey, R: Stored>(
+    keyed: &Keyed<N>,
+    options: &Options,
+    path: &str,
+    at: &'static Location<'static>,
+) -> Result<Once<R>> {
+    Once::new(&keyed.key, Owner::closure(path, options.label, at).name()?)
 }

@@ -8,14 +8,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use super::exact;
 use super::open_scope::Scope;
+use super::places::differ_in_text;
 use crate::connection::own::explained;
 use crate::databases::Databases;
 use crate::error::{Error, Result};
 
 /// The longest key, in bytes.
 pub const KEY_LIMIT: usize = 255;
-/// The longest result that is stored, in bytes of JSON.
+/// The longest result that is stored, in bytes of its text.
 pub const RESULT_LIMIT: usize = 1 << 20;
 /// How long keys should be kept: [`forget_once`] takes it as an argument.
 pub const ONCE_RETENTION: Duration = Duration::from_hours(30 * 24);
@@ -23,8 +25,10 @@ pub const ONCE_RETENTION: Duration = Duration::from_hours(30 * 24);
 /// What `once` takes: a key, or a key and the body of the request, whose hash is compared where the key is used again.
 ///
 /// A key is text or a number. It belongs to the function that used it first: its whole path, and the types of a method or of a
-/// generic function. A function that is renamed gives its keys up: they answer with an error. A key lives in the database of
-/// the scope's first model.
+/// generic function. A function that is renamed gives its keys up: they answer with an error. So does one that stands inside of
+/// another function, once its text is edited: two of these may have one path. The key of a closure belongs to the label of its
+/// scope, or without one to the function around it. Where a path or a label-less closure is met in two places, the second one
+/// is [`Error::Config`]. A key lives in the database of the scope's first model.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no key for `once`",
     label = "not a key",
@@ -88,7 +92,14 @@ impl<K: OnceKey, B: Serialize> OnceKey for (K, B) {
         // Through a value, whose maps have an order.
         let mut value = serde_json::to_value(&self.1).map_err(unreadable)?;
         value.sort_all_objects();
-        let text = serde_json::to_string(&value).map_err(unreadable)?;
+        let mut text = serde_json::to_string(&value).map_err(unreadable)?;
+        // Where JSON has one text for several bodies, a second one follows. All other bodies keep the hash that they have had.
+        if let Some(beyond) =
+            exact::beyond_json(&self.1).map_err(<serde_json::Error as serde::ser::Error>::custom).map_err(unreadable)?
+        {
+            text.push('\n');
+            text.push_str(&beyond);
+        }
         let mut hash = String::with_capacity(64);
         for byte in Sha256::digest(text) {
             write!(hash, "{byte:02x}").expect("a String takes everything");
@@ -104,26 +115,26 @@ impl<K: OnceKey, B: Serialize> OnceKey for (K, B) {
     note = "derive `serde::Serialize` and `serde::Deserialize` for it, or return an id in place of the row"
 )]
 pub trait Stored: Sized {
-    /// The value as JSON; `None` for an `Err`.
+    /// The value as text, from which it is read back as it is; `None` for an `Err`.
     ///
     /// # Errors
-    /// That of the value's own `Serialize`.
-    fn text(&self) -> Option<serde_json::Result<String>>;
+    /// That of the value's own `Serialize`; or the text gives another value, or none.
+    fn text(&self) -> Option<Result<String, String>>;
     /// The value that was stored.
     ///
     /// # Errors
     /// Where it was stored by another version of the program, whose value was another.
-    fn read(text: &str) -> serde_json::Result<Self>;
+    fn read(text: &str) -> Result<Self, String>;
 }
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned, E> Stored for Result<T, E> {
-    fn text(&self) -> Option<serde_json::Result<String>> {
-        self.as_ref().ok().map(serde_json::to_string)
+    fn text(&self) -> Option<Result<String, String>> {
+        self.as_ref().ok().map(exact::write)
     }
 
-    fn read(text: &str) -> serde_json::Result<Self> {
-        serde_json::from_str(text).map(Ok)
+    fn read(text: &str) -> Result<Self, String> {
+        exact::read(text).map(Ok)
     }
 }
 
@@ -132,8 +143,8 @@ pub struct Once<R> {
     key: String,
     body: String,
     function: String,
-    text: fn(&R) -> Option<serde_json::Result<String>>,
-    read: fn(&str) -> serde_json::Result<R>,
+    text: fn(&R) -> Option<Result<String, String>>,
+    read: fn(&str) -> Result<R, String>,
 }
 
 /// What claiming a key has found.
@@ -184,6 +195,12 @@ impl<R> Once<R> {
         };
         if row.a.as_deref() != Some(&self.function) {
             let by = row.a.unwrap_or_default();
+            if differ_in_text(&by, &self.function) {
+                return Err(self.mismatch(
+                    "was used by a function of this name with another text before; the keys of a function inside of another \
+                     one are those of its text, so move it out, or rename one of the two if there are two",
+                ));
+            }
             return Err(self.mismatch(format!("was used by `{by}` before; keys of different functions must differ")));
         }
         if row.b.as_deref() != Some(&self.body) {
@@ -201,15 +218,12 @@ impl<R> Once<R> {
     /// Stores the result beside its key.
     pub(super) fn store(&self, scope: &Scope<'_>, returned: &R) -> Result<()> {
         let Some(text) = (self.text)(returned) else { return Ok(()) };
-        let text =
-            text.map_err(|error| self.mismatch(format!("has a result that can't be written as JSON: {error}")))?;
+        // Once it is committed no repeat could be answered.
+        let text = text.map_err(|error| self.mismatch(format!("has a result that {error}")))?;
         if text.len() > RESULT_LIMIT {
             let problem = format!("has a result of {} bytes, and {RESULT_LIMIT} is the most", text.len());
             return Err(self.mismatch(problem));
         }
-        // Once it is committed no repeat could be answered: JSON has no NaN, for one.
-        (self.read)(&text)
-            .map_err(|error| self.mismatch(format!("has a result that can't be read back from JSON: {error}")))?;
         let (slot, file) = scope.first_slot()?;
         match slot.execute_own_in(file, UPDATE, &[&text, &self.key])? {
             1 => Ok(()),
