@@ -89,6 +89,8 @@ mod placed;
 mod postgres_across;
 #[cfg(feature = "postgres")]
 mod postgres_only;
+#[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
+mod programs;
 #[cfg(feature = "sqlite")]
 mod sqlite_locks;
 #[cfg(feature = "sqlite")]
