@@ -16,7 +16,11 @@ pub(crate) enum Kind {
 }
 
 /// The server's own database, where fresh ones are made; `None` leaves the backend's tests out, visibly.
+///
+/// From then on each pool that closes is looked at: see [`support::idle`](crate::support::idle).
 pub(crate) fn server(kind: Kind) -> Option<&'static str> {
+    #[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
+    crate::support::idle::watch();
     match kind {
         Kind::Sqlite => Some(""),
         Kind::Postgres => servers::postgres_url(),

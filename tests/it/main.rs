@@ -98,6 +98,8 @@ mod postgres_across;
 mod postgres_only;
 #[cfg(feature = "postgres")]
 mod postgres_texts;
+#[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
+mod programs;
 #[cfg(feature = "sqlite")]
 mod sqlite_locks;
 #[cfg(feature = "sqlite")]

@@ -1,5 +1,7 @@
 //! What tests on real servers need.
 
+#[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
+pub mod idle;
 pub mod proxy;
 #[cfg(test)]
 mod proxy_tests;

@@ -26,6 +26,8 @@ use crate::failure::classify;
 #[cfg(feature = "testing")]
 use crate::site::Function;
 use crate::site::Site;
+#[cfg(feature = "testing")]
+use crate::testing::Idle;
 use crate::transaction_id::TransactionId;
 
 /// How long a thread that already holds a connection waits for another one.
@@ -179,6 +181,22 @@ impl<B: Dialect> Pool<B> {
         (state.connections, state.idle_connections)
     }
 
+    /// Lends each idle connection as it is: see [`testing::idle`](crate::testing::idle()).
+    #[cfg(feature = "testing")]
+    pub fn idle(&self, ask: &mut dyn FnMut(Idle<'_>)) {
+        if self.settings.is_rolled_back() {
+            return;
+        }
+        let mut taken: Vec<_> = std::iter::from_fn(|| self.r2d2.try_get()).collect();
+        let connect = || B::connect(&self.settings).map(|raw| Box::new(raw) as _).map_err(|error| error.to_string());
+        for link in &mut taken {
+            let (alias, url) = (self.settings.alias.as_str(), self.settings.url.as_str());
+            ask(Idle { alias, url, raw: link.raw(), connect: &connect });
+        }
+        // The pool is a stack: the first one that was taken is the next one to be taken again.
+        while taken.pop().is_some() {}
+    }
+
     /// Takes a connection. Waits the pool's timeout, or [`WAIT_WHILE_HOLDING`] where this thread holds one already.
     #[inline]
     pub fn lease(&self, site: Site) -> Result<Lease<B>> {
@@ -280,6 +298,15 @@ impl<B: Dialect> Pool<B> {
         let url = &self.settings.url;
         let problem = format!("{} (at `{}`)", crate::databases::mask_in(problem, url), crate::databases::mask(url));
         Error::Pool { database: self.settings.alias.clone(), problem }
+    }
+}
+
+#[cfg(feature = "testing")]
+impl<B: Dialect> Drop for Pool<B> {
+    fn drop(&mut self) {
+        if let Some(mut ask) = crate::testing::idle::last_look() {
+            self.idle(&mut ask);
+        }
     }
 }
 

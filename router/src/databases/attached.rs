@@ -29,6 +29,13 @@ struct Set {
 }
 
 impl Sets {
+    /// The pools that are kept at this moment.
+    #[cfg(feature = "testing")]
+    pub(super) fn drivers(&self) -> Vec<Arc<dyn Driver>> {
+        let sets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sets.iter().map(|set| Arc::clone(&set.driver)).collect()
+    }
+
     fn find(&self, key: &[usize]) -> Option<(Arc<dyn Driver>, Vec<usize>)> {
         let mut sets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let at = sets.iter().position(|set| set.key == key)?;

@@ -20,6 +20,8 @@ use crate::connection::settings::Settings;
 use crate::connection::slot::{AnySlot, Slot};
 use crate::error::{Error, Result};
 use crate::site::{Function, Site};
+#[cfg(feature = "testing")]
+use crate::testing::Idle;
 use crate::transaction_id::TransactionId;
 
 /// A kind of database, as configuration names it.
@@ -93,6 +95,9 @@ pub(crate) trait Driver: Send + Sync {
     fn inspect(&self) -> Result<Vec<PathBuf>>;
     /// What became of a transaction whose reply was lost.
     fn probe(&self, id: &TransactionId) -> decision::Verdict;
+    /// Lends each idle connection as it is.
+    #[cfg(feature = "testing")]
+    fn idle(&self, ask: &mut dyn FnMut(Idle<'_>));
 }
 
 impl<B: Dialect> Driver for Arc<Pool<B>> {
@@ -158,6 +163,11 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
 
     fn inspect(&self) -> Result<Vec<PathBuf>> {
         Pool::inspect(self)
+    }
+
+    #[cfg(feature = "testing")]
+    fn idle(&self, ask: &mut dyn FnMut(Idle<'_>)) {
+        Pool::idle(self, ask);
     }
 }
 

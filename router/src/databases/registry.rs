@@ -254,6 +254,17 @@ impl Databases {
         })
     }
 
+    /// Lends each idle connection as it is.
+    #[cfg(feature = "testing")]
+    pub(crate) fn idle(&self, ask: &mut dyn FnMut(crate::testing::Idle<'_>)) {
+        for database in self.iter() {
+            database.driver().idle(ask);
+        }
+        for driver in self.0.attached.drivers() {
+            driver.idle(ask);
+        }
+    }
+
     /// The environment that the configuration names.
     pub(crate) fn environment(&self) -> Option<&str> {
         self.0.across.environment.as_deref()

@@ -18,9 +18,12 @@
 //! ```
 
 mod captured;
+pub(crate) mod idle;
 mod layouts;
 
 pub use captured::{CapturedHooks, capture_hooks};
+#[doc(hidden)]
+pub use idle::{Idle, before_pools_close, idle};
 pub use layouts::{Layout, Layouts};
 
 pub use crate::connection::fault::{Fault, Point};
