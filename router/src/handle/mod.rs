@@ -3,10 +3,12 @@
 #[expect(missing_docs, reason = "Diesel's derive makes public items without documentation")]
 mod any;
 mod conn;
+mod copies;
 mod cursor;
 mod dispatch;
 mod load;
 mod manager;
+mod proof;
 mod traits;
 
 pub use any::{AnyConn, MultiBackend};
