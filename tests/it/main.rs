@@ -80,6 +80,7 @@ mod aliases;
 #[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
 mod best_effort;
 mod checks;
+mod cursors;
 #[cfg(all(feature = "sqlite", feature = "testing"))]
 mod layouts;
 #[cfg(all(feature = "postgres", feature = "mysql", feature = "sqlite"))]
@@ -88,6 +89,8 @@ mod missing_tables;
 mod mysql_across;
 #[cfg(feature = "mysql")]
 mod mysql_only;
+#[cfg(feature = "mysql")]
+mod mysql_reads;
 #[cfg(feature = "mysql")]
 mod mysql_texts;
 #[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]

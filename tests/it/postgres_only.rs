@@ -375,7 +375,7 @@ fn a_cursor_whose_unread_rows_fail_is_never_followed_by_a_false_ok() {
     }
     let run = atomic::<Item>().run(|conn: &mut PgConn| {
         put(5, 50)?;
-        let inverse = diesel::dsl::sql::<BigInt>("1 / value");
+        let inverse = 1_i64.into_sql::<BigInt>() / items::value;
         let mut reading = items::table
             .select(inverse)
             .order(items::id.desc())

@@ -1,6 +1,6 @@
 //! Claims that only SQLite can meet.
 
-use diesel::connection::{DefaultLoadingMode, SimpleConnection};
+use diesel::connection::{DefaultLoadingMode, LoadConnection, SimpleConnection};
 use diesel::prelude::*;
 use multidb::{Databases, Error, FailureClass, SqliteConn, atomic, atomic_on, connection};
 
@@ -185,38 +185,35 @@ fn a_path_that_is_not_utf8_is_refused_and_opens_no_other_file() {
     assert!(text.contains("`orders`") && text.contains("UTF-8"), "{text}");
 }
 
-#[derive(QueryableByName)]
-struct Returned {
-    #[diesel(sql_type = diesel::sql_types::BigInt)]
-    #[expect(dead_code, reason = "never read")]
-    id: i64,
-}
-
 #[test]
 fn a_cursor_that_fails_inside_an_inner_level_dooms_the_level_of_its_query() {
     let Some(fixture) = fixture() else { return };
     let databases = fixture.databases();
     let _entered = databases.enter();
-    put(1, 10).unwrap();
+    let before = [(1, 10), (2, 20), (i64::MAX, 20)];
+    for (id, value) in before {
+        put(id, value).unwrap();
+    }
     let run = atomic::<Item>().run(|_: &mut SqliteConn| {
-        put(2, 20)?;
+        put(3, 30)?;
         let mut other = connection::<Item, SqliteConn>()?;
-        let query = diesel::sql_query("INSERT OR ROLLBACK INTO items VALUES (1, 99) RETURNING id");
-        let mut reading = query.load_iter::<Returned, DefaultLoadingMode>(&mut other)?;
+        // The second sum is too large.
+        let query = items::table.group_by(items::value).order(items::value).select(diesel::dsl::sum(items::id));
+        let mut reading = LoadConnection::<DefaultLoadingMode>::load(&mut other, query)?;
+        assert!(reading.next().unwrap().is_ok());
         let inner = atomic::<Item>().run(|_: &mut SqliteConn| {
             assert!(reading.next().unwrap().is_err());
+            assert!(reading.next().is_none(), "it doesn't begin anew");
             Err::<(), _>(Mishap::OnPurpose)
         });
         assert!(inner.is_err());
         drop(reading);
         assert!(multidb::scope::is_doomed());
-        let later =
-            multidb::connection::<Item, SqliteConn>().unwrap().batch_execute("INSERT INTO items VALUES (3, 30)");
-        println!("later {later:?} {:?}", fixture.rows("default"));
+        assert!(put(4, 40).is_err());
         Ok::<_, Mishap>(())
     });
     assert!(run.is_err(), "{run:?}");
-    assert_eq!(fixture.rows("default"), [(1, 10)]);
+    assert_eq!(fixture.rows("default"), before);
 }
 
 #[test]

@@ -59,6 +59,10 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// Whether any statement that fails may have rolled the whole transaction back.
     const FAILURES_MAY_UNDO_ALL: bool = false;
 
+    /// Whether a prepared query that failed while its rows came must not be run again. libmariadb would wait for ever for the
+    /// rest of the rows.
+    const FAILED_QUERIES_HANG: bool = false;
+
     /// What its texts may look like.
     const SYNTAX: Syntax;
 
@@ -161,6 +165,9 @@ pub trait Dialect: Sized + Send + Sync + 'static {
 
     /// Lets Diesel find out what state the transaction is in, where something may have kept that from it.
     fn refresh(_raw: &mut Self::Raw) {}
+
+    /// Gives up a connection with a statement that nobody can end any more.
+    fn abandon(_raw: &mut Self::Raw) {}
 
     /// Whether the connection still reaches its server. Asked only after a failure.
     fn alive(raw: &mut Self::Raw) -> bool;

@@ -7,7 +7,7 @@ use diesel::connection::{
     ValidTransactionManagerStatus,
 };
 use diesel::query_builder::{QueryBuilder, QueryFragment, QueryId};
-use diesel::result::QueryResult;
+use diesel::result::{Error as DieselError, QueryResult};
 
 use super::attached::Attached;
 use super::backend::Dialect;
@@ -23,7 +23,7 @@ use super::repeated::Repeated;
 use super::settings::Settings;
 use super::text::{SessionEffect, Syntax};
 use crate::alias::Alias;
-use crate::failure::{Failure, FailureClass};
+use crate::failure::{Failure, FailureClass, classify};
 
 /// A live connection. Diesel's transaction manager on it is the only owner of its depth.
 pub struct Link<B: Dialect> {
@@ -33,6 +33,8 @@ pub struct Link<B: Dialect> {
     broken: bool,
     holds_branch: bool,
     lent: Lent,
+    /// How many statements Diesel keeps prepared.
+    cache: CacheSize,
     sql: String,
     repeated: Option<Repeated>,
     /// Takes the limits of a scope away again.
@@ -87,6 +89,7 @@ impl<B: Dialect> Link<B> {
             broken: false,
             holds_branch: false,
             lent: Lent::default(),
+            cache: CacheSize::Unbounded,
             sql: String::new(),
             repeated,
             restore: B::restore(settings).map(String::into_boxed_str),
@@ -445,7 +448,24 @@ impl<B: Dialect> Link<B> {
     /// Sets Diesel's statement cache until the connection is returned.
     pub fn cache_statements(&mut self, size: CacheSize) {
         self.lent.settings = true;
+        self.cache = size;
         self.raw.set_prepared_statement_cache_size(size);
+    }
+
+    /// Lets Diesel prepare its statements anew where one that gives rows has failed, and its client can't run it again.
+    #[cold]
+    pub fn forget_failed(&mut self, error: &DieselError) {
+        if B::FAILED_QUERIES_HANG && classify(error).is_some() {
+            self.raw.set_prepared_statement_cache_size(CacheSize::Disabled);
+            self.raw.set_prepared_statement_cache_size(self.cache);
+        }
+    }
+
+    /// Gives the connection up: a cursor was forgotten whose statement nobody can end any more.
+    #[cold]
+    pub fn abandon(&mut self) {
+        self.broken = true;
+        B::abandon(&mut self.raw);
     }
 
     /// Gives lock waits a limit until the connection is returned.
@@ -486,7 +506,8 @@ impl<B: Dialect> Link<B> {
         }
         if lent.settings {
             self.raw.set_instrumentation(diesel::connection::get_default_instrumentation());
-            self.raw.set_prepared_statement_cache_size(CacheSize::Unbounded);
+            self.cache = CacheSize::Unbounded;
+            self.raw.set_prepared_statement_cache_size(self.cache);
         }
         if !self.broken && !self.keeps_session() {
             self.renew_session(lent.session);

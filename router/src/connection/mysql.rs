@@ -65,6 +65,7 @@ impl Dialect for Mysql {
 
     const NATIVE: Native = Native;
     const NAMES: Names = Names { backend: "MySQL or MariaDB", handle: "MysqlConn" };
+    const FAILED_QUERIES_HANG: bool = true;
     const SYNTAX: Syntax = Syntax::Mysql;
     const DEFERS_RELEASE: bool = false;
 

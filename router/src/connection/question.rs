@@ -109,9 +109,14 @@ impl<B: Dialect> Link<B> {
     pub fn guarded<T>(&mut self, sql: &str, send: impl FnOnce(&mut B::Raw) -> QueryResult<T>) -> QueryResult<T> {
         let question = self.before_text(sql)?;
         let result = send(self.raw());
+        self.answered(Some(question), result)
+    }
+
+    /// What a text has given, once its questions are asked. Its own error comes first.
+    pub fn answered<T>(&mut self, question: Option<Question>, result: QueryResult<T>) -> QueryResult<T> {
+        let Some(question) = question else { return result };
         let answer = self.after_text(question, result.is_err());
-        let value = result?;
-        answer.map(|()| value)
+        result.and_then(|value| answer.map(|()| value))
     }
 
     /// Runs what sends a text as one statement. SQLite would run the first one of several, and pass over the others.

@@ -165,6 +165,15 @@ impl Dialect for Sqlite {
         std::fs::File::open(folder.unwrap_or(std::path::Path::new(".")))?.sync_all()
     }
 
+    fn abandon(raw: &mut SqliteConnection) {
+        // SQLite doesn't close a connection that has a statement, and Diesel panics then. Without its transaction it locks
+        // nothing that another reader needs, and in WAL mode nothing that a writer needs.
+        let _ = raw.batch_execute("ROLLBACK");
+        if let Ok(empty) = SqliteConnection::establish(":memory:") {
+            std::mem::forget(std::mem::replace(raw, empty));
+        }
+    }
+
     fn alive(_raw: &mut SqliteConnection) -> bool {
         true
     }

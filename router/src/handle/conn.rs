@@ -10,8 +10,8 @@ use diesel::connection::{
 use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::result::{ConnectionError, ConnectionResult, QueryResult};
 
-use super::load::proof_of;
 use super::manager::HandleTransactions;
+use super::proof::proof_of;
 use crate::alias::Alias;
 use crate::connection::backend::Backend;
 use crate::connection::gate::Proof;
@@ -178,7 +178,15 @@ impl<B: Backend> Connection for Conn<B> {
         T: QueryFragment<Self::Backend> + QueryId,
     {
         self.weigh(proof_of::<T>)?;
-        self.run(|link| link.execute(source))
+        self.run(|link| {
+            let result = link.execute(source);
+            if let Err(error) = &result
+                && proof_of::<T>() != Proof::Write
+            {
+                link.forget_failed(error);
+            }
+            result
+        })
     }
 
     fn transaction_state(&mut self) -> &mut TransactionManagerStatus {

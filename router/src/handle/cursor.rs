@@ -2,37 +2,39 @@
 //!
 //! SQLite's and MySQL's cursors, and PostgreSQL's row-by-row mode, borrow Diesel's connection, which lies behind the
 //! slot's lock. So a cursor and each of its rows keep that lock. Copying every row out instead is safe, and costs 1.65
-//! times the instructions for one row and 2.43 times for a thousand (see docs/DESIGN.md).
+//! times the instructions for one row and 2.43 times for a thousand (see docs/DESIGN.md). So that is done where it must be:
+//! see `copies.rs`.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, MutexGuard};
+use std::vec;
 
 use diesel::connection::LoadConnection;
 use diesel::expression::QueryMetadata;
 use diesel::query_builder::{Query, QueryFragment, QueryId};
 use diesel::result::QueryResult;
-use diesel::row::{PartialRow, Row, RowIndex, RowSealed};
+use diesel::row::{Field, PartialRow, Row, RowIndex, RowSealed};
 
 use super::conn::{Conn, Place};
-use crate::connection::backend::{Backend, Dialect};
+use super::copies::Copies;
+use crate::connection::backend::Dialect;
 use crate::connection::gate::Gate;
 use crate::connection::link::Link;
 use crate::connection::pool::Lease;
 use crate::connection::slot::State;
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureClass};
 
 /// Keeps a connection for as long as a cursor or one of its rows lives.
 enum Hold<'conn, B: Dialect> {
     Slot {
         state: MutexGuard<'conn, State<B>>,
         gate: Arc<Gate>,
+        /// The level of the query.
+        level: u32,
     },
     /// The cell is never borrowed twice. It is there for what its content may assume: see `Stream::open`.
-    Pool {
-        lease: RefCell<Lease<B>>,
-        failed: Rc<Cell<bool>>,
-    },
+    Pool { lease: RefCell<Lease<B>>, failed: Rc<Cell<bool>> },
 }
 
 impl<B: Dialect> Hold<'_, B> {
@@ -47,7 +49,14 @@ impl<B: Dialect> Hold<'_, B> {
 impl<B: Dialect> Drop for Hold<'_, B> {
     fn drop(&mut self) {
         match self {
-            Self::Slot { gate, .. } => gate.close_stream(),
+            Self::Slot { state, gate, level } => {
+                gate.close_stream();
+                // PostgreSQL may have failed at a row that nobody has asked for.
+                if state.link().aborted() {
+                    let text = "the database aborted the transaction at a row of a query that was not read to its end";
+                    gate.doom(*level, Failure::new(FailureClass::Other, text));
+                }
+            }
             Self::Pool { lease, failed } if failed.get() => {
                 // A dead connection must not go back to the pool.
                 lease.get_mut().alive();
@@ -66,42 +75,78 @@ enum Report {
 }
 
 impl Report {
-    fn failure(&self, error: &diesel::result::Error) {
-        let Some(failure) = Failure::of(error) else { return };
+    /// Whether the database has failed.
+    fn failure(&self, error: &diesel::result::Error) -> bool {
+        let Some(failure) = Failure::of(error) else { return false };
         match self {
             Self::Gate(gate, level) => gate.doom(*level, failure),
             Self::Lease(failed) => failed.set(true),
         }
+        true
     }
 }
 
-/// A streaming cursor. While it or one of its rows lives, other statements of the transaction are refused as busy.
-// The fields are dropped in this order: what borrows the connection goes before what keeps it.
+/// A cursor. While one that reads from its connection, or one of its rows, lives, other statements of the transaction are
+/// refused as busy. What is not proven to be a read has run to its end, and its rows are copies.
 #[expect(missing_debug_implementations, reason = "Diesel's cursors have none")]
-pub struct Stream<'conn, 'query, B: Dialect, M>
+pub struct Stream<'conn, 'query, B: Copies<M>, M>(Rows<'conn, 'query, B, M>)
+where
+    B::Raw: LoadConnection<M> + 'conn;
+
+enum Rows<'conn, 'query, B: Copies<M>, M>
+where
+    B::Raw: LoadConnection<M> + 'conn,
+{
+    Live(Live<'conn, 'query, B, M>),
+    Copied(vec::IntoIter<B::Copied>),
+}
+
+/// A cursor that borrows its connection.
+// The fields are dropped in this order: what borrows the connection goes before what keeps it.
+struct Live<'conn, 'query, B: Dialect, M>
 where
     B::Raw: LoadConnection<M> + 'conn,
 {
     cursor: <B::Raw as LoadConnection<M>>::Cursor<'conn, 'query>,
+    /// It has given all its rows, or failed. SQLite would run the statement again.
+    ended: bool,
     report: Report,
     hold: Rc<Hold<'conn, B>>,
 }
 
-/// A row of a streaming cursor.
-// The fields are dropped in this order, as in `Stream`.
+/// A row of a cursor.
 #[expect(missing_debug_implementations, reason = "Diesel's rows have none")]
-pub struct StreamRow<'conn, 'query, B: Dialect, M>
+pub struct StreamRow<'conn, 'query, B: Copies<M>, M>(OneRow<'conn, 'query, B, M>)
+where
+    B::Raw: LoadConnection<M> + 'conn;
+
+// The fields are dropped in this order, as in `Live`.
+enum OneRow<'conn, 'query, B: Copies<M>, M>
 where
     B::Raw: LoadConnection<M> + 'conn,
 {
-    row: <B::Raw as LoadConnection<M>>::Row<'conn, 'query>,
-    _hold: Rc<Hold<'conn, B>>,
+    Live { row: <B::Raw as LoadConnection<M>>::Row<'conn, 'query>, _hold: Rc<Hold<'conn, B>> },
+    Copied(B::Copied),
 }
 
-impl<'conn, 'query, B: Backend, M> Stream<'conn, 'query, B, M>
+impl<'conn, 'query, B: Copies<M>, M> Stream<'conn, 'query, B, M>
 where
     B::Raw: LoadConnection<M> + 'conn,
 {
+    /// Runs a query to its end.
+    pub(super) fn copy<T>(conn: &'conn mut Conn<B>, source: T) -> QueryResult<Self>
+    where
+        T: Query + QueryFragment<B::Native> + QueryId + 'query,
+        B::Native: QueryMetadata<T::SqlType>,
+    {
+        let rows = conn.run(|link| {
+            let question = link.admit_query(&source)?;
+            let rows = B::load_all(link.raw(), source).inspect_err(|error| link.forget_failed(error));
+            link.answered(question, rows)
+        })?;
+        Ok(Self(Rows::Copied(rows.into_iter())))
+    }
+
     /// Runs a query and keeps the connection for its rows.
     pub(super) fn open<T>(conn: &'conn mut Conn<B>, source: T) -> QueryResult<Self>
     where
@@ -114,7 +159,7 @@ where
                 let gate = Arc::clone(slot.gate());
                 gate.open_stream();
                 let level = gate.depth();
-                (Hold::Slot { state, gate: Arc::clone(&gate) }, Report::Gate(gate, level))
+                (Hold::Slot { state, gate: Arc::clone(&gate), level }, Report::Gate(gate, level))
             }
             Place::Pool(pool, site) => {
                 let failed = Rc::new(Cell::new(false));
@@ -123,8 +168,13 @@ where
             }
         };
         let mut hold = Rc::new(hold);
-        let link = Rc::get_mut(&mut hold).expect("nobody else has it yet").link();
-        let _ = link.admit_query(&source)?;
+        let kept = Rc::get_mut(&mut hold).expect("nobody else has it yet");
+        if let Hold::Slot { state, .. } = kept {
+            state.note_cursor(T::HAS_STATIC_QUERY_ID);
+        }
+        let link = kept.link();
+        let question = link.admit_query(&source)?;
+        debug_assert!(question.is_none(), "a proven read is no text");
         let raw: *mut B::Raw = link.raw();
         // SAFETY: `raw` points into the `Link` of `hold`, which stays where it is and is reached by nobody else for as
         // long as the borrow made here lives:
@@ -138,20 +188,23 @@ where
         //   line no code looks into `hold` until its last clone is dropped. (Failures go through `report`, which holds
         //   handles of its own.) Cloning and dropping an `Rc` makes a shared reference to all that it holds, which would
         //   end the borrow if the connection lay there bare: a guard leads elsewhere, and a lease lies in a cell.
-        //   Forgetting a cursor or row keeps the lock for ever, which is safe.
+        //   Forgetting a cursor or row keeps the lock for ever, which is safe: the slot itself is dropped only when
+        //   'conn is over, with all that borrowed it.
         #[expect(unsafe_code, reason = "the argument stands above")]
         let raw: &'conn mut B::Raw = unsafe { &mut *raw };
         match raw.load(source) {
-            Ok(cursor) => Ok(Self { cursor, report, hold }),
+            Ok(cursor) => Ok(Self(Rows::Live(Live { cursor, ended: false, report, hold }))),
             Err(error) => {
-                report.failure(&error);
+                if report.failure(&error) {
+                    Rc::get_mut(&mut hold).expect("there is no cursor").link().forget_failed(&error);
+                }
                 Err(error)
             }
         }
     }
 }
 
-impl<'conn, 'query, B: Dialect, M> Iterator for Stream<'conn, 'query, B, M>
+impl<'conn, 'query, B: Copies<M>, M> Iterator for Stream<'conn, 'query, B, M>
 where
     B::Raw: LoadConnection<M> + 'conn,
 {
@@ -159,62 +212,132 @@ where
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        match self.cursor.next()? {
-            Ok(row) => Some(Ok(StreamRow { row, _hold: Rc::clone(&self.hold) })),
-            Err(error) => {
-                self.report.failure(&error);
-                Some(Err(error))
-            }
+        let live = match &mut self.0 {
+            Rows::Live(live) if live.ended => return None,
+            Rows::Live(live) => live,
+            Rows::Copied(rows) => return rows.next().map(|row| Ok(StreamRow(OneRow::Copied(row)))),
+        };
+        let error = match live.cursor.next() {
+            Some(Ok(row)) => return Some(Ok(StreamRow(OneRow::Live { row, _hold: Rc::clone(&live.hold) }))),
+            // The database has no part in it, and the next row may be read.
+            Some(Err(error)) if !live.report.failure(&error) => return Some(Err(error)),
+            Some(Err(error)) => Some(Err(error)),
+            None => None,
+        };
+        live.ended = true;
+        if Rc::strong_count(&live.hold) == 1 {
+            // A row may look into what the cursor holds: on MySQL it has its names from there.
+            self.0 = Rows::Copied(Vec::new().into_iter());
         }
+        error
     }
 }
 
-impl<'conn, B: Dialect, M> RowSealed for StreamRow<'conn, '_, B, M> where B::Raw: LoadConnection<M> + 'conn {}
+impl<'conn, B: Copies<M>, M> RowSealed for StreamRow<'conn, '_, B, M> where B::Raw: LoadConnection<M> + 'conn {}
 
-impl<'conn, 'query, B: Dialect, M> Row<'conn, B::Native> for StreamRow<'conn, 'query, B, M>
+impl<'conn, 'query, B: Copies<M>, M> Row<'conn, B::Native> for StreamRow<'conn, 'query, B, M>
 where
     B::Raw: LoadConnection<M> + 'conn,
 {
     type Field<'f>
-        = <<B::Raw as LoadConnection<M>>::Row<'conn, 'query> as Row<'conn, B::Native>>::Field<'f>
+        = StreamField<
+        <<B::Raw as LoadConnection<M>>::Row<'conn, 'query> as Row<'conn, B::Native>>::Field<'f>,
+        <B::Copied as Row<'conn, B::Native>>::Field<'f>,
+    >
     where
         'conn: 'f,
         Self: 'f;
-    type InnerPartialRow =
-        <<B::Raw as LoadConnection<M>>::Row<'conn, 'query> as Row<'conn, B::Native>>::InnerPartialRow;
+    type InnerPartialRow = Self;
 
+    #[inline]
     fn field_count(&self) -> usize {
-        self.row.field_count()
+        match &self.0 {
+            OneRow::Live { row, .. } => row.field_count(),
+            OneRow::Copied(row) => row.field_count(),
+        }
     }
 
+    #[inline]
     fn get<'b, I>(&'b self, index: I) -> Option<Self::Field<'b>>
     where
         'conn: 'b,
         Self: RowIndex<I>,
     {
         let index = self.idx(index)?;
-        Row::get(&self.row, index)
+        match &self.0 {
+            OneRow::Live { row, .. } => Row::get(row, index).map(StreamField::Live),
+            OneRow::Copied(row) => Row::get(row, index).map(StreamField::Copied),
+        }
     }
 
-    fn partial_row(&self, range: std::ops::Range<usize>) -> PartialRow<'_, Self::InnerPartialRow> {
-        self.row.partial_row(range)
+    #[inline]
+    fn partial_row(&self, range: std::ops::Range<usize>) -> PartialRow<'_, Self> {
+        PartialRow::new(self, range)
     }
 }
 
-impl<'conn, B: Dialect, M> RowIndex<usize> for StreamRow<'conn, '_, B, M>
+impl<'conn, B: Copies<M>, M> RowIndex<usize> for StreamRow<'conn, '_, B, M>
 where
     B::Raw: LoadConnection<M> + 'conn,
 {
+    #[inline]
     fn idx(&self, index: usize) -> Option<usize> {
-        self.row.idx(index)
+        match &self.0 {
+            OneRow::Live { row, .. } => row.idx(index),
+            OneRow::Copied(row) => row.idx(index),
+        }
     }
 }
 
-impl<'conn, 'name, B: Dialect, M> RowIndex<&'name str> for StreamRow<'conn, '_, B, M>
+impl<'conn, 'name, B: Copies<M>, M> RowIndex<&'name str> for StreamRow<'conn, '_, B, M>
 where
     B::Raw: LoadConnection<M> + 'conn,
 {
+    #[inline]
     fn idx(&self, name: &'name str) -> Option<usize> {
-        self.row.idx(name)
+        match &self.0 {
+            OneRow::Live { row, .. } => row.idx(name),
+            OneRow::Copied(row) => row.idx(name),
+        }
+    }
+}
+
+/// A field of a row that is copied, or not.
+#[expect(missing_debug_implementations, reason = "Diesel's fields have none")]
+pub enum StreamField<L, C> {
+    /// Of a row that borrows its connection.
+    Live(L),
+    /// Of a copy.
+    Copied(C),
+}
+
+impl<'f, N, L, C> Field<'f, N> for StreamField<L, C>
+where
+    N: diesel::backend::Backend,
+    L: Field<'f, N>,
+    C: Field<'f, N>,
+{
+    #[inline]
+    fn field_name(&self) -> Option<&str> {
+        match self {
+            Self::Live(field) => field.field_name(),
+            Self::Copied(field) => field.field_name(),
+        }
+    }
+
+    #[inline]
+    fn value(&self) -> Option<N::RawValue<'_>> {
+        match self {
+            Self::Live(field) => field.value(),
+            Self::Copied(field) => field.value(),
+        }
+    }
+
+    #[inline]
+    fn is_null(&self) -> bool {
+        match self {
+            Self::Live(field) => field.is_null(),
+            Self::Copied(field) => field.is_null(),
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod any;
 mod conn;
+mod copies;
 mod cursor;
 mod dispatch;
 mod load;
@@ -9,6 +10,7 @@ mod manager;
 #[expect(missing_docs, reason = "Diesel's derive makes public items without documentation")]
 #[no_implicit_prelude]
 mod multi;
+mod proof;
 mod traits;
 mod transactions;
 

@@ -84,13 +84,14 @@ fn a_lone_read_is_no_pending_work_and_what_is_not_proven_a_read_is() {
     manual(&|conn| {
         items::table.count().get_result::<i64>(conn)?;
         items::table.find(1).first::<Item>(conn)?;
-        items::table.filter(items::id.gt(0)).into_boxed().load::<Item>(conn)?;
+        items::table.filter(items::id.eq_any([1, 2])).order(items::value).load::<Item>(conn)?;
         Ok(())
     })
     .unwrap();
     let pending = |result: Result<(), Mishap>| matches!(result, Err(Mishap::Database(Error::PendingWork { .. })));
     assert!(pending(manual(&|conn| Ok(conn.batch_execute("SELECT 1")?))));
     assert!(pending(manual(&|conn| diesel::sql_query("SELECT 1").execute(conn).map(drop).map_err(Mishap::from))));
+    assert!(pending(manual(&|conn| Ok(items::table.into_boxed().load::<Item>(conn).map(drop)?))));
     assert!(pending(manual(&|conn| conn.with_raw(|_: &mut Raw| Ok(())))));
     assert!(pending(manual(&|conn| Ok(diesel::delete(items::table.find(9)).execute(conn).map(drop)?))));
 }

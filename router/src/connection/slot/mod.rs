@@ -131,6 +131,8 @@ pub struct State<B: Dialect> {
     start: Start,
     instrumentation: Option<SharedInstrumentation>,
     cache: Option<CacheSize>,
+    /// A cursor was opened whose statement Diesel doesn't keep, so that it ends with the cursor alone.
+    loose: bool,
 }
 
 enum Phase<B: Dialect> {
@@ -143,7 +145,7 @@ enum Phase<B: Dialect> {
 
 impl<B: Dialect> State<B> {
     fn fresh(start: Start) -> Self {
-        Self { phase: Phase::Lazy, levels: Levels::default(), start, instrumentation: None, cache: None }
+        Self { phase: Phase::Lazy, levels: Levels::default(), start, instrumentation: None, cache: None, loose: false }
     }
 
     /// Makes it as good as new, but for its start.
@@ -151,7 +153,7 @@ impl<B: Dialect> State<B> {
     fn refresh(&mut self) {
         self.phase = Phase::Lazy;
         self.levels = Levels::default();
-        (self.instrumentation, self.cache) = (None, None);
+        (self.instrumentation, self.cache, self.loose) = (None, None, false);
     }
 
     /// The connection, of a state that [`Slot::ready`] has given.
@@ -160,6 +162,11 @@ impl<B: Dialect> State<B> {
             Phase::Open(lease) => lease,
             Phase::Lazy | Phase::Finished | Phase::Closed => unreachable!("ready() gives open slots only"),
         }
+    }
+
+    /// Takes note of a cursor, and whether Diesel keeps its statement.
+    pub fn note_cursor(&mut self, is_kept: bool) {
+        self.loose |= !is_kept || self.cache.is_some();
     }
 
     /// Sets on a fresh connection what a handle has asked for before there was one.
@@ -433,6 +440,19 @@ impl<B: Dialect> Slot<B> {
                               and don't use a handle inside `with_raw`";
                 Err(Error::Busy { database: self.alias().clone(), reason })
             }
+        }
+    }
+}
+
+impl<B: Dialect> Drop for Slot<B> {
+    fn drop(&mut self) {
+        // Nobody uses the slot any more, so a lock that is held belongs to a cursor that was forgotten.
+        let is_forgotten = matches!(self.state.try_lock(), Err(TryLockError::WouldBlock));
+        if is_forgotten
+            && let State { phase: Phase::Open(lease), loose: true, .. } =
+                self.state.get_mut().unwrap_or_else(PoisonError::into_inner)
+        {
+            lease.abandon();
         }
     }
 }
