@@ -59,6 +59,9 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// Whether any statement that fails may have rolled the whole transaction back.
     const FAILURES_MAY_UNDO_ALL: bool = false;
 
+    /// The statement after which nothing can lift the read-only mode of the open transaction. `None` if there is none.
+    const KEEPS_READ_ONLY: Option<&str> = None;
+
     /// Whether a prepared query that failed while its rows came must not be run again. libmariadb would wait for ever for the
     /// rest of the rows.
     const FAILED_QUERIES_HANG: bool = false;
@@ -192,11 +195,6 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// The error of a statement that came after the results that Diesel has read.
     fn late_error(_raw: &mut Self::Raw) -> QueryResult<Option<String>> {
         Ok(None)
-    }
-
-    /// Whether the open transaction may write, although it was begun, or narrowed, to be read-only.
-    fn allows_writes(_raw: &mut Self::Raw) -> QueryResult<bool> {
-        Ok(false)
     }
 
     /// Makes the session what it was when it was opened, after anything was done to it. `None` if only a new one is.

@@ -28,9 +28,14 @@ impl Instrumentation for SharedInstrumentation {
 
 /// What a [`Watcher`] saw.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is seen by itself")]
 pub struct Seen {
     /// The first failure that no inner transaction of the borrower's has undone.
     pub failure: Option<Failure>,
+    /// Whether a statement may have lifted a read-only mode.
+    pub may_allow_writes: bool,
+    /// Whether a statement may have taken away what is remembered of the session.
+    pub forgets_statements: bool,
     /// Whether the last statement may have failed after its first result, of which the borrower hasn't heard.
     pub may_fail_late: bool,
     /// Whether a statement may have begun or ended a transaction without Diesel's knowing.
@@ -47,6 +52,7 @@ pub struct Seen {
 #[derive(Clone)]
 pub struct Watcher(Arc<Mutex<Watched>>);
 
+#[expect(clippy::struct_excessive_bools, reason = "each is seen by itself")]
 struct Watched {
     forward: Option<Box<dyn Instrumentation>>,
     syntax: Syntax,
@@ -54,6 +60,8 @@ struct Watched {
     failures: Vec<Option<Failure>>,
     /// Whether the next statement is one of Diesel's own transaction manager.
     managed: bool,
+    may_allow_writes: bool,
+    forgets_statements: bool,
     may_fail_late: bool,
     control: bool,
     session: SessionEffect,
@@ -76,6 +84,8 @@ impl Watcher {
             syntax,
             failures: vec![None],
             managed: false,
+            may_allow_writes: false,
+            forgets_statements: false,
             may_fail_late: false,
             control: false,
             session: SessionEffect::None,
@@ -88,8 +98,17 @@ impl Watcher {
     pub fn seen(&self) -> Seen {
         let mut watched = self.watched();
         let failure = watched.failures.iter_mut().find_map(Option::take);
-        let Watched { may_fail_late, control, session, .. } = *watched;
-        Seen { failure, may_fail_late, control, session, answer: Ok(()), left_open: false }
+        let Watched { may_fail_late, may_allow_writes, forgets_statements, control, session, .. } = *watched;
+        Seen {
+            failure,
+            may_allow_writes,
+            forgets_statements,
+            may_fail_late,
+            control,
+            session,
+            answer: Ok(()),
+            left_open: false,
+        }
     }
 
     /// Whether it still is the connection's instrumentation, so that it saw all that was done.
@@ -119,6 +138,8 @@ impl Watched {
                 self.control |= found.crosses;
                 self.session = self.session.max(found.session);
                 self.may_fail_late = found.may_fail_late;
+                self.may_allow_writes |= found.may_allow_writes;
+                self.forgets_statements |= found.forgets_statements;
             }
             InstrumentationEvent::FinishQuery { error: Some(error), .. } => {
                 self.may_fail_late = false;

@@ -1,5 +1,6 @@
 //! One live connection with what has to be remembered of it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use diesel::connection::{
@@ -250,6 +251,11 @@ impl<B: Dialect> Link<B> {
     {
         #[cfg(feature = "testing")]
         self.fail_statement()?;
+        if is_foreign::<T>() {
+            let mut builder = <B::Native as diesel::backend::Backend>::QueryBuilder::default();
+            statement.to_sql(&mut builder, &B::NATIVE)?;
+            return self.guarded_statement(&builder.finish(), |raw| raw.execute_returning_count(statement));
+        }
         if T::query_id().is_none() && !statement.is_safe_to_cache_prepared(&B::NATIVE)? {
             let raw_sql = || is_raw_sql(type_name::<T>());
             if self.repeated.is_some() || raw_sql() {
@@ -277,7 +283,7 @@ impl<B: Dialect> Link<B> {
     {
         #[cfg(feature = "testing")]
         self.fail_statement()?;
-        if T::query_id().is_none() && is_raw_query(type_name::<T>()) {
+        if is_foreign::<T>() || T::query_id().is_none() && is_raw_query(type_name::<T>()) {
             let mut builder = <B::Native as diesel::backend::Backend>::QueryBuilder::default();
             query.to_sql(&mut builder, &B::NATIVE)?;
             let sql = builder.finish();
@@ -307,10 +313,26 @@ impl<B: Dialect> Link<B> {
         self.raw.set_instrumentation(watcher.clone());
         // Not clean if `body` panics: nobody knows what it has begun.
         self.lent.away = true;
-        let result = body(&mut self.raw);
-        self.lent.away = false;
+        let result = catch_unwind(AssertUnwindSafe(|| body(&mut self.raw)));
         let blind = !watcher.watches(&mut self.raw);
         let mut seen = watcher.seen();
+        let result = match result {
+            Ok(result) => result,
+            Err(panic) => {
+                // What the connection waits for is unknown, so the server can't be asked.
+                if (blind || seen.control) && self.in_transaction() {
+                    self.breach = Some(Breach::Ended);
+                }
+                resume_unwind(panic)
+            }
+        };
+        self.lent.away = false;
+        if self.read_only && seen.may_allow_writes && B::KEEPS_READ_ONLY.is_none() {
+            self.breach = Some(Breach::Writable);
+        }
+        if seen.forgets_statements || blind && B::SYNTAX != Syntax::Sqlite {
+            self.forget_statements();
+        }
         seen.left_open = self.depth() > depth;
         self.doubt_session(if blind { SessionEffect::Unknown } else { seen.session });
         if blind {
@@ -533,6 +555,13 @@ pub fn type_name<T>() -> &'static str {
         Some((path, wrapped)) if !path.contains('<') => wrapped.trim_start_matches('&'),
         _ => name,
     }
+}
+
+/// Whether the statement as a whole is none of Diesel's, so that it may be any text.
+#[inline]
+fn is_foreign<T>() -> bool {
+    let is_diesels = |name: &str| name.trim_start_matches('&').starts_with("diesel::");
+    !is_diesels(std::any::type_name::<T>()) && !is_diesels(type_name::<T>())
 }
 
 /// Whether the statement's type holds SQL that the user wrote as text.

@@ -104,6 +104,8 @@ impl Dialect for Postgres {
     #[cfg(feature = "testing")]
     const CHECK_DEFERRED: &str = "SAVEPOINT multidb_check; SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK TO SAVEPOINT \
                                   multidb_check; RELEASE SAVEPOINT multidb_check; ";
+    // `SET TRANSACTION READ WRITE` is refused once a query has taken a snapshot.
+    const KEEPS_READ_ONLY: Option<&str> = Some("SELECT 1");
     const DEFERS_RELEASE: bool = true;
     const LOCK_LIMIT: Option<[&str; 2]> = Some([
         "SELECT set_config('lock_timeout', '5s', false) WHERE current_setting('lock_timeout') = '0'",
@@ -294,11 +296,6 @@ impl Dialect for Postgres {
     fn is_marked(raw: &mut PgConnection, number: u64) -> QueryResult<bool> {
         let asked = "SELECT pg_catalog.current_setting('multidb.mark', true) AS a, NULL AS b, NULL AS c";
         Ok(Self::load_own(raw, asked, &[])?.iter().any(|row| text(row) == number.to_string()))
-    }
-
-    fn allows_writes(raw: &mut PgConnection) -> QueryResult<bool> {
-        let asked = "SELECT pg_catalog.current_setting('transaction_read_only') AS a, NULL AS b, NULL AS c";
-        Ok(Self::load_own(raw, asked, &[])?.iter().all(|row| text(row) != "on"))
     }
 
     // As DISCARD ALL, but for the prepared statements, which Diesel knows by their names. The settings are Diesel's own.

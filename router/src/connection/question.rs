@@ -21,8 +21,6 @@ pub struct Question {
     leftover: bool,
     /// Whether an error may have come after what Diesel has read.
     late: bool,
-    /// Whether writes may be allowed now.
-    writable: bool,
 }
 
 /// What a text has done to the transaction of its scope.
@@ -30,7 +28,7 @@ pub struct Question {
 pub enum Breach {
     /// It has ended it.
     Ended,
-    /// It has lifted its read-only mode.
+    /// It has lifted its read-only mode, or would.
     Writable,
 }
 
@@ -54,7 +52,10 @@ impl<B: Dialect> Link<B> {
                 return Err(Error::TransactionControl { database: self.database().clone(), statement }.into());
             }
         };
-        if text::forgets_statements(sql, B::SYNTAX) {
+        if inside && found.may_allow_writes && self.is_read_only() {
+            self.keep_read_only()?;
+        }
+        if found.forgets_statements {
             self.forget_statements();
         }
         self.lent().notifies |= text::notifies(sql, B::SYNTAX);
@@ -67,7 +68,6 @@ impl<B: Dialect> Link<B> {
             },
             leftover: unknown && !inside,
             late: found.may_fail_late,
-            writable: inside && found.may_allow_writes && self.is_read_only(),
         };
         Ok(question)
     }
@@ -75,27 +75,22 @@ impl<B: Dialect> Link<B> {
     /// The questions about anything that Diesel's connection may be used for.
     pub fn before_lending(&mut self) -> QueryResult<Question> {
         let inside = self.in_transaction();
-        Ok(Question {
-            mark: if inside { Some(self.set_mark()?) } else { None },
-            leftover: !inside,
-            late: true,
-            writable: inside && self.is_read_only(),
-        })
+        if inside && self.is_read_only() && B::SYNTAX == Syntax::Postgres {
+            self.keep_read_only()?;
+        }
+        Ok(Question { mark: if inside { Some(self.set_mark()?) } else { None }, leftover: !inside, late: true })
     }
 
     /// Asks them. An error is one that the text itself has not given.
     #[expect(clippy::needless_pass_by_value, reason = "a question is asked once")]
     pub fn after_text(&mut self, question: Question, failed: bool) -> QueryResult<()> {
-        let Question { mark, leftover, late, writable } = question;
+        let Question { mark, leftover, late } = question;
         let late = if late && !failed { self.late_error() } else { Ok(()) };
         if let Some(mark) = mark
             && !self.is_marked(mark)
         {
             self.note_end();
             return late;
-        }
-        if writable && !self.aborted() && !matches!(B::allows_writes(self.raw()), Ok(false)) {
-            self.breach = Some(Breach::Writable);
         }
         if leftover && self.has_leftover() {
             late?;
@@ -137,6 +132,18 @@ impl<B: Dialect> Link<B> {
             return Err(DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(information.to_owned())));
         }
         Ok(())
+    }
+
+    /// Sees to it that a text can't lift the read-only mode of the open transaction, or refuses the text.
+    fn keep_read_only(&mut self) -> QueryResult<()> {
+        match B::KEEPS_READ_ONLY {
+            Some(sql) => self.raw().batch_execute(sql),
+            None => {
+                self.breach = Some(Breach::Writable);
+                let statement = "PRAGMA query_only".into();
+                Err(Error::TransactionControl { database: self.database().clone(), statement }.into())
+            }
+        }
     }
 
     fn set_mark(&mut self) -> QueryResult<u64> {

@@ -183,11 +183,6 @@ impl Dialect for Sqlite {
         raw.batch_execute("ROLLBACK").is_ok()
     }
 
-    fn allows_writes(raw: &mut SqliteConnection) -> QueryResult<bool> {
-        let asked = "SELECT CAST(query_only AS TEXT) AS a, NULL AS b, NULL AS c FROM pragma_query_only";
-        Ok(Self::load_own(raw, asked, &[])?.iter().all(|row| text(row) != "1"))
-    }
-
     // A file is opened anew. A database in memory would be lost with its connection.
     fn renewal(settings: &Settings) -> Option<String> {
         settings.private.then(|| format!("{DEFAULTS}; {}", session(settings)))

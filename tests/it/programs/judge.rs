@@ -142,9 +142,19 @@ fn end_of(history: &History, transaction: usize, at: usize) -> (End, usize) {
         Came::Ok if level.manual => End::Pending,
         Came::Ok => End::Committed,
         Came::Not => End::Unknown,
+        // `with_raw` was lent to a body that has ended the transaction, and a panic carries no error of the library's.
+        Came::Panic if panicked_after_control(history, transaction) => told.unwrap_or(End::Unknown),
         Came::Panic | Came::Err(..) => told.unwrap_or(End::RolledBack),
     };
     (end, level.ended)
+}
+
+/// Whether a body has sent a text on Diesel's own connection that ends the transaction, and has panicked then.
+fn panicked_after_control(history: &History, transaction: usize) -> bool {
+    let words = ["COMMIT", "ROLLBACK", "CREATE", "ALTER", "TRUNCATE", "ANALYZE", "LOCK", "EXECUTE", "CALL", "END"];
+    let ends = |text: &str| words.iter().any(|word| text.to_uppercase().contains(word));
+    let mut sent = history.sent.iter().filter(|sent| history.transaction_of(sent.level) == Some(transaction));
+    sent.any(|sent| matches!(sent.came, Came::Panic) && ends(&sent.what))
 }
 
 /// What errors of this transaction have said to the program.

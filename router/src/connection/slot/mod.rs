@@ -431,6 +431,9 @@ impl<B: Dialect> Slot<B> {
                 let mut state = poisoned.into_inner();
                 if let Phase::Open(lease) = &mut state.phase {
                     lease.break_off();
+                    if lease.take_breach() == Some(Breach::Ended) {
+                        self.gate.ended(self.alias());
+                    }
                 }
                 Ok(state)
             }

@@ -19,6 +19,8 @@ pub struct Inspection {
     pub may_fail_late: bool,
     /// It has more than one statement.
     pub has_several: bool,
+    /// It may take from the session what is remembered of it: its prepared statements, or its database.
+    pub forgets_statements: bool,
 }
 
 /// What a text does to the transaction around it.
@@ -72,26 +74,22 @@ pub fn inspect(sql: &str, syntax: Syntax) -> Inspection {
     let may_allow_writes = match syntax {
         // The mode can't be lifted any more once a query has run.
         Syntax::Postgres => !(effect == Effect::None && is_query(sql)),
-        Syntax::Sqlite => holds(sql, "pragma"),
+        Syntax::Sqlite => holds(sql, "query_only"),
         Syntax::Mysql => false,
     };
     let runs_others = ["call", "execute", "begin"].iter().any(|word| holds(sql, word));
     let may_fail_late = syntax == Syntax::Mysql && effect == Effect::Unknown && runs_others;
-    Inspection { effect, crosses, session, is_tame, may_allow_writes, may_fail_late, has_several }
+    let forgets_statements = match syntax {
+        Syntax::Postgres => holds(sql, "deallocate") || holds(sql, "discard"),
+        Syntax::Mysql => holds(sql, "use "),
+        Syntax::Sqlite => false,
+    };
+    Inspection { effect, crosses, session, is_tame, may_allow_writes, may_fail_late, has_several, forgets_statements }
 }
 
 /// Whether `sql` may notify other sessions, or listen to them, which assigns no transaction id.
 pub fn notifies(sql: &str, syntax: Syntax) -> bool {
     syntax == Syntax::Postgres && (holds(sql, "notify") || holds(sql, "listen"))
-}
-
-/// Whether `sql` may take from the session what is remembered of it: its prepared statements, or its database.
-pub fn forgets_statements(sql: &str, syntax: Syntax) -> bool {
-    match syntax {
-        Syntax::Postgres => holds(sql, "deallocate") || holds(sql, "discard"),
-        Syntax::Mysql => holds(sql, "use "),
-        Syntax::Sqlite => false,
-    }
 }
 
 /// Nothing but these statements reaches beyond the database, and no function does: what doesn't hold their words anywhere
