@@ -86,6 +86,8 @@ mod mysql_across;
 mod mysql_only;
 #[cfg(feature = "mysql")]
 mod mysql_reads;
+#[cfg(feature = "sqlite")]
+mod one_file_each;
 #[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
 mod placed;
 #[cfg(feature = "postgres")]

@@ -1,5 +1,6 @@
 //! A handle's own instrumentation, lent to whichever connection the handle reaches.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use diesel::connection::{Instrumentation, InstrumentationEvent};
@@ -36,6 +37,8 @@ pub struct Seen {
     pub committed: bool,
     /// Whether a transaction that the borrower began is still open.
     pub left_open: bool,
+    /// The texts that were sent, each once, if they were asked for. `None` where there were too many.
+    pub texts: Option<HashSet<String>>,
 }
 
 /// Watches what is done with a connection that is lent out, and forwards every event.
@@ -51,17 +54,23 @@ struct Watched {
     managed: bool,
     control: bool,
     committed: bool,
+    /// The texts so far, where they are kept.
+    texts: Option<HashSet<String>>,
 }
 
+/// How many texts are kept. Of more, none is.
+pub const TEXTS_LIMIT: u32 = 4_096;
+
 impl Watcher {
-    /// Forwards to `forward`, or to Diesel's default.
-    pub fn new(forward: Option<SharedInstrumentation>, syntax: Syntax) -> Self {
+    /// Forwards to `forward`, or to Diesel's default. Keeps the texts that it sees, if `keeps_texts` says so.
+    pub fn new(forward: Option<SharedInstrumentation>, syntax: Syntax, keeps_texts: bool) -> Self {
         let forward = match forward {
             Some(forward) => Some(Box::new(forward) as Box<dyn Instrumentation>),
             None => diesel::connection::get_default_instrumentation(),
         };
+        let texts = keeps_texts.then(HashSet::new);
         let watched =
-            Watched { forward, syntax, failures: vec![None], managed: false, control: false, committed: false };
+            Watched { forward, syntax, failures: vec![None], managed: false, control: false, committed: false, texts };
         Self(Arc::new(Mutex::new(watched)))
     }
 
@@ -69,7 +78,8 @@ impl Watcher {
     pub fn seen(&self) -> Seen {
         let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let failure = watched.failures.iter_mut().find_map(Option::take);
-        Seen { failure, control: watched.control, committed: watched.committed, left_open: false }
+        let texts = watched.texts.take();
+        Seen { failure, control: watched.control, committed: watched.committed, left_open: false, texts }
     }
 }
 
@@ -87,6 +97,14 @@ impl Watched {
                 let sql = query.to_string();
                 self.control = guard::crosses_boundary(&sql, self.syntax);
                 self.committed |= guard::commits_by_itself(&sql, self.syntax);
+                if let Some(texts) = &mut self.texts {
+                    // Values make no other text of it.
+                    let text = sql.rsplit_once(" -- binds: ").map_or(&*sql, |(text, _)| text);
+                    if !texts.contains(text) {
+                        texts.insert(text.to_owned());
+                    }
+                }
+                self.texts.take_if(|texts| texts.len() > TEXTS_LIMIT as usize);
             }
             InstrumentationEvent::FinishQuery { error: Some(error), .. } => {
                 if let Some(first @ None) = self.failures.last_mut() {

@@ -17,13 +17,13 @@ use super::guard::{self, Effect, Syntax};
 use super::holders::Seat;
 use super::identity::{self, Identity};
 use super::instrument::{Seen, SharedInstrumentation, Watcher};
+use super::reach::Reach;
 #[cfg(feature = "testing")]
 use super::rehearsal::Rehearsal;
 use super::repeated::Repeated;
 use super::settings::Settings;
 use crate::alias::Alias;
 use crate::error::Error;
-use crate::failure::classify;
 
 /// A live connection. Diesel's transaction manager on it is the only owner of its depth.
 pub struct Link<B: Dialect> {
@@ -34,7 +34,7 @@ pub struct Link<B: Dialect> {
     holds_branch: bool,
     lent: Lent,
     /// How many statements Diesel keeps prepared.
-    cache: CacheSize,
+    pub(super) cache: CacheSize,
     sql: String,
     repeated: Option<Repeated>,
     /// Takes the limits of a scope away again.
@@ -43,6 +43,8 @@ pub struct Link<B: Dialect> {
     identity: Option<Arc<Identity>>,
     /// Where it holds several files.
     pub(super) attached: Option<Arc<Attached>>,
+    /// Which of them the handle in use means.
+    pub(super) reach: Reach,
     #[cfg(feature = "testing")]
     pub(super) rehearsal: Option<Rehearsal>,
 }
@@ -81,6 +83,7 @@ impl<B: Dialect> Link<B> {
             restore: B::restore(settings).map(String::into_boxed_str),
             identity: None,
             attached: Attached::new(&settings.files),
+            reach: Reach::default(),
             #[cfg(feature = "testing")]
             rehearsal: settings.test.clone().map(Rehearsal::new),
         }
@@ -127,6 +130,8 @@ impl<B: Dialect> Link<B> {
                     self.lent.limits |= start.characteristics.limits != Limits::NONE || start.across.is_some();
                 }
                 Control::Narrow(_) | Control::Across(_) => self.lent.limits = true,
+                // What it undoes may have made a table.
+                Control::RollbackTo(_) => self.reach.forget(),
                 Control::Commit(_) | Control::Rollback(_) | Control::Prepare(_) => ends = true,
                 _ => {}
             }
@@ -163,6 +168,9 @@ impl<B: Dialect> Link<B> {
     #[inline]
     fn send(&mut self, sql: &str, begins: bool, ends: bool) -> QueryResult<()> {
         if begins {
+            if self.attached.is_some() {
+                self.reach.begin();
+            }
             return AnsiTransactionManager::begin_transaction_sql(&mut self.raw, sql);
         }
         self.raw.batch_execute(sql)?;
@@ -182,6 +190,7 @@ impl<B: Dialect> Link<B> {
     {
         #[cfg(feature = "testing")]
         self.fail_statement()?;
+        self.keep_in_file(statement)?;
         if T::query_id().is_none() && !statement.is_safe_to_cache_prepared(&B::NATIVE)? {
             let raw_sql = || is_raw_sql(type_name::<T>());
             if self.repeated.is_some() || raw_sql() {
@@ -208,6 +217,7 @@ impl<B: Dialect> Link<B> {
     {
         #[cfg(feature = "testing")]
         self.fail_statement()?;
+        self.keep_in_file(query)?;
         if T::query_id().is_none() && is_raw_query(type_name::<T>()) {
             let mut builder = <B::Native as diesel::backend::Backend>::QueryBuilder::default();
             query.to_sql(&mut builder, &B::NATIVE)?;
@@ -220,11 +230,15 @@ impl<B: Dialect> Link<B> {
     pub fn batch(&mut self, sql: &str) -> QueryResult<()> {
         #[cfg(feature = "testing")]
         self.fail_statement()?;
+        if self.attached.is_some() {
+            self.guarded(sql, |_| Ok(()))?;
+            return self.batch_in_file(sql);
+        }
         self.guarded(sql, |raw| raw.batch_execute(sql))
     }
 
     /// Runs what sends a text, unless the text would change the transaction behind the scope's back.
-    fn guarded<T>(&mut self, sql: &str, send: impl FnOnce(&mut B::Raw) -> QueryResult<T>) -> QueryResult<T> {
+    pub(super) fn guarded<T>(&mut self, sql: &str, send: impl FnOnce(&mut B::Raw) -> QueryResult<T>) -> QueryResult<T> {
         if sql.is_empty() && B::SYNTAX == Syntax::Mysql {
             // libmariadb takes the length 0 for an unknown one, and would read memory that is not its own. This is what the
             // server says of a text without a statement.
@@ -265,7 +279,7 @@ impl<B: Dialect> Link<B> {
         forward: Option<SharedInstrumentation>,
         body: impl FnOnce(&mut B::Raw) -> T,
     ) -> (T, Seen) {
-        let watcher = Watcher::new(forward.clone(), B::SYNTAX);
+        let watcher = Watcher::new(forward.clone(), B::SYNTAX, self.attached.is_some());
         self.lent.settings = true;
         self.lent.opaque = true;
         let depth = self.depth();
@@ -405,22 +419,6 @@ impl<B: Dialect> Link<B> {
         self.lent.settings = true;
         self.cache = size;
         self.raw.set_prepared_statement_cache_size(size);
-    }
-
-    /// Lets Diesel prepare its statements anew where one that gives rows has failed, and its client can't run it again.
-    #[cold]
-    pub fn forget_failed(&mut self, error: &DieselError) {
-        if B::FAILED_QUERIES_HANG && classify(error).is_some() {
-            self.raw.set_prepared_statement_cache_size(CacheSize::Disabled);
-            self.raw.set_prepared_statement_cache_size(self.cache);
-        }
-    }
-
-    /// Gives the connection up: a cursor was forgotten whose statement nobody can end any more.
-    #[cold]
-    pub fn abandon(&mut self) {
-        self.broken = true;
-        B::abandon(&mut self.raw);
     }
 
     /// Gives lock waits a limit until the connection is returned.

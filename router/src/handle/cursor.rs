@@ -172,6 +172,7 @@ where
             state.note_cursor(T::HAS_STATIC_QUERY_ID);
         }
         let link = kept.link();
+        link.aim(conn.file());
         link.admit_query(&source)?;
         let raw: *mut B::Raw = link.raw();
         // SAFETY: `raw` points into the `Link` of `hold`, which stays where it is and is reached by nobody else for as

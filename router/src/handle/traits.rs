@@ -21,7 +21,7 @@ where
 {
     fn update_and_fetch(&mut self, changeset: Changes) -> QueryResult<Output> {
         self.weigh(|| Proof::Write)?;
-        self.run(|link| link.raw().update_and_fetch(changeset))
+        self.send(|raw| raw.update_and_fetch(changeset))
     }
 }
 
@@ -29,7 +29,7 @@ where
 impl<B: Backend> MigrationConnection for Conn<B> {
     fn setup(&mut self) -> QueryResult<usize> {
         self.weigh(|| Proof::None)?;
-        self.run(|link| link.raw().setup())
+        self.send(MigrationConnection::setup)
     }
 }
 

@@ -24,7 +24,8 @@ pub(crate) use hooks::{HOOKS_LIMIT, HookBody, When, run_now as run_hook};
 pub(crate) use hooks::{capturing, run_captured};
 pub(crate) use pins::pin;
 pub(crate) use stack::{
-    Surroundings, Ticket, any, begin, file, forbid_repetition, hide, hide_always, join, nest, slot, surroundings, top,
+    Surroundings, Ticket, any, begin, file, forbid_repetition, hide, hide_always, join, nest, reached, slot,
+    surroundings, top,
 };
 pub(crate) use terms::Terms;
 
