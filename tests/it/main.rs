@@ -93,6 +93,8 @@ mod mysql_only;
 mod mysql_reads;
 #[cfg(feature = "mysql")]
 mod mysql_texts;
+#[cfg(feature = "sqlite")]
+mod one_file_each;
 #[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
 mod placed;
 #[cfg(feature = "postgres")]

@@ -32,6 +32,15 @@ pub struct File {
     pub right_of_way: Arc<RightOfWay>,
 }
 
+/// Which of a connection's files a handle means.
+#[derive(Debug, Clone)]
+pub struct OwnFile {
+    /// Its place.
+    pub place: usize,
+    /// Its database.
+    pub alias: Alias,
+}
+
 /// The name that a connection has for the file at this place.
 pub fn schema(file: usize) -> impl fmt::Display {
     fmt::from_fn(move |f| if file == 0 { f.write_str("main") } else { write!(f, "multidb_{file}") })
@@ -92,6 +101,21 @@ impl Attached {
              HAVING count(*) > 1 ORDER BY name LIMIT 1"
         );
         Some(Arc::new(Self { files: files.to_vec(), modes, names, reads }))
+    }
+
+    /// The database of the file at this place.
+    pub fn alias(&self, place: usize) -> Alias {
+        self.files[place].alias.clone()
+    }
+
+    /// How many files there are.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Reads the schema of each file.
+    pub fn reads(&self) -> &str {
+        self.reads.trim_start_matches("; ")
     }
 
     /// Takes the locks of a transaction that only reads with its BEGIN, in the order of the files, as BEGIN IMMEDIATE does.

@@ -14,6 +14,7 @@ use super::check::Shortcoming;
 use super::control::{Control, Start};
 use super::migrations::{Migrations, Ran};
 use super::own::{TextRow, Words};
+use super::reach::Step;
 use super::settings::Settings;
 use super::text::Syntax;
 
@@ -132,6 +133,11 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// Asks whether a transaction that nobody lists holds the row of a receipt, without waiting: then it is refused. `None` where
     /// who is told that a branch has ended need not doubt it.
     const IS_HELD: Option<&'static str> = None;
+
+    /// The plan of a statement: what it would do to which file. Asked where a connection holds several.
+    fn plan(_raw: &mut Self::Raw, _sql: &str) -> QueryResult<Vec<Step>> {
+        Ok(Vec::new())
+    }
 
     /// The branches that are prepared in this database, or on its whole server, by their names.
     fn prepared(raw: &mut Self::Raw) -> QueryResult<Vec<(String, String)>>;

@@ -1,5 +1,6 @@
 //! A handle's own instrumentation, lent to whichever connection the handle reaches.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use diesel::connection::{Connection, Instrumentation, InstrumentationEvent};
@@ -46,6 +47,8 @@ pub struct Seen {
     pub answer: QueryResult<()>,
     /// Whether a transaction that the borrower began is still open.
     pub left_open: bool,
+    /// The texts that were sent, each once, if they were asked for. `None` where there were too many.
+    pub texts: Option<HashSet<String>>,
 }
 
 /// Watches what is done with a connection that is lent out, and forwards every event.
@@ -67,14 +70,19 @@ struct Watched {
     session: SessionEffect,
     /// Whether the event came by which the watcher is found.
     called: bool,
+    /// The texts so far, where they are kept.
+    texts: Option<HashSet<String>>,
 }
 
 /// The text of the event by which the watcher is found.
 const CALL: &str = "multidb: is the watcher there?";
 
+/// How many texts are kept. Of more, none is.
+pub const TEXTS_LIMIT: u32 = 4_096;
+
 impl Watcher {
-    /// Forwards to `forward`, or to Diesel's default.
-    pub fn new(forward: Option<SharedInstrumentation>, syntax: Syntax) -> Self {
+    /// Forwards to `forward`, or to Diesel's default. Keeps the texts that it sees, if `keeps_texts` says so.
+    pub fn new(forward: Option<SharedInstrumentation>, syntax: Syntax, keeps_texts: bool) -> Self {
         let forward = match forward {
             Some(forward) => Some(Box::new(forward) as Box<dyn Instrumentation>),
             None => diesel::connection::get_default_instrumentation(),
@@ -90,6 +98,7 @@ impl Watcher {
             control: false,
             session: SessionEffect::None,
             called: false,
+            texts: keeps_texts.then(HashSet::new),
         };
         Self(Arc::new(Mutex::new(watched)))
     }
@@ -98,6 +107,7 @@ impl Watcher {
     pub fn seen(&self) -> Seen {
         let mut watched = self.watched();
         let failure = watched.failures.iter_mut().find_map(Option::take);
+        let texts = watched.texts.take();
         let Watched { may_fail_late, may_allow_writes, forgets_statements, control, session, .. } = *watched;
         Seen {
             failure,
@@ -108,6 +118,7 @@ impl Watcher {
             session,
             answer: Ok(()),
             left_open: false,
+            texts,
         }
     }
 
@@ -134,12 +145,21 @@ impl Watched {
         match event {
             InstrumentationEvent::StartQuery { .. } if by_diesel => self.may_fail_late = false,
             InstrumentationEvent::StartQuery { query, .. } => {
-                let found = text::inspect(&query.to_string(), self.syntax);
+                let sql = query.to_string();
+                let found = text::inspect(&sql, self.syntax);
                 self.control |= found.crosses;
                 self.session = self.session.max(found.session);
                 self.may_fail_late = found.may_fail_late;
                 self.may_allow_writes |= found.may_allow_writes;
                 self.forgets_statements |= found.forgets_statements;
+                if let Some(texts) = &mut self.texts {
+                    // Values make no other text of it.
+                    let text = sql.rsplit_once(" -- binds: ").map_or(&*sql, |(text, _)| text);
+                    if !texts.contains(text) {
+                        texts.insert(text.to_owned());
+                    }
+                }
+                self.texts.take_if(|texts| texts.len() > TEXTS_LIMIT as usize);
             }
             InstrumentationEvent::FinishQuery { error: Some(error), .. } => {
                 self.may_fail_late = false;

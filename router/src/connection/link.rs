@@ -8,7 +8,7 @@ use diesel::connection::{
     ValidTransactionManagerStatus,
 };
 use diesel::query_builder::{QueryBuilder, QueryFragment, QueryId};
-use diesel::result::{Error as DieselError, QueryResult};
+use diesel::result::QueryResult;
 
 use super::attached::Attached;
 use super::backend::Dialect;
@@ -18,13 +18,14 @@ use super::holders::Seat;
 use super::identity::{self, Identity};
 use super::instrument::{Seen, SharedInstrumentation, Watcher};
 use super::question::{Breach, Question};
+use super::reach::Reach;
 #[cfg(feature = "testing")]
 use super::rehearsal::Rehearsal;
 use super::repeated::Repeated;
 use super::settings::Settings;
 use super::text::{SessionEffect, Syntax};
 use crate::alias::Alias;
-use crate::failure::{Failure, FailureClass, classify};
+use crate::failure::{Failure, FailureClass};
 
 /// A live connection. Diesel's transaction manager on it is the only owner of its depth.
 pub struct Link<B: Dialect> {
@@ -35,7 +36,7 @@ pub struct Link<B: Dialect> {
     holds_branch: bool,
     lent: Lent,
     /// How many statements Diesel keeps prepared.
-    cache: CacheSize,
+    pub(super) cache: CacheSize,
     sql: String,
     repeated: Option<Repeated>,
     /// Takes the limits of a scope away again.
@@ -56,6 +57,8 @@ pub struct Link<B: Dialect> {
     identity: Option<Arc<Identity>>,
     /// Where it holds several files.
     pub(super) attached: Option<Arc<Attached>>,
+    /// Which of them the handle in use means.
+    pub(super) reach: Reach,
     #[cfg(feature = "testing")]
     pub(super) rehearsal: Option<Rehearsal>,
 }
@@ -102,6 +105,7 @@ impl<B: Dialect> Link<B> {
             allows_ddl: false,
             identity: None,
             attached: Attached::new(&settings.files),
+            reach: Reach::default(),
             #[cfg(feature = "testing")]
             rehearsal: settings.test.clone().map(Rehearsal::new),
         }
@@ -195,6 +199,8 @@ impl<B: Dialect> Link<B> {
                     self.lent.limits |= start.characteristics.limits != Limits::NONE || start.across.is_some();
                 }
                 Control::Narrow(_) | Control::Across(_) => self.lent.limits = true,
+                // What it undoes may have made a table.
+                Control::RollbackTo(_) => self.reach.forget(),
                 Control::Commit(_) | Control::Rollback(_) | Control::Prepare(_) => ends = true,
                 _ => {}
             }
@@ -232,6 +238,9 @@ impl<B: Dialect> Link<B> {
     #[inline]
     fn send(&mut self, sql: &str, begins: bool, ends: bool) -> QueryResult<()> {
         if begins {
+            if self.attached.is_some() {
+                self.reach.begin();
+            }
             return AnsiTransactionManager::begin_transaction_sql(&mut self.raw, sql);
         }
         self.raw.batch_execute(sql)?;
@@ -251,6 +260,7 @@ impl<B: Dialect> Link<B> {
     {
         #[cfg(feature = "testing")]
         self.fail_statement()?;
+        self.keep_in_file(statement)?;
         if is_foreign::<T>() {
             let mut builder = <B::Native as diesel::backend::Backend>::QueryBuilder::default();
             statement.to_sql(&mut builder, &B::NATIVE)?;
@@ -283,6 +293,7 @@ impl<B: Dialect> Link<B> {
     {
         #[cfg(feature = "testing")]
         self.fail_statement()?;
+        self.keep_in_file(query)?;
         if is_foreign::<T>() || T::query_id().is_none() && is_raw_query(type_name::<T>()) {
             let mut builder = <B::Native as diesel::backend::Backend>::QueryBuilder::default();
             query.to_sql(&mut builder, &B::NATIVE)?;
@@ -297,6 +308,11 @@ impl<B: Dialect> Link<B> {
     pub fn batch(&mut self, sql: &str) -> QueryResult<()> {
         #[cfg(feature = "testing")]
         self.fail_statement()?;
+        if self.attached.is_some() {
+            let question = self.before_text(sql)?;
+            let result = self.batch_in_file(sql);
+            return self.answered(Some(question), result);
+        }
         self.guarded(sql, |raw| raw.batch_execute(sql))
     }
 
@@ -307,7 +323,7 @@ impl<B: Dialect> Link<B> {
         body: impl FnOnce(&mut B::Raw) -> T,
     ) -> QueryResult<(T, Seen)> {
         let question = self.before_lending()?;
-        let watcher = Watcher::new(forward.clone(), B::SYNTAX);
+        let watcher = Watcher::new(forward.clone(), B::SYNTAX, self.attached.is_some());
         (self.lent.settings, self.lent.notifies, self.lent.raw) = (true, true, true);
         let depth = self.depth();
         self.raw.set_instrumentation(watcher.clone());
@@ -472,22 +488,6 @@ impl<B: Dialect> Link<B> {
         self.lent.settings = true;
         self.cache = size;
         self.raw.set_prepared_statement_cache_size(size);
-    }
-
-    /// Lets Diesel prepare its statements anew where one that gives rows has failed, and its client can't run it again.
-    #[cold]
-    pub fn forget_failed(&mut self, error: &DieselError) {
-        if B::FAILED_QUERIES_HANG && classify(error).is_some() {
-            self.raw.set_prepared_statement_cache_size(CacheSize::Disabled);
-            self.raw.set_prepared_statement_cache_size(self.cache);
-        }
-    }
-
-    /// Gives the connection up: a cursor was forgotten whose statement nobody can end any more.
-    #[cold]
-    pub fn abandon(&mut self) {
-        self.broken = true;
-        B::abandon(&mut self.raw);
     }
 
     /// Gives lock waits a limit until the connection is returned.

@@ -21,10 +21,12 @@ pub mod migrations;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod own;
+pub mod pieces;
 pub mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod question;
+pub mod reach;
 pub mod receipt;
 #[cfg(feature = "testing")]
 pub mod rehearsal;
@@ -32,6 +34,7 @@ pub mod repeated;
 pub mod right_of_way;
 pub mod settings;
 pub mod slot;
+pub mod spoilt;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod survey;

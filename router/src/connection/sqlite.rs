@@ -16,6 +16,7 @@ use super::characteristics::{Characteristics, Lock};
 use super::check::{Shortcoming, number, text};
 use super::control::{Control, Start, savepoint};
 use super::own::{Words, own_statements};
+use super::reach::Step;
 use super::settings::{Settings, SqliteSettings};
 use super::text::Syntax;
 
@@ -144,6 +145,25 @@ impl Dialect for Sqlite {
             }
         }
         Ok(found)
+    }
+
+    fn plan(raw: &mut SqliteConnection, sql: &str) -> QueryResult<Vec<Step>> {
+        #[derive(QueryableByName)]
+        #[diesel(table_name = plans)]
+        struct Row {
+            opcode: String,
+            p1: i32,
+            p2: i32,
+            p3: i32,
+            p5: i32,
+        }
+        diesel::table! { plans (opcode) { opcode -> Text, p1 -> Integer, p2 -> Integer, p3 -> Integer, p5 -> Integer, } }
+
+        let rows: Vec<Row> = diesel::sql_query(format!("EXPLAIN {sql}")).load(raw)?;
+        Ok(rows
+            .into_iter()
+            .map(|row| Step { opcode: row.opcode, numbers: [row.p1, row.p2, row.p3, 0, row.p5] })
+            .collect())
     }
 
     fn indecisive(raw: &mut SqliteConnection) -> QueryResult<Option<&'static str>> {

@@ -200,6 +200,22 @@ pub enum Error {
         remedies: String,
     },
 
+    /// A statement on a handle of one SQLite file that would reach another one, which shares its connection. It was not run.
+    #[error(
+        "{what} is in database `{other}`, and was asked for through a handle of database `{database}`, which reaches its own \
+         file alone; {remedy}"
+    )]
+    OtherDatabase {
+        /// The table or the statement.
+        what: String,
+        /// The handle's database.
+        database: Alias,
+        /// The database that has the table, or would get it.
+        other: Alias,
+        /// What to write.
+        remedy: String,
+    },
+
     /// A nested scope asks for what the open transaction can't give.
     #[error("{inner} contradicts the open transaction, {outer}; {remedy}")]
     OptionConflict {

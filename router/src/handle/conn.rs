@@ -13,6 +13,7 @@ use diesel::result::{ConnectionError, ConnectionResult, QueryResult};
 use super::manager::HandleTransactions;
 use super::proof::proof_of;
 use crate::alias::Alias;
+use crate::connection::attached::OwnFile;
 use crate::connection::backend::Backend;
 use crate::connection::gate::Proof;
 use crate::connection::instrument::SharedInstrumentation;
@@ -36,6 +37,8 @@ pub struct Conn<B: Backend> {
     /// Where the handle leads outside of a transaction that it began itself.
     pub(super) home: Option<Box<Home<B>>>,
     pub(super) instrumentation: Option<SharedInstrumentation>,
+    /// Where its connection holds several files, which of them the handle means, and whose it is.
+    own_file: Option<OwnFile>,
     /// The levels that Diesel's `transaction` has opened through this handle, the innermost last.
     pub(super) opened: Vec<Ticket>,
     /// A copy for Diesel, which wants to borrow a status from the handle. The transaction is the owner.
@@ -60,26 +63,32 @@ pub(super) struct Home<B: Backend> {
 }
 
 impl<B: Backend> Conn<B> {
-    pub(crate) fn in_scope(slot: Arc<Slot<B>>) -> Self {
-        Self::new(Place::Scope(slot), None)
+    pub(crate) fn in_scope(slot: Arc<Slot<B>>, own_file: Option<OwnFile>) -> Self {
+        Self::new(Place::Scope(slot), None, own_file)
     }
 
     pub(crate) fn in_autocommit(pool: Arc<Pool<B>>, databases: Databases, index: usize, site: Site) -> Self {
         let home = Home { pool: Arc::clone(&pool), databases, index, site };
-        Self::new(Place::Pool(pool, site), Some(Box::new(home)))
+        Self::new(Place::Pool(pool, site), Some(Box::new(home)), None)
     }
 
-    fn new(place: Place<B>, home: Option<Box<Home<B>>>) -> Self {
+    fn new(place: Place<B>, home: Option<Box<Home<B>>>, own_file: Option<OwnFile>) -> Self {
         let shadow = TransactionManagerStatus::Valid(ValidTransactionManagerStatus::default());
-        Self { place, opened: Vec::new(), home, instrumentation: None, quiet: Quiet, shadow, test: false }
+        Self { place, opened: Vec::new(), home, instrumentation: None, own_file, quiet: Quiet, shadow, test: false }
     }
 
     /// The database that the handle leads to.
     pub fn alias(&self) -> &Alias {
-        match &self.place {
-            Place::Scope(slot) => slot.alias(),
-            Place::Pool(pool, _) => &pool.settings().alias,
+        match (&self.own_file, &self.place) {
+            (Some(own), _) => &own.alias,
+            (None, Place::Scope(slot)) => slot.alias(),
+            (None, Place::Pool(pool, _)) => &pool.settings().alias,
         }
+    }
+
+    /// The place of its file among those of its connection.
+    pub(super) fn file(&self) -> usize {
+        self.own_file.as_ref().map_or(0, |own| own.place)
     }
 
     /// Lends Diesel's own connection: for COPY, and for functions that take `&mut PgConnection`.
@@ -94,7 +103,7 @@ impl<B: Backend> Conn<B> {
     pub fn with_raw<T, E: From<Error>>(&mut self, body: impl FnOnce(&mut B::Raw) -> Result<T, E>) -> Result<T, E> {
         self.weigh(|| Proof::None).map_err(Error::from)?;
         match &self.place {
-            Place::Scope(slot) => slot.with_raw(body),
+            Place::Scope(slot) => slot.with_raw(self.file(), body),
             Place::Pool(pool, site) => {
                 let mut lease = pool.lease_once(*site, self.instrumentation.as_ref())?;
                 let lent = lease.watch(self.instrumentation.clone(), body);
@@ -128,8 +137,23 @@ impl<B: Backend> Conn<B> {
     #[inline]
     pub(super) fn run<T>(&mut self, statement: impl FnOnce(&mut Link<B>) -> QueryResult<T>) -> QueryResult<T> {
         match &self.place {
-            Place::Scope(slot) => slot.run(statement),
+            Place::Scope(slot) => {
+                let file = self.file();
+                slot.run(|link| {
+                    link.aim(file);
+                    statement(link)
+                })
+            }
             Place::Pool(pool, site) => pool.run(*site, self.instrumentation.as_ref(), statement),
+        }
+    }
+
+    /// Runs what sends texts of Diesel's own.
+    pub(super) fn send<T>(&mut self, statements: impl FnOnce(&mut B::Raw) -> QueryResult<T>) -> QueryResult<T> {
+        match &self.place {
+            // Nobody knows which before they are sent.
+            Place::Scope(slot) if slot.has_files() => slot.with_raw(self.file(), statements),
+            _ => self.run(|link| statements(link.raw())),
         }
     }
 

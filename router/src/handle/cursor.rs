@@ -173,6 +173,7 @@ where
             state.note_cursor(T::HAS_STATIC_QUERY_ID);
         }
         let link = kept.link();
+        link.aim(conn.file());
         let question = link.admit_query(&source)?;
         debug_assert!(question.is_none(), "a proven read is no text");
         let raw: *mut B::Raw = link.raw();

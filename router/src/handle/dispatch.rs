@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::conn::Conn;
+use crate::connection::attached::OwnFile;
 use crate::connection::backend::Backend;
 use crate::connection::pool::Pool;
 use crate::connection::slot::{AnySlot, Slot};
@@ -22,8 +23,8 @@ impl<B: Backend> Handle for Conn<B> {}
 
 /// Where a handle leads.
 pub enum Origin<'a> {
-    /// To the branch of an open transaction.
-    Scope(Arc<dyn AnySlot>, &'a Database),
+    /// To the branch of an open transaction, and to one of its files where it has several.
+    Scope(Arc<dyn AnySlot>, Option<OwnFile>, &'a Database),
     /// To the pool: each statement in autocommit. With the place where the handle was taken.
     Pool(&'a Databases, usize, Site),
 }
@@ -32,7 +33,7 @@ impl Origin<'_> {
     /// The backend of its database.
     pub(super) fn kind(&self) -> Kind {
         match self {
-            Self::Scope(_, database) => database.kind(),
+            Self::Scope(_, _, database) => database.kind(),
             Self::Pool(databases, index, _) => databases.at(*index).kind(),
         }
     }
@@ -54,8 +55,8 @@ impl<B: Backend> sealed::Open for Conn<B> {
     #[inline]
     fn open(origin: Origin<'_>, asked: &dyn Fn() -> String) -> Result<Self> {
         match origin {
-            Origin::Scope(slot, database) => match Slot::of(slot) {
-                Some(slot) => Ok(Self::in_scope(slot)),
+            Origin::Scope(slot, file, database) => match Slot::of(slot) {
+                Some(slot) => Ok(Self::in_scope(slot, file)),
                 None => Err(database.wrong_backend(B::NAMES.handle, asked())),
             },
             Origin::Pool(databases, index, site) => {

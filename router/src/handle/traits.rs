@@ -9,7 +9,7 @@ use diesel::r2d2::R2D2Connection;
 use diesel::result::QueryResult;
 use diesel::sql_types::TypeMetadata;
 
-use super::conn::Conn;
+use super::conn::{Conn, Place};
 use crate::connection::backend::Backend;
 use crate::connection::gate::Proof;
 
@@ -21,7 +21,7 @@ where
 {
     fn update_and_fetch(&mut self, changeset: Changes) -> QueryResult<Output> {
         self.weigh(|| Proof::Write)?;
-        self.run(|link| link.raw().update_and_fetch(changeset))
+        self.send(|raw| raw.update_and_fetch(changeset))
     }
 }
 
@@ -29,8 +29,12 @@ where
 impl<B: Backend> MigrationConnection for Conn<B> {
     fn setup(&mut self) -> QueryResult<usize> {
         self.weigh(|| Proof::None)?;
-        // What it may create would end a transaction on MySQL and MariaDB.
-        self.run(|link| link.guarded("CREATE TABLE IF NOT EXISTS __diesel_schema_migrations", |raw| raw.setup()))
+        match &self.place {
+            Place::Scope(slot) if slot.has_files() => self.send(MigrationConnection::setup),
+            // What it may create would end a transaction on MySQL and MariaDB.
+            _ => self
+                .run(|link| link.guarded("CREATE TABLE IF NOT EXISTS __diesel_schema_migrations", |raw| raw.setup())),
+        }
     }
 }
 

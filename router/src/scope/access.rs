@@ -46,7 +46,8 @@ fn open<H: Handle>(target: &Target, site: Site) -> Result<H> {
             target.pin(index)?;
             let reads = access == Access::Read;
             let slot = transaction::branch_of(&databases, &Enlisting { site, target, database: index, reads })?;
-            H::open(Origin::Scope(slot, databases.at(index)), &asked)
+            let file = transaction::top(|open| open.own_file(index)).flatten();
+            H::open(Origin::Scope(slot, file, databases.at(index)), &asked)
         }
     }
 }

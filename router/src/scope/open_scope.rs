@@ -71,9 +71,9 @@ impl<'a> Scope<'a> {
         let database = self.opened.indices.get(index);
         let asked = || format!("{} for {}", self.site, self.targets[index]);
         let origin = if self.opened.in_transaction {
-            let slot = self.opened.ticket.as_ref().and_then(|ticket| transaction::slot(ticket, database));
-            let slot = slot.ok_or_else(|| Error::no_scope(format!("a handle for {}", self.targets[index])))?;
-            Origin::Scope(slot, self.opened.databases.at(database))
+            let found = self.opened.ticket.as_ref().and_then(|ticket| transaction::reached(ticket, database));
+            let found = found.ok_or_else(|| Error::no_scope(format!("a handle for {}", self.targets[index])))?;
+            Origin::Scope(found.0, found.1, self.opened.databases.at(database))
         } else {
             Origin::Pool(&self.opened.databases, database, self.site)
         };

@@ -25,7 +25,7 @@ pub(crate) use hooks::{capturing, run_captured};
 pub(crate) use pins::pin;
 pub(crate) use stack::{
     Surroundings, Ticket, any, begin, file, forbid_repetition, hide, hide_always, join, may_be_repeated, nest,
-    note_independent_work, slot, surroundings, top,
+    note_independent_work, reached, slot, surroundings, top,
 };
 pub(crate) use terms::Terms;
 

@@ -15,6 +15,7 @@ use super::hooks::{HOOKS_LIMIT, Hook, HookBody, When};
 use super::pins::Pin;
 use super::terms::Terms;
 use super::{FRAMES_EXPECTED, LEVELS_LIMIT};
+use crate::connection::attached::OwnFile;
 use crate::connection::characteristics::{Characteristics, Conflict, Declared, Limits};
 use crate::connection::control::Start;
 use crate::connection::gate::{Gate, Limited};
@@ -158,6 +159,13 @@ impl Transaction {
             [only] if only.database == database => Some(only),
             branches => branches.iter().find(|branch| self.holds(branch, database)),
         }
+    }
+
+    /// Where the branch of a database is on several files: the place of the database's own among them, and whose it is.
+    pub(crate) fn own_file(&self, database: usize) -> Option<OwnFile> {
+        let files = self.branch(database)?.files();
+        let place = files.iter().position(|file| self.databases().are_same(*file, database))?;
+        Some(OwnFile { place, alias: self.databases().at(files[place]).alias().clone() })
     }
 
     /// Whether a branch is on a database.
@@ -304,12 +312,19 @@ pub(crate) fn slot(ticket: &Ticket, database: usize) -> Option<Arc<dyn AnySlot>>
     look(ticket, |open| open.branch(database).map(|branch| Arc::clone(&branch.slot)))
 }
 
+/// The slot of a database in the transaction of a ticket, and its file where the slot has several.
+#[inline]
+pub(crate) fn reached(ticket: &Ticket, database: usize) -> Option<(Arc<dyn AnySlot>, Option<OwnFile>)> {
+    look(ticket, |open| {
+        let branch = open.branch(database)?;
+        let file = if branch.files().is_empty() { None } else { open.own_file(database) };
+        Some((Arc::clone(&branch.slot), file))
+    })
+}
+
 /// The place of a database among the files of its branch; 0 where it has one.
 pub(crate) fn file(ticket: &Ticket, database: usize) -> usize {
-    let place = |open: &Transaction| {
-        open.branch(database)?.files().iter().position(|file| open.databases().are_same(*file, database))
-    };
-    look(ticket, place).unwrap_or(0)
+    look(ticket, |open| open.own_file(database)).map_or(0, |own| own.place)
 }
 
 #[inline]

@@ -20,6 +20,7 @@ use super::link::Link;
 use super::own::TextRow;
 use super::pool::{Lease, Pool};
 use super::question::Breach;
+use super::reach::BEFORE_TEXTS;
 use crate::alias::Alias;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
@@ -300,11 +301,36 @@ impl<B: Dialect> Slot<B> {
         self.gate.doom(level, failure);
     }
 
-    /// Lends Diesel's connection, and finds out afterwards what was done with it.
-    pub fn with_raw<T, E: From<Error>>(&self, body: impl FnOnce(&mut B::Raw) -> Result<T, E>) -> Result<T, E> {
+    /// Whether its connection holds several files.
+    pub fn has_files(&self) -> bool {
+        !self.pool().settings().files.is_empty()
+    }
+
+    /// Lends Diesel's connection to a handle on the file at this place, and finds out afterwards what was done with it.
+    pub fn with_raw<T, E: From<Error>>(
+        &self,
+        file: usize,
+        body: impl FnOnce(&mut B::Raw) -> Result<T, E>,
+    ) -> Result<T, E> {
         let mut state = self.ready()?;
         let before = state.instrumentation.clone();
-        let (result, seen) = state.link().watch(before, body).map_err(Error::from)?;
+        let has_files = self.has_files();
+        if has_files {
+            state.link().raw().batch_execute(BEFORE_TEXTS).map_err(Error::from)?;
+        }
+        let (mut result, seen) = state.link().watch(before, body).map_err(Error::from)?;
+        if has_files {
+            let link = state.link();
+            link.reach.aim(file);
+            link.reach.forget();
+            let refused = link.look_back(seen.texts.as_ref());
+            // Where the body has ended the transaction, or failed, that is found below.
+            let _ = link.end_texts(refused.is_err());
+            link.reach.forget();
+            if let Err(error) = refused {
+                result = Err(Error::from(error).into());
+            }
+        }
         if let Some(failure) = seen.failure {
             self.gate.doom(self.gate.depth(), failure);
         }

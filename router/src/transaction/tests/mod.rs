@@ -50,5 +50,5 @@ fn slot(at: usize) -> Arc<dyn AnySlot> {
 
 fn handle<H: Handle>(at: usize) -> H {
     let databases = top(|open| open.databases().clone()).expect("a transaction");
-    H::open(Origin::Scope(slot(at), databases.at(at)), &|| "the test".into()).expect("the right backend")
+    H::open(Origin::Scope(slot(at), None, databases.at(at)), &|| "the test".into()).expect("the right backend")
 }

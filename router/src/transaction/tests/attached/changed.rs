@@ -58,7 +58,7 @@ fn a_journal_that_the_body_takes_away_keeps_the_transaction_from_committing() {
     for mode in ["OFF", "MEMORY"] {
         let files = used();
         let ticket = open(&files.databases, &[0, 1]).expect("a transaction");
-        conn().batch_execute(&format!("PRAGMA multidb_1.journal_mode = {mode}")).expect("SQLite lets it");
+        conn(1).batch_execute(&format!("PRAGMA multidb_1.journal_mode = {mode}")).expect("SQLite lets it");
         let written = put(0, 2).and_then(|_| put(1, 2));
         let ended = leave(ticket, Verdict::Keep);
         let Err(error @ Error::NotAtomic { .. }) = ended else { panic!("{mode}: {written:?} {ended:?}") };
@@ -78,7 +78,7 @@ fn a_table_that_appears_in_a_second_file_keeps_the_transaction_from_committing()
     write(&files.paths[1], "DROP TABLE items_a");
     // Made by the transaction itself.
     let ticket = open(&files.databases, &[0, 1]).expect("a transaction");
-    conn().batch_execute("CREATE TABLE multidb_1.items_a (id BIGINT)").expect("a table");
+    conn(1).batch_execute("CREATE TABLE multidb_1.items_a (id BIGINT)").expect("a table");
     assert!(matches!(leave(ticket, Verdict::Keep), Err(Error::NotAtomic { .. })));
     assert_eq!((files.rows(0), files.rows(1)), (vec![1], vec![1]));
     write_both(&files).expect("committed");

@@ -32,7 +32,7 @@ fn a_reader_of_one_file_that_commit_can_not_wait_for_undoes_both() {
     put(1, 1).expect("a row");
     let reader = &mut observer(&files.paths[1]);
     reader.batch_execute("BEGIN; SELECT * FROM items_b").expect("a reader");
-    conn().batch_execute("PRAGMA busy_timeout = 0").expect("no wait");
+    conn(0).batch_execute("PRAGMA busy_timeout = 0").expect("no wait");
     assert!(matches!(leave(ticket, Verdict::Keep), Err(Error::Query(_))), "COMMIT has no lock on the second");
     reader.batch_execute("COMMIT").expect("the reader ends");
     assert_eq!((files.rows(0), files.rows(1)), (vec![], vec![]));
@@ -52,7 +52,7 @@ fn a_reader_locks_all_files_at_once_so_that_a_commit_waits_for_it_and_never_it_f
     let start =
         Start { characteristics: Characteristics { limits: read_only, ..Characteristics::PLAIN }, ..Start::default() };
     let reader = open_with(&impatient, &[0, 1], &start).expect("a transaction");
-    assert_eq!(numbers(&mut conn(), "SELECT count(*) AS n FROM items_b"), [0]);
+    assert_eq!(numbers(&mut conn(1), "SELECT count(*) AS n FROM items_b"), [0]);
     std::thread::scope(|threads| {
         let databases = &files.databases;
         let writer = threads.spawn(move || {
@@ -65,7 +65,7 @@ fn a_reader_locks_all_files_at_once_so_that_a_commit_waits_for_it_and_never_it_f
         while observer(&files.paths[0]).batch_execute("SELECT * FROM items_a").is_ok() {
             assert!(!writer.is_finished(), "it must wait for the reader");
         }
-        assert_eq!(numbers(&mut conn(), "SELECT count(*) AS n FROM items_a"), [0], "not from half of the commit");
+        assert_eq!(numbers(&mut conn(0), "SELECT count(*) AS n FROM items_a"), [0], "not from half of the commit");
         leave(reader, Verdict::Keep).expect("read");
         writer.join().expect("no panic").expect("committed when the reader had ended");
     });
@@ -225,7 +225,7 @@ fn each_file_has_its_own_journal_and_all_are_synced_as_a_decision_needs_it() {
         config.sqlite.synchronous = Some("normal".to_owned());
     });
     let ticket = open(&files.databases, &[0, 1, 2]).expect("a transaction");
-    let conn = &mut conn();
+    let conn = &mut conn(0);
     for (schema, mode) in [("main", "delete"), ("multidb_1", "persist"), ("multidb_2", "truncate")] {
         let found: Vec<Word> =
             diesel::sql_query(format!("SELECT journal_mode AS word FROM pragma_journal_mode('{schema}')"))
@@ -252,7 +252,7 @@ fn foreign_keys_are_checked_in_every_file_where_one_asks_for_it() {
         let files = files_with(2, |at, config| config.sqlite.foreign_keys = configured[at]);
         write(&files.paths[1], "CREATE TABLE parts (item BIGINT NOT NULL REFERENCES items_b (id))");
         let ticket = open(&files.databases, &[0, 1]).expect("a transaction");
-        let orphan = diesel::sql_query("INSERT INTO parts VALUES (7)").execute(&mut conn());
+        let orphan = diesel::sql_query("INSERT INTO parts VALUES (7)").execute(&mut conn(1));
         assert_eq!(orphan.is_err(), checked, "{configured:?}");
         leave(ticket, Verdict::Undo).expect("undone");
     }
@@ -266,7 +266,7 @@ fn own_tables_are_written_in_the_file_that_was_asked_for() {
     }
     let ticket = open(&files.databases, &[0, 1, 2]).expect("a transaction");
     // A temporary table would come before those of the files.
-    conn().batch_execute("CREATE TEMP TABLE multidb_decision (gid TEXT, state TEXT)").expect("a table");
+    conn(0).batch_execute("CREATE TEMP TABLE multidb_decision (gid TEXT, state TEXT)").expect("a table");
     let slot = the_slot();
     let insert = "INSERT INTO multidb_decision (gid, state) VALUES (?, 'multidb_x')";
     slot.execute_own(insert, &["plain"]).expect("a row");

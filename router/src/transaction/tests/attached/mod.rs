@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::SqliteConn;
-use crate::connection::attached::FILES_LIMIT;
+use crate::connection::attached::{FILES_LIMIT, OwnFile};
 use crate::connection::slot::Slot;
 
 mod changed;
@@ -98,12 +98,15 @@ fn the_slot() -> Arc<dyn AnySlot> {
     top(|open| Arc::clone(&open.branches[0].slot)).expect("a transaction")
 }
 
-fn conn() -> SqliteConn {
-    SqliteConn::in_scope(Slot::of(the_slot()).expect("SQLite"))
+/// A handle on one of its databases.
+fn conn(at: usize) -> SqliteConn {
+    let slot = the_slot();
+    let place = slot.alias().as_str().split('+').position(|name| name == NAMES[at]).unwrap_or(at);
+    SqliteConn::in_scope(Slot::of(slot).expect("SQLite"), Some(OwnFile { place, alias: NAMES[at].into() }))
 }
 
 fn put(at: usize, id: i64) -> Result<usize, Error> {
-    Ok(diesel::sql_query(format!("INSERT INTO items_{} VALUES ({id})", NAMES[at])).execute(&mut conn())?)
+    Ok(diesel::sql_query(format!("INSERT INTO items_{} VALUES ({id})", NAMES[at])).execute(&mut conn(at))?)
 }
 
 /// What the refusal says: its reason and remedies.
