@@ -8,6 +8,10 @@
 mod beside;
 mod child;
 mod guards;
+#[cfg(feature = "testing")]
+#[path = "../support/idle/mod.rs"]
+#[expect(dead_code, reason = "other tests need the rest")]
+mod idle;
 mod kept;
 mod layout;
 mod left_alone;

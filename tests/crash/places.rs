@@ -92,6 +92,8 @@ impl Places {
 
     /// Fresh databases on these servers. A file needs none.
     pub(crate) fn on(kinds: &[Kind], servers: &[String]) -> Self {
+        #[cfg(feature = "testing")]
+        crate::idle::watch(false);
         let folder = tempfile::tempdir().unwrap();
         let mut places = Self { kinds: kinds.to_vec(), urls: Vec::new(), folder };
         for ((kind, server), table) in kinds.iter().zip(servers).zip(TABLES) {

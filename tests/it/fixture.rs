@@ -20,7 +20,7 @@ pub(crate) enum Kind {
 /// From then on each pool that closes is looked at: see [`support::idle`](crate::support::idle).
 pub(crate) fn server(kind: Kind) -> Option<&'static str> {
     #[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
-    crate::support::idle::watch();
+    crate::support::idle::watch(true);
     match kind {
         Kind::Sqlite => Some(""),
         Kind::Postgres => servers::postgres_url(),

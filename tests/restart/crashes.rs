@@ -29,6 +29,8 @@ fn start() -> Option<(Server, Databases)> {
 
 /// With a limit for waits for a connection.
 fn start_with(limit: &str) -> Option<(Server, Databases)> {
+    #[cfg(feature = "testing")]
+    crate::idle::watch(false);
     let server = Server::start(PROGRAM)?;
     let table = "CREATE TABLE items (id BIGINT PRIMARY KEY, value BIGINT NOT NULL)";
     let mut raw = Raw::establish(server.url()).unwrap();

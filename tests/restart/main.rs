@@ -5,6 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 #![expect(clippy::duplicate_mod, reason = "the claims are compiled once for each server")]
 
+#[cfg(feature = "testing")]
+#[path = "../support/idle/mod.rs"]
+#[expect(dead_code, reason = "other tests need the rest")]
+mod idle;
 mod models;
 #[path = "../support/server.rs"]
 mod server;

@@ -20,6 +20,8 @@ fn put_both(databases: &Databases) -> Result<(), Error> {
 
 #[test]
 fn a_mariadb_that_is_read_only_or_may_lose_commits_is_refused_until_that_is_mended() {
+    #[cfg(feature = "testing")]
+    crate::idle::watch(false);
     let Some(server) = Server::start("mariadb") else { return };
     let mut admin = diesel::MysqlConnection::establish(server.url()).unwrap();
     let (address, _) = server.url().rsplit_once('/').unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use diesel::connection::SimpleConnection;
 use multidb::testing::{self, TestDatabases};
-use multidb::{DatabaseConfig, Databases, Model, StaticRouter, schema};
+use multidb::{DatabaseConfig, Databases, Model, SqliteConn, StaticRouter, connection_on, schema};
 use tempfile::TempDir;
 
 use super::program::Program;
@@ -40,16 +40,19 @@ struct Service {
 }
 
 impl Ground {
-    /// Makes the databases; `None` where there is no server.
-    pub(super) fn new(kinds: [Kind; 2]) -> Option<Self> {
+    /// Makes the databases, the first one in memory if it is to be; `None` where there is no server.
+    pub(super) fn new(kinds: [Kind; 2], in_memory: bool) -> Option<Self> {
         let folder = folder();
         let [bank, ledger] = kinds;
-        let sites = [Site::new(bank, ALIASES[0], folder.path())?, Site::new(ledger, ALIASES[1], folder.path())?];
+        let sites = [
+            Site::new(bank, in_memory, ALIASES[0], folder.path())?,
+            Site::new(ledger, false, ALIASES[1], folder.path())?,
+        ];
         for other in [false, true] {
             let databases = build(&sites, other);
             schema::install(&databases).unwrap();
         }
-        for site in &sites {
+        for site in sites.iter().filter(|site| !site.in_memory) {
             site.furnish();
         }
         Some(Self { sites, service: None, newborns: BTreeMap::new(), _folder: folder })
@@ -59,6 +62,15 @@ impl Ground {
     pub(super) fn open(&mut self, program: &Program) -> Databases {
         // They were looked at when the last program had ended.
         unwatched(|| self.open_anew(program))
+    }
+
+    /// Makes what a database in memory begins with.
+    fn fill_memory(&self, databases: &Databases) {
+        if let Some(site) = self.sites.iter().find(|site| site.in_memory) {
+            schema::install(databases).unwrap();
+            let _entered = databases.enter();
+            connection_on::<SqliteConn>(site.alias).unwrap().batch_execute(&site.tables()).unwrap();
+        }
     }
 
     fn open_anew(&mut self, program: &Program) -> Databases {
@@ -72,17 +84,20 @@ impl Ground {
         if !program.faults.is_empty() {
             let databases = build(&self.sites, false);
             let test = testing::committed(&databases).unwrap();
+            let databases = test.databases().clone();
+            self.fill_memory(&databases);
             for (site, point, skip, fault) in &program.faults {
                 test.fail_after(ALIASES[*site], *point, *skip, *fault).unwrap();
             }
-            let databases = test.databases().clone();
             let plain = self.service.replace(Service { databases: databases.clone(), test: Some(test) });
             drop(plain);
             return databases;
         }
         if self.service.as_ref().is_none_or(|service| service.test.is_some()) {
             self.service = None;
-            self.service = Some(Service { databases: build(&self.sites, false), test: None });
+            let databases = build(&self.sites, false);
+            self.fill_memory(&databases);
+            self.service = Some(Service { databases, test: None });
         }
         self.databases().clone()
     }
@@ -134,6 +149,24 @@ impl Ground {
         Ok(())
     }
 
+    /// The ids of the rows from this one on that stand on a site.
+    pub(super) fn held(&self, site: usize, from: i64) -> Result<Vec<i64>, String> {
+        let site = &self.sites[site];
+        if !site.in_memory {
+            return site.held(from);
+        }
+        // Without a connection there is no database.
+        let mut held = Ok(Vec::new());
+        testing::idle(self.databases(), |idle| {
+            if idle.alias == site.alias
+                && let Some(raw) = idle.raw.downcast_mut()
+            {
+                held = site.held_by(raw, from);
+            }
+        });
+        held
+    }
+
     /// Finishes branches that a lost connection has left prepared, as a service does.
     pub(super) fn settle(&self) -> Result<(), String> {
         if self.sites.iter().all(|site| site.prepared().is_empty()) {
@@ -168,8 +201,9 @@ fn build(sites: &[Site; 2], other: bool) -> Databases {
         let mut config = DatabaseConfig::new(site.alias, if other { site.other_url.clone() } else { site.url.clone() });
         // No other process has the file, so a lock is this thread's own, and waiting for it doesn't help.
         config.sqlite.busy_timeout = Some("10ms".into());
-        config.pool.max_size = Some(6);
-        config.pool.connection_timeout = Some("5s".into());
+        config.pool.max_size = Some(if site.in_memory { 1 } else { 6 });
+        // The only connection of a database in memory is this thread's own, too.
+        config.pool.connection_timeout = Some(if site.in_memory { "300ms" } else { "5s" }.into());
         builder = builder.database(config);
     }
     let router = StaticRouter::new().model::<Bank>(ALIASES[0]).model::<Ledger>(ALIASES[1]);

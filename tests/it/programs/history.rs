@@ -18,6 +18,8 @@ pub(super) struct History {
     pub(super) hooks: Vec<Hook>,
     /// Calls of `commit` and `rollback`, each with its level.
     pub(super) ends: Vec<(usize, usize, Verb, Came)>,
+    /// Scopes with a key, each with the level of its body if that ran.
+    pub(super) keyed: Vec<(u8, Option<usize>, Came)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,7 @@ pub(super) struct Level {
     pub(super) undone: bool,
     /// `set_rollback` was called where it is not clear whose level it meant.
     pub(super) unsure: bool,
+    pub(super) began: usize,
     pub(super) ended: usize,
     pub(super) came: Came,
 }
@@ -158,7 +161,9 @@ impl History {
     }
 
     pub(super) fn open(&mut self, parent: usize, kind: Kind, read_only: bool, manual: bool) -> usize {
+        let began = self.tick();
         let level = Level {
+            began,
             parent,
             kind,
             read_only,

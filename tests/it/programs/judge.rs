@@ -41,16 +41,46 @@ pub(super) fn judge(history: &History, held: [&BTreeMap<i64, usize>; 2]) -> Resu
             })?;
         }
     }
+    keys(history)?;
     hooks(history)
+}
+
+/// What has a key is committed once, and a repeat is answered where there was a first time.
+fn keys(history: &History) -> Result<(), String> {
+    for (key, body, came) in &history.keyed {
+        let others = || history.keyed.iter().filter(|other| other.0 == *key);
+        if body.is_none() && came.is_ok() && !others().any(|(_, body, came)| body.is_some() && came.is_ok()) {
+            return Err(format!("the key {key} was answered, and its body never returned"));
+        }
+        let committed = others().filter_map(|(_, body, _)| *body).filter(|level| {
+            let Some(transaction) = history.transaction_of(*level) else { return true };
+            let (end, when) = end_of(history, transaction, history.levels[*level].began);
+            end == End::Committed && kept(history, *level, transaction, when) == Fate::There
+        });
+        let committed: Vec<usize> = committed.collect();
+        if let [first, .., last] = committed[..] {
+            return Err(format!("the body of key {key} ran twice{}{}", around(history, first), around(history, last)));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a text that was not refused may end the transaction around it.
+fn may_commit(sent: &Sent) -> bool {
+    const WORDS: [&str; 13] = [
+        "COMMIT", "BEGIN", "START", "END", "XA", "CREATE", "ALTER", "TRUNCATE", "ANALYZE", "LOCK", "EXECUTE", "CALL",
+        "VACUUM",
+    ];
+    let text = sent.what.to_uppercase();
+    sent.came.says() == Says::Ended
+        || (matches!(sent.came, Came::Ok | Came::Panic) && WORDS.iter().any(|word| text.contains(word)))
 }
 
 /// A test whose work is rolled back leaves nothing, unless an error or a text of the user's has said so.
 pub(super) fn judge_undone(history: &History, held: [&BTreeMap<i64, usize>; 2]) -> Result<(), String> {
-    let commits = |sent: &Sent| {
-        let words = ["CREATE", "ALTER", "TRUNCATE", "ANALYZE", "LOCK", "EXECUTE", "CALL", "VACUUM"];
-        sent.came.says() == Says::Ended || words.iter().any(|word| sent.what.to_uppercase().contains(word))
-    };
-    let ended = history.sent.iter().any(commits) || history.levels.iter().any(|level| level.came.says() == Says::Ended);
+    let told = |sent: &Sent| matches!(&sent.came, Came::Err(_, text) if text.contains("inside `with_raw`"));
+    let ended = history.sent.iter().any(|sent| told(sent) || may_commit(sent))
+        || history.levels.iter().any(|level| level.came.says() == Says::Ended);
     match held.iter().flat_map(|held| held.keys()).next() {
         Some(id) if !ended => {
             let sent = history.sent.iter().find(|sent| sent.marks.iter().any(|mark| mark.0 == *id));
@@ -142,19 +172,17 @@ fn end_of(history: &History, transaction: usize, at: usize) -> (End, usize) {
         Came::Ok if level.manual => End::Pending,
         Came::Ok => End::Committed,
         Came::Not => End::Unknown,
-        // `with_raw` was lent to a body that has ended the transaction, and a panic carries no error of the library's.
-        Came::Panic if panicked_after_control(history, transaction) => told.unwrap_or(End::Unknown),
+        // Nothing can be told by a panic.
+        Came::Panic if history.sent.iter().any(|sent| is_in(history, transaction, sent) && may_commit(sent)) => {
+            End::Ended
+        }
         Came::Panic | Came::Err(..) => told.unwrap_or(End::RolledBack),
     };
     (end, level.ended)
 }
 
-/// Whether a body has sent a text on Diesel's own connection that ends the transaction, and has panicked then.
-fn panicked_after_control(history: &History, transaction: usize) -> bool {
-    let words = ["COMMIT", "ROLLBACK", "CREATE", "ALTER", "TRUNCATE", "ANALYZE", "LOCK", "EXECUTE", "CALL", "END"];
-    let ends = |text: &str| words.iter().any(|word| text.to_uppercase().contains(word));
-    let mut sent = history.sent.iter().filter(|sent| history.transaction_of(sent.level) == Some(transaction));
-    sent.any(|sent| matches!(sent.came, Came::Panic) && ends(&sent.what))
+fn is_in(history: &History, transaction: usize, sent: &Sent) -> bool {
+    history.transaction_of(sent.level) == Some(transaction)
 }
 
 /// What errors of this transaction have said to the program.

@@ -44,7 +44,7 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|number| number.parse().unwrap())
 }
 
-fn check(kinds: [Kind; 2]) {
+fn check(kinds: [Kind; 2], in_memory: bool) {
     if std::env::var(ON).is_err() {
         return; // REMOVE, with `ON`, once the library passes.
     }
@@ -57,7 +57,7 @@ fn check(kinds: [Kind; 2]) {
     let (tells, told) = mpsc::channel();
     // Apart, so that a program that never ends is found.
     let runs = std::thread::spawn(move || {
-        let Some(mut trial) = Trial::new(kinds) else { return };
+        let Some(mut trial) = Trial::new(kinds, in_memory) else { return };
         for number in programs {
             let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(1_000_003).wrapping_add(number));
             let program = random::program(&mut rng, kinds);
@@ -110,11 +110,11 @@ fn watch(told: &mpsc::Receiver<(u64, Event)>) -> BTreeMap<String, String> {
 }
 
 macro_rules! grounds {
-    ($($name:ident: $bank:ident, $ledger:ident;)*) => {
+    ($($name:ident: $bank:ident $($in_memory:ident)?, $ledger:ident;)*) => {
         $(
             #[test]
             fn $name() {
-                check([$bank, $ledger]);
+                check([$bank, $ledger], <[&str]>::contains(&[$(stringify!($in_memory))?], &"in_memory"));
             }
         )*
     };
@@ -122,6 +122,7 @@ macro_rules! grounds {
 
 grounds! {
     random_programs_on_two_files_keep_their_word: Sqlite, Sqlite;
+    random_programs_in_memory_keep_their_word: Sqlite in_memory, Sqlite;
     random_programs_on_postgres_keep_their_word: Postgres, Postgres;
     random_programs_on_mariadb_keep_their_word: Mysql, Mysql;
     random_programs_on_postgres_and_mariadb_keep_their_word: Postgres, Mysql;

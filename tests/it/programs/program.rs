@@ -112,6 +112,8 @@ pub(super) struct Scope {
     pub(super) retry: u32,
     pub(super) verified: bool,
     pub(super) commit: CommitMode,
+    /// Its key, if it is to run once.
+    pub(super) key: Option<u8>,
 }
 
 /// What a scope lists.
@@ -140,6 +142,7 @@ impl Scope {
             retry: 0,
             verified: false,
             commit: CommitMode::Atomic,
+            key: None,
         }
     }
 }
@@ -201,6 +204,9 @@ impl Action {
                     if on {
                         write!(title, ", {word}").unwrap();
                     }
+                }
+                if let Some(key) = scope.key {
+                    write!(title, ", once = {key}").unwrap();
                 }
                 if scope.retry > 0 {
                     write!(title, ", retry = {}", scope.retry).unwrap();

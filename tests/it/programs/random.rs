@@ -37,15 +37,24 @@ const FAULTS: [Fault; 7] = [
 
 /// A program for databases of these kinds.
 pub(super) fn program(rng: &mut Rng, kinds: [Kind; 2]) -> Program {
-    let mut maker = Maker { rng, kinds, left: SIZE };
+    let faulty = rng.u8(..20) == 0;
+    let mut maker = Maker { rng, kinds, left: SIZE, faulty };
     let mut program = Program { steps: maker.body(0), ..Program::default() };
-    program.undone = rng.u8(..24) == 0;
-    if !program.undone && rng.u8(..20) == 0 {
-        let faults = rng.usize(1..=2);
-        program.faults =
-            (0..faults).map(|_| (rng.usize(..2), *pick(rng, &POINTS), rng.u32(..3), *pick(rng, &FAULTS))).collect();
+    if faulty {
+        program.faults = (0..rng.usize(1..=2)).map(|_| fault(rng)).collect();
+        return program;
     }
+    program.undone = rng.u8(..24) == 0;
     program
+}
+
+/// A failure of any kind, most often one that leaves a commit in doubt.
+fn fault(rng: &mut Rng) -> (usize, Point, u32, Fault) {
+    if rng.bool() {
+        let point = *pick(rng, &[Point::Commit, Point::Commit, Point::Prepare, Point::CommitPrepared]);
+        return (rng.usize(..2), point, rng.u32(..2), *pick(rng, &[Fault::ReplyLost, Fault::ConnectionLost]));
+    }
+    (rng.usize(..2), *pick(rng, &POINTS), rng.u32(..3), *pick(rng, &FAULTS))
 }
 
 fn pick<'a, T>(rng: &mut Rng, of: &'a [T]) -> &'a T {
@@ -56,6 +65,8 @@ struct Maker<'a> {
     rng: &'a mut Rng,
     kinds: [Kind; 2],
     left: usize,
+    /// Failures are planned.
+    faulty: bool,
 }
 
 impl Maker<'_> {
@@ -92,6 +103,7 @@ impl Maker<'_> {
             32 => Action::Panic,
             33 => Action::Fail,
             34 => Action::Hooks,
+            35 if self.one_in(2) => Action::Stumble(self.site()),
             35 => Action::SetRollback(self.rng.u8(..4) > 0),
             36 => Action::Commit,
             37 => {
@@ -154,9 +166,14 @@ impl Maker<'_> {
         scope.manual = self.one_in(5);
         scope.read_only = self.one_in(9);
         scope.serializable = self.one_in(12);
-        scope.verified = self.one_in(10) && !scope.read_only;
+        scope.verified = self.one_in(if self.faulty { 3 } else { 10 }) && !scope.read_only;
         scope.retry = if self.one_in(4) { self.rng.u32(1..3) } else { 0 };
-        if on == On::Both && self.one_in(6) && !scope.verified {
+        let transactional =
+            !matches!(scope.propagation, Propagation::Supports | Propagation::Never | Propagation::NotSupported);
+        if self.one_in(10) && transactional && !scope.manual && !scope.read_only {
+            scope.key = Some(self.rng.u8(..2));
+        }
+        if on == On::Both && scope.key.is_none() && self.one_in(6) && !scope.verified {
             scope.commit = CommitMode::BestEffort;
         }
         scope

@@ -42,6 +42,8 @@ pub(super) struct Run<'a> {
     /// The level that the program is in.
     here: Cell<usize>,
     next: &'a Cell<i64>,
+    /// The first id of the program.
+    first: i64,
 }
 
 /// With `$conn`, a handle that fits the site, whatever its kind.
@@ -68,7 +70,7 @@ pub(super) use handle;
 /// Runs a program. The ids of its rows come from `next`.
 pub(super) fn run(ground: &Ground, program: &Program, next: &Cell<i64>) -> History {
     let history = Rc::new(RefCell::new(History::new()));
-    let run = Run { ground, history: Rc::clone(&history), here: Cell::new(OUTSIDE), next };
+    let run = Run { ground, history: Rc::clone(&history), here: Cell::new(OUTSIDE), next, first: next.get() };
     // Its result is in the history.
     let _ = catching(|| run.steps(&program.steps));
     drop(run);
@@ -200,38 +202,60 @@ impl Run<'_> {
         // What is refused has no level: if its body runs all the same, its rows must be those of no transaction.
         let kind = self.kind(scope.propagation).unwrap_or(Kind::Autocommit);
         let manual = scope.manual && kind == Kind::Transaction;
-        self.levelled(kind, scope.read_only, manual, |body| {
-            let isolation = if scope.serializable { Isolation::Serializable } else { Isolation::ReadCommitted };
-            macro_rules! options {
-                ($scope:expr) => {{
-                    let mut opened = $scope.propagation(scope.propagation);
-                    if manual {
-                        opened = opened.manual();
-                    }
-                    if scope.read_only {
-                        opened = opened.read_only();
-                    }
-                    if scope.serializable {
-                        opened = opened.isolation(isolation);
-                    }
-                    if scope.verified {
-                        opened = opened.verify_commit();
-                    }
-                    opened
-                }};
-            }
-            let mut body = || body(&|| self.steps(steps));
-            match scope.on {
-                On::One(site) if scope.retry > 0 && !manual => {
-                    options!(atomic_on(ALIASES[site])).retry(scope.retry).run(|_: &mut AnyConn| body())
+        let ran = Cell::new(None);
+        let result = catching(|| {
+            self.levelled(kind, scope.read_only, manual, |body| {
+                self.open(scope, manual, || {
+                    ran.set(Some(self.history.borrow().levels.len()));
+                    body(&|| self.steps(steps))
+                })
+            })
+        });
+        if let Some(key) = scope.key {
+            self.history.borrow_mut().keyed.push((key, ran.get(), came(&result)));
+        }
+        passed_on(result)
+    }
+
+    fn open(&self, scope: &Scope, manual: bool, mut body: impl FnMut() -> Ran) -> Ran {
+        macro_rules! options {
+            ($scope:expr) => {{
+                let mut opened = $scope.propagation(scope.propagation);
+                if manual {
+                    opened = opened.manual();
                 }
-                On::One(site) => options!(atomic_on(ALIASES[site])).run(|_: &mut AnyConn| body()),
-                On::Both if scope.retry > 0 && !manual => {
-                    options!(atomic_many::<(Bank, Ledger)>()).commit(scope.commit).retry(scope.retry).run(|_| body())
+                if scope.read_only {
+                    opened = opened.read_only();
                 }
-                On::Both => options!(atomic_many::<(Bank, Ledger)>()).commit(scope.commit).run(|_| body()),
+                if scope.serializable {
+                    opened = opened.isolation(Isolation::Serializable);
+                }
+                if scope.verified {
+                    opened = opened.verify_commit();
+                }
+                opened
+            }};
+        }
+        let repeats = scope.retry > 0 && !manual;
+        let key = scope.key.map(|key| format!("{}-{key}", self.first));
+        match scope.on {
+            On::One(site) => {
+                let opened = options!(atomic_on(ALIASES[site]));
+                match key {
+                    Some(key) => opened.retry(scope.retry).once(key).run(|_: &mut AnyConn| body()),
+                    None if repeats => opened.retry(scope.retry).run(|_: &mut AnyConn| body()),
+                    None => opened.run(|_: &mut AnyConn| body()),
+                }
             }
-        })
+            On::Both => {
+                let opened = options!(atomic_many::<(Bank, Ledger)>()).commit(scope.commit);
+                match key {
+                    Some(key) => opened.retry(scope.retry).once(key).run(|_| body()),
+                    None if repeats => opened.retry(scope.retry).run(|_| body()),
+                    None => opened.run(|_| body()),
+                }
+            }
+        }
     }
 
     /// Runs what opens a level, and gives it a body that it may run several times. Each time is a level of its own.

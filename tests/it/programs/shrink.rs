@@ -89,6 +89,7 @@ fn simpler(action: &Action) -> Vec<Action> {
                 Scope { read_only: false, ..scope.clone() },
                 Scope { serializable: false, ..scope.clone() },
                 Scope { verified: false, ..scope.clone() },
+                Scope { key: None, ..scope.clone() },
                 Scope { commit: CommitMode::Atomic, ..scope.clone() },
                 Scope { propagation: Propagation::Nested, ..scope.clone() },
                 Scope { on: On::One(0), ..scope.clone() },

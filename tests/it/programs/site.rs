@@ -31,6 +31,8 @@ pub(super) struct Site {
     /// The role of the service, and one that it may take.
     roles: [String; 2],
     observer: RefCell<Observer>,
+    /// The only connection is the database.
+    pub(super) in_memory: bool,
 }
 
 pub(super) enum Observer {
@@ -64,12 +66,16 @@ macro_rules! on {
 
 impl Site {
     /// Makes the database, without tables; `None` where there is no server.
-    pub(super) fn new(kind: Kind, alias: &'static str, folder: &Path) -> Option<Self> {
+    pub(super) fn new(kind: Kind, in_memory: bool, alias: &'static str, folder: &Path) -> Option<Self> {
         let server = fixture::server(kind)?;
         let name = fixture::fresh_name();
         let mut names = [name.clone(), format!("{name}_b")];
         let roles = [format!("{name}_app"), format!("{name}_role")];
         let ([url, other_url], observer) = match kind {
+            Kind::Sqlite if in_memory => {
+                names = [":memory:", ":memory:"].map(str::to_owned);
+                (names.clone(), Observer::Sqlite(SqliteConnection::establish(":memory:").unwrap()))
+            }
             Kind::Sqlite => {
                 names = names.map(|name| folder.join(format!("{name}.db")).to_str().unwrap().to_owned());
                 let mut conn = SqliteConnection::establish(&names[0]).unwrap();
@@ -112,13 +118,18 @@ impl Site {
                 (names.each_ref().map(url), Observer::Mysql(conn))
             }
         };
-        Some(Self { kind, alias, url, other_url, names, roles, observer: RefCell::new(observer) })
+        Some(Self { kind, alias, url, other_url, names, roles, observer: RefCell::new(observer), in_memory })
+    }
+
+    /// What makes the tables.
+    pub(super) fn tables(&self) -> String {
+        self.fill(tables(self.kind), &[])
     }
 
     /// Makes the tables and procedures that programs use, in both.
     pub(super) fn furnish(&self) {
         for (at, url) in [&self.url, &self.other_url].into_iter().enumerate() {
-            let sql = self.fill(tables(self.kind), &[]);
+            let sql = self.tables();
             match self.kind {
                 Kind::Postgres => {
                     let mut conn = PgConnection::establish(url).unwrap();
@@ -164,13 +175,21 @@ impl Site {
             Kind::Sqlite => ["main", "twin"],
             _ => self.names.each_ref().map(String::as_str),
         };
-        let tables = [(own, "marks"), (own, "later"), (twin, "marks"), (twin, "later")];
-        let queries =
-            tables.map(|(name, table)| format!("SELECT id FROM {name}.{}_{table} WHERE id >= {from}", self.alias));
-        let query = diesel::sql_query(queries.join(" UNION ALL "));
+        let query = format!("{} UNION ALL {}", self.listing(own, from), self.listing(twin, from));
+        let query = diesel::sql_query(query);
         let found: QueryResult<Vec<Number>> = on!(self.observer(), conn => query.load(conn));
-        let found = found.map_err(|error| format!("`{}` can't be read by others: {error}", self.alias))?;
-        Ok(found.into_iter().map(|row| row.id).collect())
+        numbers(found).map_err(|error| format!("`{}` can't be read by others: {error}", self.alias))
+    }
+
+    /// The same on a connection that is the database.
+    pub(super) fn held_by(&self, raw: &mut SqliteConnection, from: i64) -> Result<Vec<i64>, String> {
+        let found = diesel::sql_query(self.listing("main", from)).load(raw);
+        numbers(found).map_err(|error| format!("`{}` can't be read: {error}", self.alias))
+    }
+
+    fn listing(&self, name: &str, from: i64) -> String {
+        let listing = |table| format!("SELECT id FROM {name}.{}_{table} WHERE id >= {from}", self.alias);
+        format!("{} UNION ALL {}", listing("marks"), listing("later"))
     }
 
     /// The branches of the library that are prepared, by their names as the server wants them.
@@ -253,6 +272,10 @@ impl Site {
     fn observer(&self) -> RefMut<'_, Observer> {
         self.observer.borrow_mut()
     }
+}
+
+fn numbers(found: QueryResult<Vec<Number>>) -> QueryResult<Vec<i64>> {
+    Ok(found?.into_iter().map(|row| row.id).collect())
 }
 
 fn words(found: QueryResult<Vec<Word>>) -> Vec<String> {

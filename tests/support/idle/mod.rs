@@ -9,7 +9,6 @@ mod sqlite;
 
 use std::any::Any;
 use std::cell::Cell;
-use std::sync::Once;
 
 use diesel::QueryableByName;
 use diesel::r2d2::R2D2Connection;
@@ -118,9 +117,10 @@ fn difference(born: &[Said], said: &[Said]) -> String {
 }
 
 /// From now on the process looks at the idle connections of each pool that closes, and panics where one is not as it must be.
-pub(crate) fn watch() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| before_pools_close(look));
+/// With `branches`, also where one of a commit over several databases is left prepared.
+pub(crate) fn watch(branches: bool) {
+    let look_at_connections: fn(Idle<'_>) = |mut idle| drop(look_at(&mut idle));
+    before_pools_close(if branches { look } else { look_at_connections });
 }
 
 thread_local! {
@@ -136,14 +136,19 @@ pub(crate) fn unwatched<T>(body: impl FnOnce() -> T) -> T {
 }
 
 fn look(mut idle: Idle<'_>) {
-    if UNWATCHED.get() {
-        return;
-    }
-    // Where no connection can be made any more, the database is gone.
-    let Ok(mut newborn) = Newborn::like(&idle) else { return };
-    if let Err(found) = newborn.compare(&mut idle) {
-        panic!("{found}");
-    }
+    let Some(mut newborn) = look_at(&mut idle) else { return };
     let prepared = newborn.prepared();
     assert!(prepared.is_empty(), "`{}` still has {prepared:?}", idle.alias);
+}
+
+fn look_at(idle: &mut Idle<'_>) -> Option<Newborn> {
+    if UNWATCHED.get() {
+        return None;
+    }
+    // Where no connection can be made any more, the database is gone.
+    let mut newborn = Newborn::like(idle).ok()?;
+    if let Err(found) = newborn.compare(idle) {
+        panic!("{found}");
+    }
+    Some(newborn)
 }

@@ -22,9 +22,9 @@ const SAID: &str = "SELECT name, setting AS value FROM pg_settings WHERE name NO
 const PREPARED: &str =
     "SELECT gid AS name, NULL AS value FROM pg_prepared_xacts, multidb_meta WHERE gid LIKE '%' || database_id";
 
-/// What others see of it.
+/// What others see of it. What a serializable transaction has read is remembered after its end, and blocks nobody.
 const SEEN: &str = "SELECT 'state' AS name, state AS value FROM pg_stat_activity WHERE pid = $1 AND state <> 'idle' \
-    UNION ALL SELECT 'lock', locktype || ' ' || mode FROM pg_locks WHERE pid = $1";
+    UNION ALL SELECT 'lock', locktype || ' ' || mode FROM pg_locks WHERE pid = $1 AND mode <> 'SIReadLock'";
 
 pub(super) fn said(raw: &mut PgConnection) -> QueryResult<Vec<Said>> {
     diesel::sql_query(SAID).load(raw)
