@@ -95,7 +95,11 @@ mod postgres_only;
 #[cfg(feature = "sqlite")]
 mod sqlite_locks;
 #[cfg(feature = "sqlite")]
+mod sqlite_migrations;
+#[cfg(feature = "sqlite")]
 mod sqlite_only;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod stale;
 #[cfg(feature = "sqlite")]
 mod variables;
 mod wrong_backend;

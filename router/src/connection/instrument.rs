@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use diesel::connection::{Instrumentation, InstrumentationEvent};
 
 use super::guard::{self, Syntax};
+use super::stale::{Stale, stale};
 use crate::failure::Failure;
 
 /// One instrumentation, shared by a handle and the connection under it.
@@ -34,6 +35,8 @@ pub struct Seen {
     pub control: bool,
     /// Whether a text was sent that commits by itself.
     pub committed: bool,
+    /// Whether an error was seen that will come back on this connection.
+    pub stale: Option<Stale>,
     /// Whether a transaction that the borrower began is still open.
     pub left_open: bool,
 }
@@ -51,6 +54,7 @@ struct Watched {
     managed: bool,
     control: bool,
     committed: bool,
+    stale: Option<Stale>,
 }
 
 impl Watcher {
@@ -60,8 +64,15 @@ impl Watcher {
             Some(forward) => Some(Box::new(forward) as Box<dyn Instrumentation>),
             None => diesel::connection::get_default_instrumentation(),
         };
-        let watched =
-            Watched { forward, syntax, failures: vec![None], managed: false, control: false, committed: false };
+        let watched = Watched {
+            forward,
+            syntax,
+            failures: vec![None],
+            managed: false,
+            control: false,
+            committed: false,
+            stale: None,
+        };
         Self(Arc::new(Mutex::new(watched)))
     }
 
@@ -69,7 +80,7 @@ impl Watcher {
     pub fn seen(&self) -> Seen {
         let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let failure = watched.failures.iter_mut().find_map(Option::take);
-        Seen { failure, control: watched.control, committed: watched.committed, left_open: false }
+        Seen { failure, control: watched.control, committed: watched.committed, stale: watched.stale, left_open: false }
     }
 }
 
@@ -89,6 +100,7 @@ impl Watched {
                 self.committed |= guard::commits_by_itself(&sql, self.syntax);
             }
             InstrumentationEvent::FinishQuery { error: Some(error), .. } => {
+                self.stale = self.stale.or_else(|| stale(error));
                 if let Some(first @ None) = self.failures.last_mut() {
                     *first = Failure::of(error);
                 }

@@ -17,6 +17,7 @@ use super::guard::{self, Effect, Syntax};
 use super::holders::Seat;
 use super::identity::{self, Identity};
 use super::instrument::{Seen, SharedInstrumentation, Watcher};
+use super::pragma;
 #[cfg(feature = "testing")]
 use super::rehearsal::Rehearsal;
 use super::repeated::Repeated;
@@ -32,6 +33,8 @@ pub struct Link<B: Dialect> {
     broken: bool,
     holds_branch: bool,
     lent: Lent,
+    /// The connection is the database itself, which would be lost with it.
+    private: bool,
     sql: String,
     repeated: Option<Repeated>,
     /// Takes the limits of a scope away again.
@@ -53,6 +56,8 @@ struct Lent {
     lock_limit: bool,
     /// Limits of a scope, which outlive its transaction.
     limits: bool,
+    /// Of these, that nothing may be written.
+    read_only: bool,
     /// Diesel's connection itself, which has not come back.
     away: bool,
     /// A text was sent that commits by itself.
@@ -72,6 +77,7 @@ impl<B: Dialect> Link<B> {
             broken: false,
             holds_branch: false,
             lent: Lent::default(),
+            private: settings.private,
             sql: String::new(),
             repeated,
             restore: B::restore(settings).map(String::into_boxed_str),
@@ -120,9 +126,14 @@ impl<B: Dialect> Link<B> {
             match control {
                 Control::Begin(start) => {
                     begins = true;
+                    self.lent.read_only |= start.characteristics.limits.read_only;
                     self.lent.limits |= start.characteristics.limits != Limits::NONE || start.across.is_some();
                 }
-                Control::Narrow(_) | Control::Across(_) => self.lent.limits = true,
+                Control::Narrow(limits) => {
+                    self.lent.limits = true;
+                    self.lent.read_only |= limits.read_only;
+                }
+                Control::Across(_) => self.lent.limits = true,
                 Control::Commit(_) | Control::Rollback(_) | Control::Prepare(_) => ends = true,
                 _ => {}
             }
@@ -239,6 +250,8 @@ impl<B: Dialect> Link<B> {
         if !self.in_transaction() && guard::calls_procedure(sql, B::SYNTAX) {
             self.broken = true;
         }
+        let in_transaction = self.in_transaction();
+        pragma::refuse_ineffective::<B>(&mut self.raw, &self.database, in_transaction, sql)?;
         let Some(effect) = guard::effect(sql, B::SYNTAX) else { return send(&mut self.raw) };
         let database = self.database.clone();
         match effect {
@@ -276,6 +289,7 @@ impl<B: Dialect> Link<B> {
             None => self.raw.set_instrumentation(diesel::connection::get_default_instrumentation()),
         }
         let mut seen = watcher.seen();
+        self.discard_if(seen.stale);
         self.lent.committed |= seen.committed;
         seen.left_open = self.depth() > depth;
         (result, seen)
@@ -341,6 +355,11 @@ impl<B: Dialect> Link<B> {
         let alive = B::alive(&mut self.raw);
         self.broken |= !alive;
         alive
+    }
+
+    /// Whether an error that the server takes no writes is the server's own, and not asked for by a scope.
+    pub(super) fn should_take_writes(&self) -> bool {
+        !self.lent.read_only && !self.private
     }
 
     /// Keeps the connection from going back to the pool.

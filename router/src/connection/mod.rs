@@ -11,6 +11,8 @@ pub mod control;
 pub mod decision;
 #[cfg(feature = "testing")]
 pub mod fault;
+#[cfg(feature = "sqlite")]
+pub mod foreign_keys;
 pub mod gate;
 pub mod guard;
 pub mod holders;
@@ -25,6 +27,7 @@ pub mod own;
 pub mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod pragma;
 pub mod receipt;
 #[cfg(feature = "testing")]
 pub mod rehearsal;
@@ -33,4 +36,5 @@ pub mod settings;
 pub mod slot;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+pub mod stale;
 pub mod survey;
