@@ -108,9 +108,13 @@ mod programs;
 #[cfg(feature = "sqlite")]
 mod sqlite_locks;
 #[cfg(feature = "sqlite")]
+mod sqlite_migrations;
+#[cfg(feature = "sqlite")]
 mod sqlite_only;
 #[cfg(feature = "sqlite")]
 mod sqlite_texts;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod stale;
 #[cfg(feature = "sqlite")]
 mod variables;
 mod wrong_backend;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use diesel::connection::{Connection, Instrumentation, InstrumentationEvent};
 use diesel::result::QueryResult;
 
+use super::stale::{Stale, stale};
 use super::text::{self, SessionEffect, Syntax};
 use crate::failure::Failure;
 
@@ -45,6 +46,8 @@ pub struct Seen {
     pub session: SessionEffect,
     /// What the server has answered afterwards: `Err` for what the borrower has not heard of.
     pub answer: QueryResult<()>,
+    /// Whether an error was seen that will come back on this connection.
+    pub stale: Option<Stale>,
     /// Whether a transaction that the borrower began is still open.
     pub left_open: bool,
     /// The texts that were sent, each once, if they were asked for. `None` where there were too many.
@@ -72,6 +75,7 @@ struct Watched {
     called: bool,
     /// The texts so far, where they are kept.
     texts: Option<HashSet<String>>,
+    stale: Option<Stale>,
 }
 
 /// The text of the event by which the watcher is found.
@@ -99,6 +103,7 @@ impl Watcher {
             session: SessionEffect::None,
             called: false,
             texts: keeps_texts.then(HashSet::new),
+            stale: None,
         };
         Self(Arc::new(Mutex::new(watched)))
     }
@@ -108,7 +113,7 @@ impl Watcher {
         let mut watched = self.watched();
         let failure = watched.failures.iter_mut().find_map(Option::take);
         let texts = watched.texts.take();
-        let Watched { may_fail_late, may_allow_writes, forgets_statements, control, session, .. } = *watched;
+        let Watched { may_fail_late, may_allow_writes, forgets_statements, control, session, stale, .. } = *watched;
         Seen {
             failure,
             may_allow_writes,
@@ -119,6 +124,7 @@ impl Watcher {
             answer: Ok(()),
             left_open: false,
             texts,
+            stale,
         }
     }
 
@@ -163,6 +169,7 @@ impl Watched {
             }
             InstrumentationEvent::FinishQuery { error: Some(error), .. } => {
                 self.may_fail_late = false;
+                self.stale = self.stale.or_else(|| stale(error));
                 if let Some(first @ None) = self.failures.last_mut() {
                     *first = Failure::of(error);
                 }

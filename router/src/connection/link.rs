@@ -37,6 +37,8 @@ pub struct Link<B: Dialect> {
     lent: Lent,
     /// How many statements Diesel keeps prepared.
     pub(super) cache: CacheSize,
+    /// The connection is the database itself, which would be lost with it.
+    private: bool,
     sql: String,
     repeated: Option<Repeated>,
     /// Takes the limits of a scope away again.
@@ -72,6 +74,8 @@ pub(super) struct Lent {
     lock_limit: bool,
     /// Limits of a scope, which outlive its transaction.
     limits: bool,
+    /// Of these, that nothing may be written.
+    read_only: bool,
     /// Diesel's connection itself, which has not come back.
     away: bool,
     /// The server may not tell all that was done: the connection was lent, or was sent a text that notifies others.
@@ -94,6 +98,7 @@ impl<B: Dialect> Link<B> {
             holds_branch: false,
             lent: Lent::default(),
             cache: CacheSize::Unbounded,
+            private: settings.private,
             sql: String::new(),
             repeated,
             restore: B::restore(settings).map(String::into_boxed_str),
@@ -196,11 +201,16 @@ impl<B: Dialect> Link<B> {
             match control {
                 Control::Begin(start) => {
                     begins = true;
+                    self.lent.read_only |= start.characteristics.limits.read_only;
                     self.lent.limits |= start.characteristics.limits != Limits::NONE || start.across.is_some();
                 }
-                Control::Narrow(_) | Control::Across(_) => self.lent.limits = true,
+                Control::Narrow(limits) => {
+                    self.lent.limits = true;
+                    self.lent.read_only |= limits.read_only;
+                }
                 // What it undoes may have made a table.
                 Control::RollbackTo(_) => self.reach.forget(),
+                Control::Across(_) => self.lent.limits = true,
                 Control::Commit(_) | Control::Rollback(_) | Control::Prepare(_) => ends = true,
                 _ => {}
             }
@@ -368,6 +378,7 @@ impl<B: Dialect> Link<B> {
             Some(forward) => self.raw.set_instrumentation(forward),
             None => self.raw.set_instrumentation(diesel::connection::get_default_instrumentation()),
         }
+        self.discard_if(seen.stale);
         Ok((result, seen))
     }
 
@@ -416,6 +427,11 @@ impl<B: Dialect> Link<B> {
     /// The transaction has ended without the library: the pool discards the connection, unless it is the database itself.
     pub fn leave_ended(&mut self) {
         self.broken |= self.renewal.is_none() || B::SYNTAX != Syntax::Sqlite || !self.is_outside();
+    }
+
+    /// Whether an error that the server takes no writes is the server's own, and not asked for by a scope.
+    pub(super) fn should_take_writes(&self) -> bool {
+        !self.lent.read_only && !self.private
     }
 
     /// Keeps the connection from going back to the pool.

@@ -1,6 +1,7 @@
 //! Migrations, whatever the backend.
 
 use diesel::migration::MigrationSource;
+use diesel::result::QueryResult;
 
 /// Migrations that fit every backend that is built in, such as those of `diesel_migrations::embed_migrations!`.
 #[diagnostic::on_unimplemented(
@@ -29,6 +30,34 @@ macro_rules! on {
 on!("postgres", OnPostgres, diesel::pg::Pg);
 on!("mysql", OnMysql, diesel::mysql::Mysql);
 on!("sqlite", OnSqlite, diesel::sqlite::Sqlite);
+
+/// What a backend does around migrations.
+pub trait Around<R>: Sized {
+    /// Before anything else, outside of any transaction.
+    fn begin(raw: &mut R) -> QueryResult<Self>;
+
+    /// Before each migration that runs.
+    fn before(&mut self, _raw: &mut R) -> QueryResult<()> {
+        Ok(())
+    }
+
+    /// After each migration that ran, in its transaction where it has one.
+    fn after(&mut self, _raw: &mut R, _migration: &str) -> diesel::migration::Result<()> {
+        Ok(())
+    }
+
+    /// Once all have run, or one has failed and may have left its transaction open.
+    fn end(self, _raw: &mut R) -> QueryResult<()> {
+        Ok(())
+    }
+}
+
+/// Nothing has to be done.
+impl<R> Around<R> for () {
+    fn begin(_raw: &mut R) -> QueryResult<Self> {
+        Ok(())
+    }
+}
 
 /// What was run on one database.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

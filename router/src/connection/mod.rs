@@ -11,6 +11,8 @@ pub mod control;
 pub mod decision;
 #[cfg(feature = "testing")]
 pub mod fault;
+#[cfg(feature = "sqlite")]
+pub mod foreign_keys;
 pub mod gate;
 pub mod holders;
 pub mod identity;
@@ -25,6 +27,7 @@ pub mod pieces;
 pub mod pool;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod pragma;
 pub mod question;
 pub mod reach;
 pub mod receipt;
@@ -37,5 +40,6 @@ pub mod slot;
 pub mod spoilt;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+pub mod stale;
 pub mod survey;
 pub mod text;

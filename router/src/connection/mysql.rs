@@ -272,7 +272,7 @@ impl Dialect for Mysql {
         message.contains("SAVEPOINT multidb_") && message.contains("does not exist")
     }
 
-    own_statements!(Native, MysqlConnection);
+    own_statements!(Native, MysqlConnection, ());
 
     fn collect_binds<T: QueryFragment<Native>>(_raw: &mut MysqlConnection, statement: &T) -> QueryResult<Self::Binds> {
         collect(statement, &mut (), &Native)

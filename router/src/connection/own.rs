@@ -91,7 +91,7 @@ fn qualified(sql: &str, write_schema: impl Fn(&mut String)) -> String {
 
 /// The ways to run such a statement, and migrations, for one backend.
 macro_rules! own_statements {
-    ($native:ty, $raw:ty) => {
+    ($native:ty, $raw:ty, $around:ty) => {
         fn execute_own_in(
             raw: &mut $raw,
             file: usize,
@@ -124,30 +124,54 @@ macro_rules! own_statements {
             raw: &mut $raw,
             source: Option<&dyn crate::connection::migrations::Migrations>,
         ) -> diesel::migration::Result<crate::connection::migrations::Ran> {
+            use crate::connection::migrations::{Around, Ran};
             use diesel::migration::{Migration, MigrationSource};
             use diesel_migrations::MigrationHarness;
+
+            fn run_all(
+                raw: &mut $raw,
+                all: Vec<Box<dyn Migration<$native>>>,
+                around: &mut $around,
+            ) -> diesel::migration::Result<Ran> {
+                // Nobody else does it meanwhile; the end of the connection gives the lock back.
+                let locks = all.iter().all(|migration| LOCKS_ALWAYS || migration.metadata().run_in_transaction());
+                if locks {
+                    lock_schema(raw)?;
+                }
+                let mut ran = Ran::default();
+                let there = raw.applied_migrations()?;
+                for migration in all {
+                    if there.contains(&migration.name().version()) {
+                        ran.already += 1;
+                        continue;
+                    }
+                    around.before(raw)?;
+                    let alone = !locks && migration.metadata().run_in_transaction();
+                    if alone {
+                        lock_schema(raw)?;
+                    }
+                    ran.versions.push(raw.run_migration(&*migration)?.to_string());
+                    around.after(raw, &migration.name().to_string())?;
+                    if alone {
+                        unlock_schema(raw)?;
+                    }
+                }
+                if locks {
+                    unlock_schema(raw)?;
+                }
+                Ok(ran)
+            }
+
             let mut all: Vec<Box<dyn Migration<$native>>> = match source {
                 Some(source) => MigrationSource::<$native>::migrations(source)?,
                 None => MigrationSource::<$native>::migrations(&MIGRATIONS)?,
             };
             all.sort_by(|a, b| a.name().version().cmp(&b.name().version()));
-            // Nobody else does it meanwhile; the end of the connection gives the lock back.
-            let locks = all.iter().all(|migration| LOCKS_ALWAYS || migration.metadata().run_in_transaction());
-            if locks {
-                lock_schema(raw)?;
-            }
-            let mut ran = crate::connection::migrations::Ran::default();
-            let there = raw.applied_migrations()?;
-            for migration in all {
-                if there.contains(&migration.name().version()) {
-                    ran.already += 1;
-                } else {
-                    ran.versions.push(raw.run_migration(&*migration)?.to_string());
-                }
-            }
-            if locks {
-                unlock_schema(raw)?;
-            }
+            let mut around = <$around as Around<$raw>>::begin(raw)?;
+            let ran = run_all(raw, all, &mut around);
+            let ended = around.end(raw);
+            let ran = ran?;
+            ended?;
             Ok(ran)
         }
     };

@@ -273,6 +273,9 @@ impl<B: Dialect> Pool<B> {
     ) -> QueryResult<T> {
         let mut lease = self.lease_once(site, instrumentation)?;
         let result = statement(&mut lease);
+        if let Err(error) = &result {
+            lease.note_stale(error);
+        }
         if result.as_ref().is_err_and(|error| classify(error).is_some()) {
             lease.alive();
         }

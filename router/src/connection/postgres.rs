@@ -309,7 +309,7 @@ impl Dialect for Postgres {
         false
     }
 
-    own_statements!(Pg, PgConnection);
+    own_statements!(Pg, PgConnection, ());
 
     fn collect_binds<T: QueryFragment<Pg>>(raw: &mut PgConnection, statement: &T) -> QueryResult<Self::Binds> {
         let lookup: &mut dyn PgMetadataLookup = raw;

@@ -8,6 +8,7 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError, QueryResult};
 
 use super::backend::Dialect;
 use super::link::Link;
+use super::pragma;
 use super::text::{self, Effect, SessionEffect, Syntax};
 use crate::error::Error;
 
@@ -43,13 +44,15 @@ impl<B: Dialect> Link<B> {
         }
         let found = text::inspect(sql, B::SYNTAX);
         let inside = self.in_transaction();
+        let database = self.database().clone();
+        pragma::refuse_ineffective::<B>(self.raw(), &database, inside, sql)?;
         let unknown = match found.effect {
             Effect::None => false,
             Effect::Unknown => true,
             Effect::Balanced(_) if !inside => true,
-            Effect::Copy => return Err(Error::CopyByText { database: self.database().clone() }.into()),
+            Effect::Copy => return Err(Error::CopyByText { database }.into()),
             Effect::Balanced(statement) | Effect::Unbalanced(statement) => {
-                return Err(Error::TransactionControl { database: self.database().clone(), statement }.into());
+                return Err(Error::TransactionControl { database, statement }.into());
             }
         };
         if inside && found.may_allow_writes && self.is_read_only() {

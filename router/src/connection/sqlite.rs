@@ -15,6 +15,7 @@ use super::backend::{Dialect, Names, collect};
 use super::characteristics::{Characteristics, Lock};
 use super::check::{Shortcoming, number, text};
 use super::control::{Control, Start, savepoint};
+use super::foreign_keys::ForeignKeys;
 use super::own::{Words, own_statements};
 use super::reach::Step;
 use super::settings::{Settings, SqliteSettings};
@@ -217,7 +218,7 @@ impl Dialect for Sqlite {
         message.contains("no transaction is active")
     }
 
-    own_statements!(Native, SqliteConnection);
+    own_statements!(Native, SqliteConnection, ForeignKeys);
 
     fn collect_binds<T: QueryFragment<Native>>(_raw: &mut SqliteConnection, statement: &T) -> QueryResult<Self::Binds> {
         collect(statement, &mut (), &Native)

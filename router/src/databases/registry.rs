@@ -195,6 +195,9 @@ impl Databases {
     /// Runs an application's migrations on each database on which the routers allow them. What they refuse is reported,
     /// and so is what was there already. Any number of processes may do so at once.
     ///
+    /// On SQLite foreign keys are off meanwhile, as in Diesel's own tools, so that a table can be rebuilt. A migration that leaves
+    /// rows without those that they refer to is an error, unless the configuration has switched foreign keys off.
+    ///
     /// Diesel keeps one list of versions for each database: two applications that share one need versions that differ.
     ///
     /// # Errors

@@ -397,6 +397,20 @@ pub enum Error {
         committed: bool,
     },
 
+    /// A pragma that SQLite ignores while a transaction is open.
+    #[error(
+        "`PRAGMA {pragma}` changes nothing on database `{database}` while a transaction is open, since SQLite ignores it then; \
+         {remedy}"
+    )]
+    IneffectivePragma {
+        /// The database.
+        database: Alias,
+        /// The pragma.
+        pragma: &'static str,
+        /// What does it.
+        remedy: &'static str,
+    },
+
     /// A COPY that talks with the client, sent as a text.
     #[error(
         "COPY with STDIN or STDOUT on database `{database}` can't be sent as a text, since nobody would answer it; use \

@@ -23,6 +23,7 @@ use crate::connection::gate::Gate;
 use crate::connection::link::Link;
 use crate::connection::pool::Lease;
 use crate::connection::slot::State;
+use crate::connection::stale::{Stale, stale};
 use crate::failure::{Failure, FailureClass};
 
 /// Keeps a connection for as long as a cursor or one of its rows lives.
@@ -32,9 +33,10 @@ enum Hold<'conn, B: Dialect> {
         gate: Arc<Gate>,
         /// The level of the query.
         level: u32,
+        stale: Rc<Cell<Option<Stale>>>,
     },
     /// The cell is never borrowed twice. It is there for what its content may assume: see `Stream::open`.
-    Pool { lease: RefCell<Lease<B>>, failed: Rc<Cell<bool>> },
+    Pool { lease: RefCell<Lease<B>>, failed: Rc<Cell<bool>>, stale: Rc<Cell<Option<Stale>>> },
 }
 
 impl<B: Dialect> Hold<'_, B> {
@@ -49,22 +51,29 @@ impl<B: Dialect> Hold<'_, B> {
 impl<B: Dialect> Drop for Hold<'_, B> {
     fn drop(&mut self) {
         match self {
-            Self::Slot { state, gate, level } => {
+            Self::Slot { state, gate, level, stale } => {
                 gate.close_stream();
                 // PostgreSQL may have failed at a row that nobody has asked for.
                 if state.link().aborted() {
                     let text = "the database aborted the transaction at a row of a query that was not read to its end";
                     gate.doom(*level, Failure::new(FailureClass::Other, text));
                 }
+                if stale.get().is_some() {
+                    state.link().discard_if(stale.get());
+                }
             }
-            Self::Pool { lease, failed } if failed.get() => {
+            Self::Pool { lease, failed, stale } if failed.get() => {
                 // A dead connection must not go back to the pool.
                 lease.get_mut().alive();
+                lease.get_mut().discard_if(stale.get());
             }
             Self::Pool { .. } => {}
         }
     }
 }
+
+/// Where a cursor reports to, and whether an error will come back on the connection.
+struct Reports(Report, Rc<Cell<Option<Stale>>>);
 
 /// Where a cursor reports that the database failed to give a row, without looking into its [`Hold`].
 enum Report {
@@ -74,13 +83,14 @@ enum Report {
     Lease(Rc<Cell<bool>>),
 }
 
-impl Report {
+impl Reports {
     /// Whether the database has failed.
     fn failure(&self, error: &diesel::result::Error) -> bool {
         let Some(failure) = Failure::of(error) else { return false };
-        match self {
-            Self::Gate(gate, level) => gate.doom(*level, failure),
-            Self::Lease(failed) => failed.set(true),
+        self.1.set(self.1.get().or_else(|| stale(error)));
+        match &self.0 {
+            Report::Gate(gate, level) => gate.doom(*level, failure),
+            Report::Lease(failed) => failed.set(true),
         }
         true
     }
@@ -110,7 +120,7 @@ where
     cursor: <B::Raw as LoadConnection<M>>::Cursor<'conn, 'query>,
     /// It has given all its rows, or failed. SQLite would run the statement again.
     ended: bool,
-    report: Report,
+    report: Reports,
     hold: Rc<Hold<'conn, B>>,
 }
 
@@ -153,20 +163,24 @@ where
         T: Query + QueryFragment<B::Native> + QueryId + 'query,
         B::Native: QueryMetadata<T::SqlType>,
     {
+        let found = Rc::<Cell<Option<Stale>>>::default();
         let (hold, report) = match &conn.place {
             Place::Scope(slot) => {
                 let state = slot.ready()?;
                 let gate = Arc::clone(slot.gate());
                 gate.open_stream();
                 let level = gate.depth();
-                (Hold::Slot { state, gate: Arc::clone(&gate), level }, Report::Gate(gate, level))
+                let stale = Rc::clone(&found);
+                (Hold::Slot { state, gate: Arc::clone(&gate), level, stale }, Report::Gate(gate, level))
             }
             Place::Pool(pool, site) => {
                 let failed = Rc::new(Cell::new(false));
                 let lease = pool.lease_once(*site, conn.instrumentation.as_ref())?;
-                (Hold::Pool { lease: RefCell::new(lease), failed: Rc::clone(&failed) }, Report::Lease(failed))
+                let lease = RefCell::new(lease);
+                (Hold::Pool { lease, failed: Rc::clone(&failed), stale: Rc::clone(&found) }, Report::Lease(failed))
             }
         };
+        let report = Reports(report, found);
         let mut hold = Rc::new(hold);
         let kept = Rc::get_mut(&mut hold).expect("nobody else has it yet");
         if let Hold::Slot { state, .. } = kept {

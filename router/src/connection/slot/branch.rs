@@ -61,6 +61,7 @@ impl<B: Dialect> Slot<B> {
 
     /// A level could not be ended, so the one below it holds what nobody can take out again.
     fn level_lost(&self, link: &mut Link<B>, depth: u32, error: DieselError) -> Error {
+        link.note_stale(&error);
         let alive = link.alive();
         let level = if alive { depth } else { 1 };
         let failure = Failure::of(&error).unwrap_or_else(|| Failure::new(FailureClass::Other, error.to_string()));
@@ -95,6 +96,7 @@ impl<B: Dialect> Slot<B> {
 
     /// COMMIT failed: finds out what that means.
     fn commit_failed(&self, mut lease: Lease<B>, error: DieselError) -> Outcome {
+        lease.note_stale(&error);
         let message = error.to_string();
         if !lease.alive() || B::commit_may_have_happened(&message) {
             lease.break_off();

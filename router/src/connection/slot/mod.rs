@@ -292,6 +292,7 @@ impl<B: Dialect> Slot<B> {
     /// Dooms the level in which the database refused a statement.
     #[cold]
     pub fn record(&self, link: &mut Link<B>, error: &DieselError) {
+        link.note_stale(error);
         let failure = Failure::of(error);
         if failure.is_none() && !link.aborted() {
             return;
@@ -409,6 +410,7 @@ impl<B: Dialect> Slot<B> {
                 return Ok(());
             };
             levels.fail();
+            lease.note_stale(&error);
             let alive = lease.alive();
             if fresh && !alive && left > 0 {
                 left -= 1;
