@@ -75,6 +75,8 @@ mod aliases;
 #[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
 mod best_effort;
 mod checks;
+#[cfg(feature = "postgres")]
+mod faked;
 #[cfg(all(feature = "sqlite", feature = "testing"))]
 mod layouts;
 #[cfg(all(feature = "postgres", feature = "mysql", feature = "sqlite"))]
@@ -83,12 +85,18 @@ mod missing_tables;
 mod mysql_across;
 #[cfg(feature = "mysql")]
 mod mysql_only;
+#[cfg(feature = "mysql")]
+mod mysql_sessions;
 #[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
 mod placed;
 #[cfg(feature = "postgres")]
 mod postgres_across;
 #[cfg(feature = "postgres")]
 mod postgres_only;
+#[cfg(feature = "postgres")]
+mod postgres_roles;
+#[cfg(feature = "postgres")]
+mod postgres_schemas;
 #[cfg(feature = "sqlite")]
 mod sqlite_locks;
 #[cfg(feature = "sqlite")]
@@ -108,6 +116,7 @@ macro_rules! server {
             mod best_effort;
             mod contended;
             mod django_lost;
+            mod elsewhere;
             mod faults;
             pub(crate) mod in_doubt;
             mod lost;

@@ -102,12 +102,6 @@ pub fn commits_by_itself(sql: &str, syntax: Syntax) -> bool {
     syntax == Syntax::Mysql && (Scanner { rest: sql, syntax }).any(commits)
 }
 
-/// Whether `sql` may notify other sessions, or listen to them, which assigns no transaction id.
-pub fn notifies(sql: &str, syntax: Syntax) -> bool {
-    let holds = |word: &[u8]| sql.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
-    syntax == Syntax::Postgres && (holds(b"notify") || holds(b"listen"))
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Control {
     Begin,

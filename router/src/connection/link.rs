@@ -1,5 +1,7 @@
 //! One live connection with what has to be remembered of it.
 
+mod session;
+
 use std::sync::Arc;
 
 use diesel::connection::{
@@ -9,8 +11,10 @@ use diesel::connection::{
 use diesel::query_builder::{QueryBuilder, QueryFragment, QueryId};
 use diesel::result::{DatabaseErrorKind, Error as DieselError, QueryResult};
 
+use self::session::Session;
 use super::attached::Attached;
 use super::backend::Dialect;
+use super::born::Births;
 use super::characteristics::Limits;
 use super::control::Control;
 use super::guard::{self, Effect, Syntax};
@@ -36,6 +40,10 @@ pub struct Link<B: Dialect> {
     repeated: Option<Repeated>,
     /// Takes the limits of a scope away again.
     restore: Option<Box<str>>,
+    /// What all connections of its pool begin with.
+    births: Arc<Births>,
+    /// What is known of the session beside.
+    session: Session,
     /// What the database is, once it was asked: as of this connection, since a failover ends it.
     identity: Option<Arc<Identity>>,
     /// Where it holds several files.
@@ -63,7 +71,7 @@ struct Lent {
 
 impl<B: Dialect> Link<B> {
     /// Takes over a fresh connection.
-    pub fn new(raw: B::Raw, settings: &Settings, seat: Arc<Seat>) -> Self {
+    pub fn new(raw: B::Raw, settings: &Settings, births: Arc<Births>, seat: Arc<Seat>) -> Self {
         let repeated = settings.prepare_repeated.then(Repeated::default);
         Self {
             database: settings.alias.clone(),
@@ -75,6 +83,8 @@ impl<B: Dialect> Link<B> {
             sql: String::new(),
             repeated,
             restore: B::restore(settings).map(String::into_boxed_str),
+            births,
+            session: Session::Born,
             identity: None,
             attached: Attached::new(&settings.files),
             #[cfg(feature = "testing")]
@@ -158,6 +168,9 @@ impl<B: Dialect> Link<B> {
     /// Sends a text that begins the transaction, or ends it, or does neither.
     #[inline]
     fn send(&mut self, sql: &str, begins: bool, ends: bool) -> QueryResult<()> {
+        if self.session == Session::PutBack {
+            self.session = Session::Changed;
+        }
         if begins {
             return AnsiTransactionManager::begin_transaction_sql(&mut self.raw, sql);
         }
@@ -234,7 +247,7 @@ impl<B: Dialect> Link<B> {
             #[cfg(feature = "testing")]
             self.never_revive();
         }
-        self.lent.opaque |= guard::notifies(sql, B::SYNTAX);
+        self.note_unproven();
         self.lent.committed |= guard::commits_by_itself(sql, B::SYNTAX);
         if !self.in_transaction() && guard::calls_procedure(sql, B::SYNTAX) {
             self.broken = true;
@@ -263,7 +276,7 @@ impl<B: Dialect> Link<B> {
     ) -> (T, Seen) {
         let watcher = Watcher::new(forward.clone(), B::SYNTAX);
         self.lent.settings = true;
-        self.lent.opaque = true;
+        self.note_unproven();
         let depth = self.depth();
         self.raw.set_instrumentation(watcher.clone());
         // Not clean if `body` panics: nobody knows what it has begun.
@@ -353,17 +366,12 @@ impl<B: Dialect> Link<B> {
         if let Some(known) = &self.identity {
             return Ok(Arc::clone(known));
         }
-        let identity = Arc::new(identity::ask::<B>(&mut self.raw)?);
+        let identity = Arc::new(self.own(|raw, born| identity::ask::<B>(raw, born))?);
         // A connection to a standby outlives its promotion.
         if identity.incarnation.is_some() {
             self.identity = Some(Arc::clone(&identity));
         }
         Ok(identity)
-    }
-
-    /// Whether the server may not tell all that was done: the connection was lent, or was sent a text that notifies others.
-    pub fn is_opaque(&self) -> bool {
-        self.lent.opaque
     }
 
     /// Whether a prepared branch belongs to the connection.

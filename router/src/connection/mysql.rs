@@ -1,5 +1,7 @@
 //! MySQL and MariaDB.
 
+mod session;
+
 use std::fmt::{self, Write};
 use std::time::Duration;
 
@@ -15,11 +17,12 @@ use diesel::result::{ConnectionError, QueryResult};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
 use super::backend::{Dialect, Names, collect};
+use super::born::Born;
 use super::characteristics::{Characteristics, Lock};
 use super::check::{Shortcoming, text};
 use super::control::{BRANCH_IDLE_LIMIT, CROSS_LOCK_WAIT, Control, Start, savepoint};
 use super::guard::Syntax;
-use super::own::{Words, own_statements};
+use super::own::{TextRow, Words, own_statements};
 use super::settings::Settings;
 
 /// MySQL and MariaDB: the backend of [`MysqlConn`](crate::MysqlConn).
@@ -39,7 +42,7 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mysql");
 /// The server and the database on it. MariaDB has only a number, which need not be its own.
 macro_rules! server {
     () => {
-        "CONCAT(/*M!100000 @@server_id */ /*!80000 @@server_uuid */, '/', DATABASE())"
+        "CONCAT(/*M!100000 @@server_id */ /*!80000 @@server_uuid */, '/', {database})"
     };
 }
 
@@ -67,7 +70,6 @@ impl Dialect for Mysql {
         text: "?",
         if_written: "",
         numbered: false,
-        schema: None,
     };
     const IDENTITY: [&str; 3] = [
         concat!(
@@ -118,6 +120,22 @@ impl Dialect for Mysql {
         Some(format!("{UNLIMITED}; SET SESSION wait_timeout = DEFAULT"))
     }
 
+    fn born(raw: &mut MysqlConnection) -> QueryResult<Born> {
+        session::born(raw)
+    }
+
+    fn step_in(raw: &mut MysqlConnection, born: &Born, _local: bool) -> QueryResult<TextRow> {
+        session::step_in(raw, born)
+    }
+
+    fn step_out(raw: &mut MysqlConnection, born: &Born, before: &TextRow, _local: bool) -> QueryResult<()> {
+        session::step_out(raw, born, before)
+    }
+
+    fn hidden(raw: &mut MysqlConnection, born: &Born) -> Option<&'static str> {
+        session::hidden(raw, born)
+    }
+
     fn connect(settings: &Settings) -> Result<MysqlConnection, ConnectionError> {
         let mut raw = MysqlConnection::establish(&settings.url)?;
         // Diesel gives no errno, so classes of errors are found by their English texts.
@@ -165,7 +183,7 @@ impl Dialect for Mysql {
         Ok(texts.filter_map(|data| crate::transaction_id::split_global(&data)).collect())
     }
 
-    fn shortcomings(raw: &mut MysqlConnection, _settings: &Settings) -> QueryResult<Vec<Shortcoming>> {
+    fn shortcomings(raw: &mut MysqlConnection, born: &Born, _settings: &Settings) -> QueryResult<Vec<Shortcoming>> {
         let mut found = Vec::new();
         let asked = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('innodb_flush_log_at_trx_commit', 'log_bin', \
                      'sync_binlog', 'version', 'wsrep_on')";
@@ -188,8 +206,8 @@ impl Dialect for Mysql {
             found.push(Shortcoming::new("version", format!("`{version}`"), wanted, "older ones lose XA in a crash"));
         }
         let asked = "SELECT table_name AS a, engine AS b, NULL AS c FROM information_schema.tables WHERE table_schema = \
-                     DATABASE() AND table_type = 'BASE TABLE' AND engine <> 'InnoDB' ORDER BY table_name";
-        for row in Self::load_own(raw, asked, &[])? {
+                     {database} AND table_type = 'BASE TABLE' AND engine <> 'InnoDB' ORDER BY table_name";
+        for row in Self::load_own(raw, born, asked, &[])? {
             let engine = format!("in the engine {}", row.b.as_deref().unwrap_or_default());
             let why = "its rows stay when a transaction is rolled back";
             found.push(Shortcoming::new(format!("table {}", text(&row)), engine, "in InnoDB", why));

@@ -1,9 +1,12 @@
 //! What recovery asks of a database and does to it, on a connection beside the pool.
 
+use std::sync::Arc;
+
 use diesel::connection::SimpleConnection;
 use diesel::result::QueryResult;
 
 use super::backend::Dialect;
+use super::born::Born;
 use super::check::{self, Shortcoming};
 use super::control::{Control, Gid};
 use super::decision::{self, Asked, Keep};
@@ -91,7 +94,10 @@ pub trait Survey: Send {
 }
 
 /// A connection for that.
-pub struct Surveyor<B: Dialect>(pub B::Raw);
+pub struct Surveyor<B: Dialect> {
+    raw: B::Raw,
+    born: Arc<Born>,
+}
 
 const FIND: &str = "SELECT state AS a, NULL AS b, NULL AS c FROM multidb_decision WHERE gid LIKE ?";
 const UNCLOSED: &str = "SELECT gid AS a, participants AS b, CASE WHEN created < {now} - {seconds} THEN 'stays' END AS c FROM \
@@ -125,19 +131,32 @@ fn listed(ids: &[TransactionId]) -> String {
 }
 
 impl<B: Dialect> Surveyor<B> {
+    /// Takes a connection that nobody has used.
+    pub fn new(raw: B::Raw, born: Arc<Born>) -> Self {
+        Self { raw, born }
+    }
+
+    fn execute(&mut self, sql: &str, binds: &[&str]) -> QueryResult<usize> {
+        B::execute_own(&mut self.raw, &self.born, sql, binds)
+    }
+
+    fn load(&mut self, sql: &str, binds: &[&str]) -> QueryResult<Vec<TextRow>> {
+        B::load_own(&mut self.raw, &self.born, sql, binds)
+    }
+
     /// Runs a statement for many ids.
     fn for_all(&mut self, sql: &str, ids: &[TransactionId]) -> QueryResult<()> {
         for ids in ids.chunks(BATCH) {
-            B::execute_own(&mut self.0, &format!("{sql}({})", listed(ids)), &[])?;
+            self.execute(&format!("{sql}({})", listed(ids)), &[])?;
         }
         Ok(())
     }
 
     fn transaction(&mut self, work: impl FnOnce(&mut Self) -> QueryResult<()>) -> QueryResult<()> {
-        self.0.batch_execute(&B::PROBE.replace("{wait}", &B::RECOVERY_WAIT.to_string()))?;
-        let result = work(self).and_then(|()| self.0.batch_execute("COMMIT"));
+        self.raw.batch_execute(&B::PROBE.replace("{wait}", &B::RECOVERY_WAIT.to_string()))?;
+        let result = work(self).and_then(|()| self.raw.batch_execute("COMMIT"));
         if result.is_err() {
-            let _ = self.0.batch_execute("ROLLBACK");
+            let _ = self.raw.batch_execute("ROLLBACK");
         }
         result
     }
@@ -145,23 +164,23 @@ impl<B: Dialect> Surveyor<B> {
 
 impl<B: Dialect> Survey for Surveyor<B> {
     fn shortcomings(&mut self, settings: &Settings, needed: bool) -> QueryResult<Vec<Shortcoming>> {
-        let mut found = B::shortcomings(&mut self.0, settings)?;
+        let mut found = B::shortcomings(&mut self.raw, &self.born, settings)?;
         if needed {
-            check::tables::<B>(&mut self.0, &mut found);
+            check::tables::<B>(&mut self.raw, &self.born, &mut found);
         }
         Ok(found)
     }
 
     fn identity(&mut self) -> QueryResult<Identity> {
-        identity::ask::<B>(&mut self.0)
+        identity::ask::<B>(&mut self.raw, &self.born)
     }
 
     fn confirm(&mut self) -> QueryResult<()> {
-        B::confirm(&mut self.0)
+        B::confirm(&mut self.raw, &self.born)
     }
 
     fn prepared(&mut self, database_id: &str) -> QueryResult<Vec<Prepared>> {
-        let found = B::prepared(&mut self.0)?.into_iter();
+        let found = B::prepared(&mut self.raw)?.into_iter();
         let ours = found.filter(|(_, branch)| branch.split_once('_').is_some_and(|(_, id)| id == database_id));
         let read = ours.filter_map(|(global, branch)| Some(Prepared { id: global.parse().ok()?, branch }));
         Ok(read.filter(|prepared| prepared.id.home().is_some()).collect())
@@ -170,7 +189,7 @@ impl<B: Dialect> Survey for Surveyor<B> {
     fn finish(&mut self, gid: &Gid, commit: bool) -> QueryResult<()> {
         let mut sql = String::new();
         B::write(if commit { Control::CommitPrepared(gid) } else { Control::RollbackPrepared(gid) }, &mut sql);
-        self.0.batch_execute(&sql)
+        self.raw.batch_execute(&sql)
     }
 
     fn may_forget(&self) -> bool {
@@ -178,51 +197,51 @@ impl<B: Dialect> Survey for Surveyor<B> {
     }
 
     fn is_held(&mut self, id: &TransactionId, branch: &str) -> QueryResult<bool> {
-        receipt::is_held::<B>(&mut self.0, id, branch)
+        receipt::is_held::<B>(&mut self.raw, &self.born, id, branch)
     }
 
     fn receipts(&mut self, id: &TransactionId) -> QueryResult<Vec<String>> {
-        receipt::find::<B>(&mut self.0, id)
+        receipt::find::<B>(&mut self.raw, &self.born, id)
     }
 
     fn ask(&mut self, id: &TransactionId, keep: Keep<'_>) -> QueryResult<Asked> {
-        decision::ask::<B>(&mut self.0, id, B::RECOVERY_WAIT, keep)
+        decision::ask::<B>(&mut self.raw, &self.born, id, B::RECOVERY_WAIT, keep)
     }
 
     fn find(&mut self, uuid: &str) -> QueryResult<Vec<String>> {
-        let rows = B::load_own(&mut self.0, FIND, &[&format!("%{uuid}")])?;
+        let rows = self.load(FIND, &[&format!("%{uuid}")])?;
         Ok(rows.into_iter().filter_map(|row| row.a).collect())
     }
 
     fn mark(&mut self, id: &TransactionId, decided: bool) -> QueryResult<bool> {
         let id = &*id.to_string();
         if decided {
-            B::execute_own(&mut self.0, SPLIT, &[id])?;
+            self.execute(SPLIT, &[id])?;
         } else {
-            B::execute_own(&mut self.0, LOST, &[id])?;
-            B::execute_own(&mut self.0, LOST_IN_VAIN, &[id])?;
+            self.execute(LOST, &[id])?;
+            self.execute(LOST_IN_VAIN, &[id])?;
         }
-        let found = B::load_own(&mut self.0, STATE, &[id])?;
+        let found = self.load(STATE, &[id])?;
         Ok(found.first().and_then(|row| row.a.as_deref()) == Some("h"))
     }
 
     fn receipt_ids(&mut self, after: &str) -> QueryResult<Vec<TransactionId>> {
-        let rows = B::load_own(&mut self.0, &format!("{RECEIPT_IDS} LIMIT {BATCH}"), &[after])?;
+        let rows = self.load(&format!("{RECEIPT_IDS} LIMIT {BATCH}"), &[after])?;
         Ok(rows.into_iter().filter_map(|row| row.a?.parse().ok()).collect())
     }
 
     fn known(&mut self, ids: &[TransactionId]) -> QueryResult<Vec<TransactionId>> {
-        let rows = B::load_own(&mut self.0, &format!("{KNOWN}({})", listed(ids)), &[])?;
+        let rows = self.load(&format!("{KNOWN}({})", listed(ids)), &[])?;
         Ok(rows.into_iter().filter_map(|row| row.a?.parse().ok()).collect())
     }
 
     fn unclosed(&mut self, seconds: u64, after: &str) -> QueryResult<Vec<Decision>> {
-        let rows = B::load_own(&mut self.0, &UNCLOSED.replace("{seconds}", &seconds.to_string()), &[after])?;
+        let rows = self.load(&UNCLOSED.replace("{seconds}", &seconds.to_string()), &[after])?;
         Ok(rows.into_iter().filter_map(decision).collect())
     }
 
     fn heuristic(&mut self, after: &str) -> QueryResult<Vec<TransactionId>> {
-        let rows = B::load_own(&mut self.0, &format!("{HEURISTIC} LIMIT {BATCH}"), &[after])?;
+        let rows = self.load(&format!("{HEURISTIC} LIMIT {BATCH}"), &[after])?;
         Ok(rows.into_iter().filter_map(|row| row.a?.parse().ok()).collect())
     }
 
@@ -237,21 +256,21 @@ impl<B: Dialect> Survey for Surveyor<B> {
     fn delete_decisions(&mut self, ids: &[TransactionId]) -> QueryResult<()> {
         let Some(greatest) = ids.iter().max().map(TransactionId::uuid_letters) else { return Ok(()) };
         self.transaction(|survey| {
-            B::execute_own(&mut survey.0, MARK, &[&greatest, &greatest])?;
+            survey.execute(MARK, &[&greatest, &greatest])?;
             survey.for_all("DELETE FROM multidb_decision WHERE state <> 'h' AND gid IN ", ids)
         })
     }
 
     fn outdated(&mut self, seconds: u64, after: &str) -> QueryResult<Vec<Decision>> {
-        let rows = B::load_own(&mut self.0, &format!("{OUTDATED}{seconds} ORDER BY gid LIMIT {BATCH}"), &[after])?;
+        let rows = self.load(&format!("{OUTDATED}{seconds} ORDER BY gid LIMIT {BATCH}"), &[after])?;
         Ok(rows.into_iter().filter_map(decision).collect())
     }
 
     fn forgotten_up_to(&mut self) -> QueryResult<String> {
-        decision::forgotten_up_to::<B>(&mut self.0)
+        decision::forgotten_up_to::<B>(&mut self.raw, &self.born)
     }
 
     fn adopt(&mut self, environment: &str) -> QueryResult<()> {
-        B::execute_own(&mut self.0, B::IDENTITY[2], &[environment]).map(drop)
+        self.execute(B::IDENTITY[2], &[environment]).map(drop)
     }
 }

@@ -10,7 +10,7 @@ use diesel::connection::{
 use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::result::{ConnectionError, ConnectionResult, QueryResult};
 
-use super::load::proof_of;
+use super::load::{is_unproven, proof_of};
 use super::manager::HandleTransactions;
 use crate::alias::Alias;
 use crate::connection::backend::Backend;
@@ -120,6 +120,13 @@ impl<B: Backend> Conn<B> {
         Ok(())
     }
 
+    /// Whether the end of the transaction must know that a statement of this type was sent. Its name is searched only where the
+    /// transaction is on several databases.
+    #[inline]
+    pub(super) fn is_to_be_noted<T>(&self) -> bool {
+        matches!(&self.place, Place::Scope(slot) if slot.gate().is_across()) && is_unproven::<T>()
+    }
+
     /// Runs a statement where the handle leads.
     #[inline]
     pub(super) fn run<T>(&mut self, statement: impl FnOnce(&mut Link<B>) -> QueryResult<T>) -> QueryResult<T> {
@@ -174,7 +181,13 @@ impl<B: Backend> Connection for Conn<B> {
         T: QueryFragment<Self::Backend> + QueryId,
     {
         self.weigh(proof_of::<T>)?;
-        self.run(|link| link.execute(source))
+        let unproven = self.is_to_be_noted::<T>();
+        self.run(|link| {
+            if unproven {
+                link.note_unproven();
+            }
+            link.execute(source)
+        })
     }
 
     fn transaction_state(&mut self) -> &mut TransactionManagerStatus {

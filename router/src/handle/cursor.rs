@@ -108,6 +108,7 @@ where
         T: Query + QueryFragment<B::Native> + QueryId + 'query,
         B::Native: QueryMetadata<T::SqlType>,
     {
+        let unproven = conn.is_to_be_noted::<T>();
         let (hold, report) = match &conn.place {
             Place::Scope(slot) => {
                 let state = slot.ready()?;
@@ -124,6 +125,9 @@ where
         };
         let mut hold = Rc::new(hold);
         let link = Rc::get_mut(&mut hold).expect("nobody else has it yet").link();
+        if unproven {
+            link.note_unproven();
+        }
         link.admit_query(&source)?;
         let raw: *mut B::Raw = link.raw();
         // SAFETY: `raw` points into the `Link` of `hold`, which stays where it is and is reached by nobody else for as

@@ -39,6 +39,13 @@ pub(super) fn proof_of<T>() -> Proof {
     if reads { Proof::Read } else { Proof::None }
 }
 
+/// Whether a statement may do more than its type tells: notify others, or change the session.
+pub(super) fn is_unproven<T>() -> bool {
+    let name = type_name::<T>();
+    let hides_parts = name.contains("Boxed") || name.contains("dyn ");
+    proof_of::<T>() == Proof::None || hides_parts || is_raw_sql(name) || calls_declared_function(name)
+}
+
 /// PostgreSQL's default cursor has received all rows before the first is read, and borrows nothing.
 #[cfg(feature = "postgres")]
 impl LoadConnection<DefaultLoadingMode> for Conn<crate::Postgres> {
@@ -51,7 +58,11 @@ impl LoadConnection<DefaultLoadingMode> for Conn<crate::Postgres> {
         Self::Backend: QueryMetadata<T::SqlType>,
     {
         self.weigh(proof_of::<T>)?;
+        let unproven = self.is_to_be_noted::<T>();
         self.run(|link| {
+            if unproven {
+                link.note_unproven();
+            }
             link.admit_query(&source)?;
             LoadConnection::<DefaultLoadingMode>::load(link.raw(), source)
         })
