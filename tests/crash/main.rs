@@ -7,6 +7,7 @@
 
 mod beside;
 mod child;
+mod faked;
 mod guards;
 mod kept;
 mod layout;
@@ -30,4 +31,5 @@ mod soak;
 mod syscalls;
 mod table;
 mod verdict;
+mod wandering;
 mod whole;
