@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use multidb::fault::{Stop, arm, point};
 use multidb::{Acknowledge, AnyConn, CommitMode, Databases, Error, Model, RecoveryReport, atomic, atomic_many, scope};
@@ -37,9 +38,14 @@ pub(crate) enum Work {
     Traced,
     /// Reads every database, and has their connections open.
     Holds,
+    /// One whose body runs a text on one database: [`Wandering`].
+    Wanders,
 }
 
-const WORKS: [Work; 11] = [
+/// The database, and the text that a body runs on it once all rows are put.
+pub(crate) struct Wandering<'a>(pub(crate) usize, pub(crate) &'a str);
+
+const WORKS: [Work; 12] = [
     Work::Listed,
     Work::Late,
     Work::Reads,
@@ -51,6 +57,7 @@ const WORKS: [Work; 11] = [
     Work::Recovers,
     Work::Traced,
     Work::Holds,
+    Work::Wanders,
 ];
 
 /// The row of the transaction that shows that its process can go on.
@@ -113,6 +120,16 @@ impl Drop for Started {
 /// Starts a child that stops at a point.
 pub(crate) fn start(places: &Places, work: Work, point: &str, stop: Stop) -> Started {
     Started::of(&mut command(&places.urls, work, &[(point, 0, stop)]))
+}
+
+/// Runs such a body in a child that is killed at a point, as [`kill_at`] does.
+pub(crate) fn kill_wandering(places: &Places, Wandering(at, text): Wandering<'_>, point: &str) {
+    let known = places.sessions();
+    let mut command = command(&places.urls, Work::Wanders, &[(point, 0, Stop::Kill)]);
+    command.env("MULTIDB_TEST_CRASH_WANDERS_ON", at.to_string()).env("MULTIDB_TEST_CRASH_WANDERS_BY", text);
+    let ended = Ended::of(Started::of(&mut command));
+    assert!(ended.was_killed(), "{places}: {text} on {at} was not killed at {point}: {ended:?}");
+    places.until_gone_but(&known);
 }
 
 /// Runs a child that is killed at a point, and fails where it was not. Its sessions have ended: until then MariaDB may tell who
@@ -216,6 +233,7 @@ fn works() {
         Work::Recovers => databases.recover().map(drop),
         Work::Traced => traced(last),
         Work::Holds => holds(last),
+        Work::Wanders => wanders(last),
     };
     match result {
         Ok(()) => println!("\ntold: committed"),
@@ -314,6 +332,15 @@ fn manual(last: usize) -> Result<(), Error> {
     } else {
         atomic_many::<(Account, Entry, Audit)>().manual().run(body)
     }
+}
+
+fn wanders(last: usize) -> Result<(), Error> {
+    let on: usize = std::env::var("MULTIDB_TEST_CRASH_WANDERS_ON").unwrap().parse().unwrap();
+    let text = std::env::var("MULTIDB_TEST_CRASH_WANDERS_BY").unwrap();
+    listed(last, |at, conn| {
+        put(at, conn, 1, None)?;
+        if at == on { Ok(conn.batch_execute(&text)?) } else { Ok(()) }
+    })
 }
 
 fn put_on<M: Model>(table: usize, id: i64) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! What recovery, cleaning and `status` must not do, each where it would be wrong to.
 //!
-//! Some of it needs a PostgreSQL that says something else than it is. A function or a view of the system's is hidden there by
-//! one of the same name in the test's own schema.
+//! Some of it needs a PostgreSQL that says something else than it is. A function or a view of the system's is replaced there, in
+//! the test's own database.
 
 use diesel::prelude::*;
 use multidb::fault::Stop;
@@ -11,6 +11,7 @@ use multidb::{
 };
 
 use crate::child::{Work, kill_at, recover, recover_until, resume, start, transfer, until_stopped};
+use crate::faked::{HAS_STANDBYS, fake, restore};
 use crate::matrix::check;
 use crate::places::{Account, Entry, Kind, Places, accounts, builder_of, entries};
 
@@ -23,13 +24,6 @@ const YOUNG: &str = "UPDATE multidb_decision SET created = 4000000000";
 /// Nobody listens there.
 const UNREACHABLE: &str = "postgres://nobody@127.0.0.1:1/none";
 
-/// Places in which what the test makes on one database hides what the system has under the same name.
-fn hiding(kinds: &[Kind], at: usize) -> Option<Places> {
-    let mut places = Places::new(kinds)?;
-    places.urls[at] += "?options=-csearch_path%3Dpublic%2Cpg_catalog";
-    Some(places)
-}
-
 fn reasons(report: &RecoveryReport) -> Vec<Reason> {
     report.left().iter().map(|left| left.reason).collect()
 }
@@ -41,29 +35,28 @@ fn settle(databases: &Databases) -> RecoveryReport {
 
 #[test]
 fn a_home_that_is_a_standby_decides_nothing() {
-    let Some(places) = hiding(&[Postgres, Postgres], 0) else { return };
+    let Some(places) = Places::new(&[Postgres, Postgres]) else { return };
     let databases = places.databases();
     kill_at(&places, Work::Listed, "prepare.all_done");
-    places.execute(0, "CREATE FUNCTION pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT true'");
+    fake(&places, 0, "pg_is_in_recovery()", "RETURNS boolean LANGUAGE sql AS 'SELECT true'");
     let report = settle(&databases);
     assert_eq!((reasons(&report), places.prepared(1)), (vec![Reason::Standby], 1), "{report}");
-    places.execute(0, "DROP FUNCTION pg_is_in_recovery()");
+    restore(&places, 0, "pg_is_in_recovery()");
     recover(&databases);
     assert_eq!(check(&places, "promoted"), Vec::<i64>::new());
 }
 
 #[test]
 fn a_home_that_cannot_confirm_that_it_is_the_primary_decides_nothing() {
-    let Some(places) = hiding(&[Postgres, Postgres, Postgres], 0) else { return };
+    let Some(places) = Places::new(&[Postgres, Postgres, Postgres]) else { return };
     let databases = places.databases();
     let _entered = databases.enter();
     kill_at(&places, Work::Listed, "prepare.all_done");
     // It has standbys to wait for, and a write on it fails.
+    fake(&places, 0, "current_setting(text)", HAS_STANDBYS);
     places.execute(
         0,
-        "CREATE FUNCTION current_setting(text) RETURNS text LANGUAGE sql AS $$ SELECT CASE $1 WHEN \
-         'synchronous_standby_names' THEN 'one' ELSE pg_catalog.current_setting($1) END $$; CREATE FUNCTION refuse() RETURNS \
-         trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not here'; END $$; CREATE TRIGGER refuse BEFORE UPDATE ON multidb_meta \
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not here'; END $$; CREATE TRIGGER refuse BEFORE UPDATE ON multidb_meta \
          FOR EACH ROW EXECUTE FUNCTION refuse()",
     );
     for _ in 0..3 {
@@ -96,21 +89,21 @@ fn a_database_whose_receipts_cannot_be_read_has_not_answered() {
 
 #[test]
 fn a_participant_that_cannot_be_listed_is_not_gone() {
-    let Some(places) = hiding(&[Postgres, Postgres], 1) else { return };
+    let Some(places) = Places::new(&[Postgres, Postgres]) else { return };
     let databases = places.databases();
     kill_at(&places, Work::Listed, "decide.after_commit");
-    places.execute(1, "CREATE VIEW pg_prepared_xacts AS SELECT (1 / 0)::text AS gid, current_database() AS database");
+    fake(&places, 1, "pg_prepared_xacts", "AS SELECT (1 / 0)::text AS gid, current_database() AS database");
     let report = databases.recover().unwrap();
     assert_eq!((report.problems().len(), report.heuristic().len(), report.closed()), (1, 0, 0), "{report}");
     assert_eq!(places.states(0), ["c"]);
-    places.execute(1, "DROP VIEW pg_prepared_xacts");
+    restore(&places, 1, "pg_prepared_xacts");
     recover(&databases);
     assert_eq!(check(&places, "listed"), [1]);
 }
 
 #[test]
 fn a_participant_that_commits_while_it_is_asked_is_not_gone() {
-    let Some(places) = hiding(&[Postgres, Postgres], 1) else { return };
+    let Some(places) = Places::new(&[Postgres, Postgres]) else { return };
     let databases = places.databases();
     kill_at(&places, Work::Listed, "decide.after_commit");
     places.finish_by_hand(1, true);
@@ -119,13 +112,13 @@ fn a_participant_that_commits_while_it_is_asked_is_not_gone() {
         1,
         "CREATE TABLE kept AS SELECT * FROM multidb_receipt; DELETE FROM multidb_receipt; CREATE SEQUENCE listings; CREATE \
          FUNCTION list() RETURNS text LANGUAGE plpgsql AS $$ BEGIN IF nextval('listings') = 2 THEN INSERT INTO \
-         multidb_receipt SELECT * FROM kept; END IF; RETURN ''; END $$; CREATE VIEW pg_prepared_xacts AS SELECT list() AS \
-         gid, current_database() AS database",
+         multidb_receipt SELECT * FROM kept; END IF; RETURN ''; END $$",
     );
+    fake(&places, 1, "pg_prepared_xacts", "AS SELECT list() AS gid, current_database() AS database");
     let report = databases.recover().unwrap();
     assert_eq!((report.heuristic().len(), report.closed()), (0, 1), "{report}");
     assert_eq!(places.states(0), ["c"]);
-    places.execute(1, "DROP VIEW pg_prepared_xacts");
+    restore(&places, 1, "pg_prepared_xacts");
     assert_eq!(check(&places, "committed in between"), [1]);
 }
 
@@ -343,16 +336,16 @@ fn nothing_is_deleted_by_who_does_not_know_all_databases_that_may_hold_a_receipt
 
 #[test]
 fn nothing_is_deleted_that_no_standby_would_know_to_be_gone() {
-    let Some(places) = hiding(&[Postgres, Postgres], 1) else { return };
+    let Some(places) = Places::new(&[Postgres, Postgres]) else { return };
     let databases = places.databases();
     kill_at(&places, Work::Listed, "decide.after_commit");
     recover(&databases);
     places.execute(0, OLD);
     // The participant has standbys to wait for, and none confirms the first question and the third one.
+    fake(&places, 1, "current_setting(text)", HAS_STANDBYS);
     places.execute(
         1,
-        "CREATE FUNCTION current_setting(text) RETURNS text LANGUAGE sql AS $$ SELECT CASE $1 WHEN \
-         'synchronous_standby_names' THEN 'one' ELSE pg_catalog.current_setting($1) END $$; CREATE SEQUENCE questions; CREATE \
+        "CREATE SEQUENCE questions; CREATE \
          FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF nextval('questions') IN (1, 3) THEN RAISE 'not \
          here'; END IF; RETURN NEW; END $$; CREATE TRIGGER refuse BEFORE UPDATE ON multidb_meta FOR EACH ROW EXECUTE FUNCTION \
          refuse()",

@@ -7,6 +7,7 @@
 
 mod beside;
 mod child;
+mod faked;
 mod guards;
 #[cfg(feature = "testing")]
 #[path = "../support/idle/mod.rs"]
@@ -35,4 +36,5 @@ mod syscalls;
 mod table;
 mod under_load;
 mod verdict;
+mod wandering;
 mod whole;

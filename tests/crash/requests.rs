@@ -57,8 +57,8 @@ const FAULTS: [(Fault, &str); 8] = [
 impl Request {
     pub(crate) fn text(self, kind: Kind) -> &'static [u8] {
         match (self, kind) {
-            (Self::Receipt, _) => b"INTO multidb_receipt",
-            (Self::Intent, _) => b"INTO multidb_decision",
+            (Self::Receipt, _) => b"multidb_receipt (gid",
+            (Self::Intent, _) => b"multidb_decision (gid",
             (Self::Prepare, Kind::Postgres) => b"PREPARE TRANSACTION",
             (Self::Prepare, _) => b"XA PREPARE",
             (Self::Commit, _) => b"COMMIT",

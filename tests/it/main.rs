@@ -81,6 +81,8 @@ mod aliases;
 mod best_effort;
 mod checks;
 mod cursors;
+#[cfg(feature = "postgres")]
+mod faked;
 #[cfg(all(feature = "sqlite", feature = "testing"))]
 mod layouts;
 #[cfg(all(feature = "postgres", feature = "mysql", feature = "sqlite"))]
@@ -92,6 +94,8 @@ mod mysql_only;
 #[cfg(feature = "mysql")]
 mod mysql_reads;
 #[cfg(feature = "mysql")]
+mod mysql_sessions;
+#[cfg(feature = "mysql")]
 mod mysql_texts;
 #[cfg(feature = "sqlite")]
 mod one_file_each;
@@ -101,6 +105,10 @@ mod placed;
 mod postgres_across;
 #[cfg(feature = "postgres")]
 mod postgres_only;
+#[cfg(feature = "postgres")]
+mod postgres_roles;
+#[cfg(feature = "postgres")]
+mod postgres_schemas;
 #[cfg(feature = "postgres")]
 mod postgres_texts;
 #[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
@@ -132,6 +140,7 @@ macro_rules! server {
             mod best_effort;
             mod contended;
             mod django_lost;
+            mod elsewhere;
             mod faults;
             pub(crate) mod in_doubt;
             mod lost;

@@ -7,6 +7,7 @@ use diesel::prelude::*;
 use diesel::sql_types::Text;
 use multidb::{Databases, Error, PgConn, atomic, atomic_many, connection, schema, scope};
 
+use crate::faked::fake;
 use crate::journal::Journal;
 use crate::postgres::*;
 use crate::postgres_server::in_doubt::Far;
@@ -289,19 +290,18 @@ fn a_connection_asks_a_silent_server_within_half_a_minute_unless_its_url_says_ot
     }
 }
 
-/// Databases of which the first takes what the test makes there for what the system has under the same name.
-fn hiding(made: &str) -> Option<Fixture> {
+/// Databases of which the first has another function of the system's than it should.
+fn faking(function: &str, arguments: &str, made: &str) -> Option<Fixture> {
     let mut fixture = fixture()?;
-    fixture.urls[0] = fixture.urls[0].replacen("&application_name", "%2Cpg_catalog&application_name", 1);
-    fixture.observer("default").batch_execute(made).unwrap();
+    fake(&mut fixture, 0, function, arguments, made);
     Some(fixture)
 }
 
 #[test]
 fn a_standby_is_refused_as_home_until_it_is_promoted() {
-    let made = "CREATE TABLE standby AS SELECT false AS \"is\"; CREATE FUNCTION pg_is_in_recovery() RETURNS boolean LANGUAGE \
-                sql AS 'SELECT \"is\" FROM standby'";
-    let Some(fixture) = hiding(made) else { return };
+    let made = "CREATE TABLE standby AS SELECT false AS \"is\"; CREATE FUNCTION pg_catalog.pg_is_in_recovery() RETURNS \
+                boolean LANGUAGE sql AS 'SELECT \"is\" FROM standby'";
+    let Some(fixture) = faking("pg_is_in_recovery", "", made) else { return };
     // One connection alone, which outlives the promotion.
     let databases = fixture.builder(1).build().unwrap();
     schema::install(&databases).unwrap();
@@ -320,10 +320,10 @@ fn a_standby_is_refused_as_home_until_it_is_promoted() {
 fn a_server_that_may_lose_a_confirmed_commit_is_refused() {
     for setting in ["fsync", "full_page_writes"] {
         let made = format!(
-            "CREATE FUNCTION current_setting(text) RETURNS text LANGUAGE sql AS $$ SELECT CASE $1 WHEN '{setting}' THEN 'off' \
-             ELSE pg_catalog.current_setting($1) END $$"
+            "CREATE FUNCTION pg_catalog.current_setting(text) RETURNS text LANGUAGE sql AS $$ SELECT CASE $1 WHEN \
+             '{setting}' THEN 'off' ELSE pg_catalog.real_current_setting($1) END $$"
         );
-        let Some(fixture) = hiding(&made) else { return };
+        let Some(fixture) = faking("current_setting", "text", &made) else { return };
         let databases = fixture.builder(1).build().unwrap();
         schema::install(&databases).unwrap();
         let _entered = databases.enter();
@@ -337,9 +337,9 @@ fn a_server_that_may_lose_a_confirmed_commit_is_refused() {
 
 #[test]
 fn a_lost_commit_of_a_home_that_was_failed_over_is_an_unknown_outcome() {
-    let made = "CREATE TABLE timeline AS SELECT '0000000A'::text AS now; CREATE FUNCTION pg_walfile_name(pg_lsn) RETURNS text \
-                LANGUAGE sql AS 'SELECT now FROM timeline'";
-    let Some(far) = hiding(made).map(Far::of) else { return };
+    let made = "CREATE TABLE timeline AS SELECT '0000000A'::text AS now; CREATE FUNCTION pg_catalog.pg_walfile_name(pg_lsn) \
+                RETURNS text LANGUAGE sql AS 'SELECT now FROM timeline'";
+    let Some(far) = faking("pg_walfile_name", "pg_lsn", made).map(Far::of) else { return };
     // Its connections know home as it was.
     far.put_both(100).result.unwrap();
     far.proxies[0].lose_once(b"COMMIT", Loses::Request);

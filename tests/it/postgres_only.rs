@@ -5,6 +5,7 @@ use diesel::pg::PgRowByRowLoadingMode;
 use diesel::prelude::*;
 use multidb::{DatabaseConfig, Databases, Error, FailureClass, PgConn, Propagation, atomic, connection, schema};
 
+use crate::faked::fake;
 use crate::postgres::*;
 use crate::recorder::Recorder;
 
@@ -249,20 +250,16 @@ fn a_copy_sent_as_a_text_is_refused_and_a_transaction_never_reports_success_for_
 
 #[test]
 fn a_begin_that_fails_after_the_server_has_begun_does_not_reach_the_next_user() {
-    let Some(fixture) = fixture() else { return };
-    // The batch of a transaction begun inside another one calls `set_config`, which this schema replaces.
-    let schema = fixture.urls[0].rsplit_once('=').unwrap().1.to_owned();
-    let url = fixture.urls[0].replace(&format!("%3D{schema}"), &format!("%3D{schema},pg_catalog"));
-    let mut config = DatabaseConfig::new("other", url);
+    let Some(mut fixture) = fixture() else { return };
+    // The batch of a transaction begun inside another one calls it.
+    let made = "CREATE FUNCTION pg_catalog.set_config(text, text, boolean) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE \
+                EXCEPTION 'on purpose'; END $$";
+    fake(&mut fixture, 1, "set_config", "text, text, boolean", made);
+    let mut config = DatabaseConfig::new("other", fixture.urls[1].clone());
     config.pool.max_size = Some(1);
     let default = DatabaseConfig::new("default", fixture.urls[0].clone());
     let databases = Databases::builder().database(default).database(config).router(ByApp).build().unwrap();
     let _entered = databases.enter();
-    let observer = &mut fixture.observer("default");
-    let fails = "LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'on purpose'; END $$";
-    observer
-        .batch_execute(&format!("CREATE FUNCTION {schema}.set_config(text, text, boolean) RETURNS text {fails}"))
-        .unwrap();
     let run = atomic::<Item>().run(|conn: &mut PgConn| {
         conn.batch_execute("SELECT 1")?;
         assert!(put_record_apart(1, 10).is_err());
@@ -272,7 +269,7 @@ fn a_begin_that_fails_after_the_server_has_begun_does_not_reach_the_next_user() 
     let mut conn = connection::<Record, PgConn>().unwrap();
     conn.batch_execute("INSERT INTO items VALUES (2, 20)").unwrap();
     put_record(3, 30).unwrap();
-    assert_eq!(fixture.rows("default"), [(2, 20), (3, 30)]);
+    assert_eq!(fixture.rows("other"), [(2, 20), (3, 30)]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use diesel::connection::{DefaultLoadingMode, LoadConnection, SimpleConnection};
 use diesel::prelude::*;
-use multidb::{Databases, Error, FailureClass, SqliteConn, atomic, atomic_on, connection};
+use multidb::{Databases, Error, FailureClass, SqliteConn, atomic, atomic_on, connection, schema};
 
 use crate::sqlite::*;
 
@@ -314,4 +314,24 @@ fn two_databases_in_memory_stay_two_in_a_test() {
         let other = connection::<Record, SqliteConn>().unwrap().batch_execute("SELECT id FROM items");
         assert!(other.is_err(), "rolled back: {rolled}");
     }
+}
+
+#[test]
+fn a_temporary_table_hides_none_of_the_librarys() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.builder(1).build().unwrap();
+    schema::install(&databases).unwrap();
+    let _entered = databases.enter();
+    let hides = "CREATE TEMP TABLE multidb_once (id TEXT, function TEXT, body TEXT, result TEXT, created INT); CREATE TEMP TABLE \
+                 multidb_decision (gid TEXT, state TEXT, participants TEXT, created INT); CREATE TEMP VIEW multidb_meta AS \
+                 SELECT 1 AS one";
+    let call = |text: &str| {
+        atomic::<Item>().label("call").once("key").verify_commit().run(|conn: &mut SqliteConn| {
+            conn.batch_execute(text)?;
+            put(1, 10)
+        })
+    };
+    call(hides).unwrap();
+    call("SELECT 1").unwrap();
+    assert_eq!((fixture.rows("default"), across::own_rows(&fixture, "default")), (vec![(1, 10)], 2));
 }

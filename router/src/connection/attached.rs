@@ -129,11 +129,11 @@ impl Attached {
     /// Refuses where what is written to the files could be committed in part, or in another file than was meant. Gives the
     /// path of each file.
     pub fn examine<B: Dialect>(&self, raw: &mut B::Raw) -> Result<Vec<PathBuf>> {
-        let modes = B::load_own(raw, &self.modes, &[])?;
+        let modes = B::ask(raw, &self.modes, &[])?;
         for (file, found) in self.files.iter().zip(&modes) {
             self.examine_journal(file, found)?;
         }
-        if let [clash, ..] = &B::load_own(raw, &self.names, &[])?[..] {
+        if let [clash, ..] = &B::ask(raw, &self.names, &[])?[..] {
             return Err(self.clash(clash));
         }
         Ok(modes.into_iter().map(|found| found.b.unwrap_or_default().into()).collect())

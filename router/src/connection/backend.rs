@@ -9,6 +9,7 @@ use diesel::query_builder::{MoveableBindCollector, QueryBuilder, QueryFragment};
 use diesel::r2d2::R2D2Connection;
 use diesel::result::{ConnectionError, QueryResult};
 
+use super::born::Born;
 use super::characteristics::Characteristics;
 use super::check::Shortcoming;
 use super::control::{Control, Start};
@@ -94,6 +95,44 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// How it writes statements on the library's own tables.
     const WORDS: Words;
 
+    /// What all connections begin with, where none needs to be asked.
+    fn born_alike() -> Option<Born> {
+        None
+    }
+
+    /// Asks a connection that nobody has used what all of them begin with.
+    fn born(raw: &mut Self::Raw) -> QueryResult<Born>;
+
+    /// Lets a session that the user has changed be as it was born, for statements of the library's, and gives what
+    /// [`step_out`](Self::step_out) needs. `local`: in an open transaction.
+    fn step_in(_raw: &mut Self::Raw, _born: &Born, _local: bool) -> QueryResult<TextRow> {
+        Ok(TextRow::default())
+    }
+
+    /// Lets it be as it was before that.
+    fn step_out(_raw: &mut Self::Raw, _born: &Born, _before: &TextRow, _local: bool) -> QueryResult<()> {
+        Ok(())
+    }
+
+    /// A table of the library's that a temporary one hides, also from a statement that names its place.
+    fn hidden(_raw: &mut Self::Raw, _born: &Born) -> Option<&'static str> {
+        None
+    }
+
+    /// Fails now where a trigger would at PREPARE, which belongs to the user's statements.
+    const FIRE: &str = "";
+
+    /// Takes the role back that the connection was born with, until the connection is closed, since the server lets no other
+    /// role finish what is prepared. Gives the role that is left if it is not that one.
+    fn put_back(_raw: &mut Self::Raw, _born: &Born) -> QueryResult<Option<String>> {
+        Ok(None)
+    }
+
+    /// Lets a connection make tables in this place.
+    fn make_in(_raw: &mut Self::Raw, _born: &Born) -> QueryResult<()> {
+        Ok(())
+    }
+
     /// Asks what the database is, writes what it is to be, and writes that it is on this server now: see
     /// [`identity`](super::identity).
     const IDENTITY: [&str; 3];
@@ -115,7 +154,7 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     }
 
     /// What is not set up for transactions over several databases.
-    fn shortcomings(raw: &mut Self::Raw, settings: &Settings) -> QueryResult<Vec<Shortcoming>>;
+    fn shortcomings(raw: &mut Self::Raw, born: &Born, settings: &Settings) -> QueryResult<Vec<Shortcoming>>;
 
     /// Makes a commit durable that the database itself has not made so.
     fn sync_folder(_settings: &Settings) -> std::io::Result<()> {
@@ -147,7 +186,7 @@ pub trait Dialect: Sized + Send + Sync + 'static {
 
     /// Commits a write that is replicated, where anything is: it proves that this is the primary, and that what was read is
     /// replicated. An error where no standby confirms it in time.
-    fn confirm(_raw: &mut Self::Raw) -> QueryResult<()> {
+    fn confirm(_raw: &mut Self::Raw, _born: &Born) -> QueryResult<()> {
         Ok(())
     }
 
@@ -230,20 +269,29 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     fn collect_binds<T: QueryFragment<Self::Native>>(raw: &mut Self::Raw, statement: &T) -> QueryResult<Self::Binds>;
 
     /// Runs a statement on the library's own tables.
-    fn execute_own(raw: &mut Self::Raw, sql: &str, binds: &[&str]) -> QueryResult<usize> {
-        Self::execute_own_in(raw, 0, sql, binds)
+    fn execute_own(raw: &mut Self::Raw, born: &Born, sql: &str, binds: &[&str]) -> QueryResult<usize> {
+        Self::execute_own_in(raw, born, 0, sql, binds)
     }
 
     /// Runs a query on the library's own tables.
-    fn load_own(raw: &mut Self::Raw, sql: &str, binds: &[&str]) -> QueryResult<Vec<TextRow>> {
-        Self::load_own_in(raw, 0, sql, binds)
+    fn load_own(raw: &mut Self::Raw, born: &Born, sql: &str, binds: &[&str]) -> QueryResult<Vec<TextRow>> {
+        Self::load_own_in(raw, born, 0, sql, binds)
     }
 
     /// Runs a statement on the library's own tables, in the file at this place of the connection.
-    fn execute_own_in(raw: &mut Self::Raw, file: usize, sql: &str, binds: &[&str]) -> QueryResult<usize>;
+    fn execute_own_in(raw: &mut Self::Raw, born: &Born, file: usize, sql: &str, binds: &[&str]) -> QueryResult<usize>;
 
     /// Runs a query on the library's own tables, in the file at this place of the connection.
-    fn load_own_in(raw: &mut Self::Raw, file: usize, sql: &str, binds: &[&str]) -> QueryResult<Vec<TextRow>>;
+    fn load_own_in(
+        raw: &mut Self::Raw,
+        born: &Born,
+        file: usize,
+        sql: &str,
+        binds: &[&str],
+    ) -> QueryResult<Vec<TextRow>>;
+
+    /// Runs a query that needs no table of the library's, in the backend's own words.
+    fn ask(raw: &mut Self::Raw, sql: &str, binds: &[&str]) -> QueryResult<Vec<TextRow>>;
 
     /// Runs what is missing of these migrations, or of the library's own.
     fn migrate(raw: &mut Self::Raw, source: Option<&dyn Migrations>) -> diesel::migration::Result<Ran>;

@@ -3,6 +3,7 @@
 use diesel::result::QueryResult;
 
 use super::backend::Dialect;
+use super::born::Born;
 use super::own::{TextRow, names_missing_table};
 
 /// Something that is not as it must be.
@@ -51,11 +52,11 @@ const TABLE: &str = "a transaction over several databases can need it, and fails
 /// Looks for the library's own tables as its statements do. What is found is added to what was found before.
 ///
 /// Nothing makes them on demand, so a role that may not create tables needs another one to do it.
-pub fn tables<B: Dialect>(raw: &mut B::Raw, found: &mut Vec<Shortcoming>) {
+pub fn tables<B: Dialect>(raw: &mut B::Raw, born: &Born, found: &mut Vec<Shortcoming>) {
     const MADE: &str = "made by `multidb::schema::install(&databases)`, with a role that may create tables";
     for (table, column) in TABLES {
         let asked = format!("SELECT {column} AS a, NULL AS b, NULL AS c FROM {table} LIMIT 1");
-        let rows: QueryResult<Vec<TextRow>> = B::load_own(raw, &asked, &[]);
+        let rows: QueryResult<Vec<TextRow>> = B::load_own(raw, born, &asked, &[]);
         let (is, wanted) = match rows.map_err(|error| error.to_string()) {
             Ok(rows) if rows.is_empty() && table == "multidb_meta" => {
                 ("without its row".to_owned(), "filled by `multidb::schema::install(&databases)`".to_owned())

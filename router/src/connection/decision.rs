@@ -3,6 +3,7 @@
 use diesel::result::QueryResult;
 
 use super::backend::Dialect;
+use super::born::Born;
 use super::identity;
 use super::slot::AnySlot;
 use crate::error::Result;
@@ -82,15 +83,15 @@ impl Keep<'_> {
 }
 
 /// Asks on a connection of its own what became of a commit whose reply was lost.
-pub fn probe<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> QueryResult<Verdict> {
+pub fn probe<B: Dialect>(raw: &mut B::Raw, born: &Born, id: &TransactionId) -> QueryResult<Verdict> {
     let named = id.home().map(|home| home.incarnation.clone());
-    Ok(match ask::<B>(raw, id, PROBE_WAIT, Keep::IfOpen(&mut || true))? {
+    Ok(match ask::<B>(raw, born, id, PROBE_WAIT, Keep::IfOpen(&mut || true))? {
         // After a failover the row may have been lost, and others may have followed it before.
-        Asked::Absent if named != identity::ask::<B>(raw)?.incarnation => Verdict::Unknown,
+        Asked::Absent if named != identity::ask::<B>(raw, born)?.incarnation => Verdict::Unknown,
         Asked::Absent | Asked::Forgotten => Verdict::RolledBack,
         Asked::Row(state) if state == "a" => Verdict::RolledBack,
         // Of a session that was ended while it waited for its standby, which may never get the row.
-        Asked::Row(state) if state == "c" && B::confirm(raw).is_err() => Verdict::Unknown,
+        Asked::Row(state) if state == "c" && B::confirm(raw, born).is_err() => Verdict::Unknown,
         Asked::Row(state) if state == "c" => Verdict::Committed,
         Asked::Row(_) => Verdict::Unknown,
     })
@@ -98,18 +99,24 @@ pub fn probe<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> QueryResult<Ve
 
 /// Inserting the row finds out all there is to know: it waits for a session that still holds it, and finds the row that was
 /// committed. An error says nothing of the transaction: who holds the row may be alive.
-pub fn ask<B: Dialect>(raw: &mut B::Raw, id: &TransactionId, wait: u64, keep: Keep<'_>) -> QueryResult<Asked> {
+pub fn ask<B: Dialect>(
+    raw: &mut B::Raw,
+    born: &Born,
+    id: &TransactionId,
+    wait: u64,
+    keep: Keep<'_>,
+) -> QueryResult<Asked> {
     use diesel::connection::SimpleConnection;
     let letters = id.uuid_letters();
     let id = &*id.to_string();
     let asked = (|| {
         raw.batch_execute(&B::PROBE.replace("{wait}", &wait.to_string()))?;
-        let inserted = B::execute_own(raw, PROBE, &[id])?;
-        let found = if inserted == 0 { B::load_own(raw, SELECT, &[id])? } else { Vec::new() };
+        let inserted = B::execute_own(raw, born, PROBE, &[id])?;
+        let found = if inserted == 0 { B::load_own(raw, born, SELECT, &[id])? } else { Vec::new() };
         fault::point("recover.probe.holding_lock");
         // Whoever has deleted the row has raised the mark with it.
         let asks_mark = matches!(keep, Keep::IfOpenAndNotForgotten(_) | Keep::Always);
-        let is_forgotten = asks_mark && inserted > 0 && letters <= forgotten_up_to::<B>(raw)?;
+        let is_forgotten = asks_mark && inserted > 0 && letters <= forgotten_up_to::<B>(raw, born)?;
         let keeps = if is_forgotten { Some(false) } else { keep.decide::<B>() };
         raw.batch_execute(if keeps == Some(true) { "COMMIT" } else { "ROLLBACK" })?;
         match (inserted, found.into_iter().next().and_then(|row| row.a)) {
@@ -128,14 +135,14 @@ pub fn ask<B: Dialect>(raw: &mut B::Raw, id: &TransactionId, wait: u64, keep: Ke
 }
 
 /// The greatest id of a decision that was deleted.
-pub fn forgotten_up_to<B: Dialect>(raw: &mut B::Raw) -> QueryResult<String> {
-    let found = B::load_own(raw, FORGOTTEN, &[])?.into_iter().next();
+pub fn forgotten_up_to<B: Dialect>(raw: &mut B::Raw, born: &Born) -> QueryResult<String> {
+    let found = B::load_own(raw, born, FORGOTTEN, &[])?.into_iter().next();
     found.and_then(|row| row.a).ok_or(diesel::result::Error::NotFound)
 }
 
 /// Looks for the row where nobody else could have written it: on the one connection of a test.
 #[cfg(feature = "testing")]
-pub fn look<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> QueryResult<Verdict> {
-    let found = B::load_own(raw, SELECT, &[&id.to_string()])?;
+pub fn look<B: Dialect>(raw: &mut B::Raw, born: &Born, id: &TransactionId) -> QueryResult<Verdict> {
+    let found = B::load_own(raw, born, SELECT, &[&id.to_string()])?;
     Ok(if found.is_empty() { Verdict::RolledBack } else { Verdict::Committed })
 }

@@ -30,7 +30,7 @@ impl Around<SqliteConnection> for ForeignKeys {
     /// Switches them off, where they are on. Outside of any transaction.
     fn begin(raw: &mut SqliteConnection) -> QueryResult<Self> {
         let asked = "SELECT CAST(foreign_keys AS TEXT) AS a, NULL AS b, NULL AS c FROM pragma_foreign_keys";
-        let enforced = Sqlite::load_own(raw, asked, &[])?.iter().any(|row| row.a.as_deref() == Some("1"));
+        let enforced = Sqlite::ask(raw, asked, &[])?.iter().any(|row| row.a.as_deref() == Some("1"));
         if enforced {
             raw.batch_execute("PRAGMA foreign_keys = OFF")?;
         }
@@ -60,7 +60,7 @@ impl Around<SqliteConnection> for ForeignKeys {
             "SELECT group_concat(id, ', ') AS a, NULL AS b, NULL AS c FROM (SELECT coalesce(rowid, 'without a rowid') AS id \
              FROM pragma_foreign_key_check WHERE \"table\" = ? AND parent = ? LIMIT {NAMED_ROWS})"
         );
-        let named = Sqlite::load_own(raw, &asked, &[table, parent])?.into_iter().find_map(|row| row.a);
+        let named = Sqlite::ask(raw, &asked, &[table, parent])?.into_iter().find_map(|row| row.a);
         let problem = format!(
             "migration `{migration}` leaves {rows} rows of `{table}` that refer to rows of `{parent}` which are not there (rowid \
              {}); foreign keys are off while a migration runs, so that it must delete or change such rows by itself",
@@ -82,6 +82,6 @@ impl Around<SqliteConnection> for ForeignKeys {
 fn broken(raw: &mut SqliteConnection) -> QueryResult<BTreeMap<[String; 2], u64>> {
     let asked =
         "SELECT \"table\" AS a, parent AS b, CAST(count(*) AS TEXT) AS c FROM pragma_foreign_key_check GROUP BY 1, 2";
-    let rows = Sqlite::load_own(raw, asked, &[])?.into_iter();
+    let rows = Sqlite::ask(raw, asked, &[])?.into_iter();
     Ok(rows.filter_map(|row| Some(([row.a?, row.b.unwrap_or_default()], row.c?.parse().ok()?))).collect())
 }

@@ -27,6 +27,8 @@ pub struct Gate {
     /// Whether it matters if a statement writes: the scope is manual, so that its pending writes are counted, or something
     /// is read-only.
     watched: AtomicBool,
+    /// The transaction is on several databases, which is decided by what is known of its statements.
+    across: AtomicBool,
     /// Statements since the last commit that were not proven reads.
     writes: AtomicU32,
     detail: Mutex<Detail>,
@@ -100,6 +102,7 @@ impl Gate {
             abandoned: AtomicBool::new(false),
             covered: AtomicBool::new(false),
             watched: AtomicBool::new(manual),
+            across: AtomicBool::new(false),
             writes: AtomicU32::new(0),
             detail: Mutex::new(Detail { site, doom: None, ended: None, limited: Vec::new(), undone: None }),
         }
@@ -110,6 +113,7 @@ impl Gate {
     pub fn reset(&self, manual: bool) {
         self.abandoned.store(false, Relaxed);
         self.covered.store(false, Relaxed);
+        self.across.store(false, Relaxed);
         self.streams.store(0, Relaxed);
         self.writes.store(0, Relaxed);
         if self.watched.swap(manual, Relaxed) | self.careful.swap(false, Relaxed) {
@@ -155,6 +159,17 @@ impl Gate {
     /// Whether another transaction is open above this one.
     pub fn is_covered(&self) -> bool {
         self.covered.load(Relaxed)
+    }
+
+    /// The transaction is on several databases.
+    pub fn go_across(&self) {
+        self.across.store(true, Relaxed);
+    }
+
+    /// Whether the transaction is on several databases.
+    #[inline]
+    pub fn is_across(&self) -> bool {
+        self.across.load(Relaxed)
     }
 
     /// The innermost scope.

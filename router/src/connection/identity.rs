@@ -4,6 +4,7 @@ use data_encoding::BASE32HEX_NOPAD;
 use diesel::result::QueryResult;
 
 use super::backend::Dialect;
+use super::born::Born;
 use crate::transaction_id::{DATABASE_ID_LENGTH, Home};
 
 /// What a database is, as its own table and its server say.
@@ -44,11 +45,11 @@ impl Identity {
 pub const ENVIRONMENT: &str = "default";
 
 /// Says what the database is, if nobody has before.
-pub fn install<B: Dialect>(raw: &mut B::Raw, environment: &str) -> QueryResult<()> {
+pub fn install<B: Dialect>(raw: &mut B::Raw, born: &Born, environment: &str) -> QueryResult<()> {
     let mut database_id = BASE32HEX_NOPAD.encode(uuid::Uuid::new_v4().as_bytes());
     // Drawn at random, and long enough that no two databases of one application get the same.
     database_id.truncate(DATABASE_ID_LENGTH);
-    B::execute_own(raw, B::IDENTITY[1], &[&database_id, environment]).map(drop)
+    B::execute_own(raw, born, B::IDENTITY[1], &[&database_id, environment]).map(drop)
 }
 
 /// The first setting that is not what it must be.
@@ -66,8 +67,8 @@ fn shortcoming<'a, B: Dialect>(
 const SEPARATOR: char = '|';
 
 /// Asks a connection. The first column holds what is stored, the others what the server says.
-pub fn ask<B: Dialect>(raw: &mut B::Raw) -> QueryResult<Identity> {
-    let row = B::load_own(raw, B::IDENTITY[0], &[])?.into_iter().next().ok_or(diesel::result::Error::NotFound)?;
+pub fn ask<B: Dialect>(raw: &mut B::Raw, born: &Born) -> QueryResult<Identity> {
+    let row = B::load_own(raw, born, B::IDENTITY[0], &[])?.into_iter().next().ok_or(diesel::result::Error::NotFound)?;
     let stored = row.a.unwrap_or_default();
     let mut parts = stored.split(SEPARATOR).map(Box::from);
     let mut next = || parts.next().unwrap_or_default();

@@ -1,5 +1,7 @@
 //! One live connection with what has to be remembered of it.
 
+mod session;
+
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
@@ -10,8 +12,10 @@ use diesel::connection::{
 use diesel::query_builder::{QueryBuilder, QueryFragment, QueryId};
 use diesel::result::QueryResult;
 
+use self::session::Session;
 use super::attached::Attached;
 use super::backend::Dialect;
+use super::born::Births;
 use super::characteristics::Limits;
 use super::control::Control;
 use super::holders::Seat;
@@ -46,7 +50,7 @@ pub struct Link<B: Dialect> {
     /// Makes the session what it was when it was opened.
     renewal: Option<Arc<str>>,
     /// The settings of the session before a raw text that may change them.
-    pub(super) born: Option<String>,
+    pub(super) settings_before: Option<String>,
     /// What a raw text has done to the scope's transaction.
     pub(super) breach: Option<Breach>,
     /// How many marks were set.
@@ -55,6 +59,10 @@ pub struct Link<B: Dialect> {
     read_only: bool,
     /// Whether a DDL may end the transaction, on MySQL and MariaDB.
     allows_ddl: bool,
+    /// What all connections of its pool begin with.
+    births: Arc<Births>,
+    /// What is known of the session beside.
+    session: Session,
     /// What the database is, once it was asked: as of this connection, since a failover ends it.
     identity: Option<Arc<Identity>>,
     /// Where it holds several files.
@@ -78,17 +86,15 @@ pub(super) struct Lent {
     read_only: bool,
     /// Diesel's connection itself, which has not come back.
     away: bool,
-    /// The server may not tell all that was done: the connection was lent, or was sent a text that notifies others.
-    pub notifies: bool,
-    /// Something was sent that Diesel has not built.
-    pub raw: bool,
+    /// The server may not tell all that was done: it was sent what may notify others.
+    pub opaque: bool,
     /// What may have been done to the session.
     pub session: SessionEffect,
 }
 
 impl<B: Dialect> Link<B> {
     /// Takes over a fresh connection.
-    pub fn new(raw: B::Raw, settings: &Settings, seat: Arc<Seat>) -> Self {
+    pub fn new(raw: B::Raw, settings: &Settings, births: Arc<Births>, seat: Arc<Seat>) -> Self {
         let repeated = settings.prepare_repeated.then(Repeated::default);
         Self {
             database: settings.alias.clone(),
@@ -103,11 +109,13 @@ impl<B: Dialect> Link<B> {
             repeated,
             restore: B::restore(settings).map(String::into_boxed_str),
             renewal: B::renewal(settings).map(Arc::from),
-            born: None,
+            settings_before: None,
             breach: None,
             marks: 0,
             read_only: false,
             allows_ddl: false,
+            births,
+            session: Session::Born,
             identity: None,
             attached: Attached::new(&settings.files),
             reach: Reach::default(),
@@ -247,6 +255,9 @@ impl<B: Dialect> Link<B> {
     /// Sends a text that begins the transaction, or ends it, or does neither.
     #[inline]
     fn send(&mut self, sql: &str, begins: bool, ends: bool) -> QueryResult<()> {
+        if self.session == Session::PutBack {
+            self.session = Session::Changed;
+        }
         if begins {
             if self.attached.is_some() {
                 self.reach.begin();
@@ -334,7 +345,8 @@ impl<B: Dialect> Link<B> {
     ) -> QueryResult<(T, Seen)> {
         let question = self.before_lending()?;
         let watcher = Watcher::new(forward.clone(), B::SYNTAX, self.attached.is_some());
-        (self.lent.settings, self.lent.notifies, self.lent.raw) = (true, true, true);
+        self.lent.settings = true;
+        self.note_unproven();
         let depth = self.depth();
         self.raw.set_instrumentation(watcher.clone());
         // Not clean if `body` panics: nobody knows what it has begun.
@@ -456,17 +468,12 @@ impl<B: Dialect> Link<B> {
         if let Some(known) = &self.identity {
             return Ok(Arc::clone(known));
         }
-        let identity = Arc::new(identity::ask::<B>(&mut self.raw)?);
+        let identity = Arc::new(self.own(|raw, born| identity::ask::<B>(raw, born))?);
         // A connection to a standby outlives its promotion.
         if identity.incarnation.is_some() {
             self.identity = Some(Arc::clone(&identity));
         }
         Ok(identity)
-    }
-
-    /// Whether the server may not tell all that was done: the connection was lent, or was sent a text that notifies others.
-    pub fn is_opaque(&self) -> bool {
-        self.lent.notifies
     }
 
     /// Whether a prepared branch belongs to the connection.
@@ -549,6 +556,9 @@ impl<B: Dialect> Link<B> {
         }
         if !self.broken && !self.keeps_session() {
             self.renew_session(lent.session);
+            if lent.session != SessionEffect::None {
+                self.session = Session::Born;
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 pub mod attached;
 pub mod backend;
 pub mod beside;
+pub mod born;
 pub mod characteristics;
 pub mod check;
 pub mod control;

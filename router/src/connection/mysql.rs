@@ -1,5 +1,7 @@
 //! MySQL and MariaDB.
 
+mod session;
+
 use std::fmt::{self, Write};
 use std::time::Duration;
 
@@ -15,10 +17,11 @@ use diesel::result::{ConnectionError, QueryResult};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
 use super::backend::{Dialect, Names, collect};
+use super::born::Born;
 use super::characteristics::{Characteristics, Lock};
 use super::check::{Shortcoming, text};
 use super::control::{BRANCH_IDLE_LIMIT, CROSS_LOCK_WAIT, Control, Start, savepoint};
-use super::own::{Words, own_statements};
+use super::own::{TextRow, Words, own_statements};
 use super::settings::Settings;
 use super::text::Syntax;
 
@@ -47,7 +50,7 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mysql");
 /// The server and the database on it. MariaDB has only a number, which need not be its own.
 macro_rules! server {
     () => {
-        "CONCAT(/*M!100000 @@server_id */ /*!80000 @@server_uuid */, '/', DATABASE())"
+        "CONCAT(/*M!100000 @@server_id */ /*!80000 @@server_uuid */, '/', {database})"
     };
 }
 
@@ -76,7 +79,6 @@ impl Dialect for Mysql {
         text: "?",
         if_written: "",
         numbered: false,
-        schema: None,
     };
     const IDENTITY: [&str; 3] = [
         concat!(
@@ -125,6 +127,22 @@ impl Dialect for Mysql {
 
     fn restore(_settings: &Settings) -> Option<String> {
         Some(format!("{UNLIMITED}; SET SESSION wait_timeout = DEFAULT"))
+    }
+
+    fn born(raw: &mut MysqlConnection) -> QueryResult<Born> {
+        session::born(raw)
+    }
+
+    fn step_in(raw: &mut MysqlConnection, born: &Born, _local: bool) -> QueryResult<TextRow> {
+        session::step_in(raw, born)
+    }
+
+    fn step_out(raw: &mut MysqlConnection, born: &Born, before: &TextRow, _local: bool) -> QueryResult<()> {
+        session::step_out(raw, born, before)
+    }
+
+    fn hidden(raw: &mut MysqlConnection, born: &Born) -> Option<&'static str> {
+        session::hidden(raw, born)
     }
 
     fn connect(settings: &Settings) -> Result<MysqlConnection, ConnectionError> {
@@ -176,7 +194,7 @@ impl Dialect for Mysql {
         Ok(texts.filter_map(|data| crate::transaction_id::split_global(&data)).collect())
     }
 
-    fn shortcomings(raw: &mut MysqlConnection, _settings: &Settings) -> QueryResult<Vec<Shortcoming>> {
+    fn shortcomings(raw: &mut MysqlConnection, born: &Born, _settings: &Settings) -> QueryResult<Vec<Shortcoming>> {
         let mut found = Vec::new();
         let asked = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('autocommit', 'completion_type', \
                      'innodb_flush_log_at_trx_commit', 'log_bin', 'sql_mode', 'sync_binlog', 'version', 'wsrep_on')";
@@ -206,8 +224,8 @@ impl Dialect for Mysql {
             found.push(Shortcoming::new("version", format!("`{version}`"), wanted, "older ones lose XA in a crash"));
         }
         let asked = "SELECT table_name AS a, engine AS b, NULL AS c FROM information_schema.tables WHERE table_schema = \
-                     DATABASE() AND table_type = 'BASE TABLE' AND engine <> 'InnoDB' ORDER BY table_name";
-        for row in Self::load_own(raw, asked, &[])? {
+                     {database} AND table_type = 'BASE TABLE' AND engine <> 'InnoDB' ORDER BY table_name";
+        for row in Self::load_own(raw, born, asked, &[])? {
             let engine = format!("in the engine {}", row.b.as_deref().unwrap_or_default());
             let why = "its rows stay when a transaction is rolled back";
             found.push(Shortcoming::new(format!("table {}", text(&row)), engine, "in InnoDB", why));
@@ -251,13 +269,13 @@ impl Dialect for Mysql {
             return Ok(None);
         }
         raw.batch_execute("GET DIAGNOSTICS CONDITION 1 @multidb_error = MESSAGE_TEXT")?;
-        let found = Self::load_own(raw, "SELECT @multidb_error AS a, NULL AS b, NULL AS c", &[])?;
+        let found = Self::ask(raw, "SELECT @multidb_error AS a, NULL AS b, NULL AS c", &[])?;
         let message = found.into_iter().next().and_then(|row| row.a);
         Ok(Some(message.unwrap_or_else(|| "a statement failed after its first result".into())))
     }
 
     fn session_settings(raw: &mut MysqlConnection) -> QueryResult<Option<String>> {
-        Ok(Self::load_own(raw, SETTINGS, &[])?.into_iter().next().and_then(|row| row.a))
+        Ok(Self::ask(raw, SETTINGS, &[])?.into_iter().next().and_then(|row| row.a))
     }
 
     fn release_locks(raw: &mut MysqlConnection) -> QueryResult<()> {

@@ -5,11 +5,12 @@ use std::fmt::Write;
 use diesel::deserialize::QueryableByName;
 use diesel::sql_types::{Nullable, Text};
 
+use super::born::Born;
 use crate::alias::Alias;
 use crate::error::Error;
 
 /// Up to three columns of text, which the statement names `a`, `b` and `c`.
-#[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, QueryableByName)]
 pub struct TextRow {
     /// The first.
     #[diesel(sql_type = Nullable<Text>)]
@@ -37,56 +38,70 @@ pub struct Words {
     pub if_written: &'static str,
     /// Whether parameters have numbers.
     pub numbered: bool,
-    /// Writes what stands before the name of a table in the file at this place of a connection, with its dot. `None` where a
-    /// connection holds one database alone.
-    pub schema: Option<fn(usize, &mut String)>,
 }
 
 /// How the names of the library's own tables begin.
 const PREFIX: &str = "multidb_";
 
 impl Words {
-    /// The statement as the backend wants it: with the names of the fields above in braces, and `?`, replaced, and for the
-    /// tables of the file at this place, where a connection may hold several.
-    pub fn write(&self, file: usize, sql: &str) -> String {
-        let [insert, or_nothing] = self.insert_new;
-        let qualified = self.schema.map(|schema| qualified(sql, |sql| schema(file, sql)));
-        let sql = qualified.as_deref().unwrap_or(sql);
-        let sql = sql.replace("{now}", self.now).replace("{insert}", insert);
-        let sql = sql.replace("{or_nothing}", or_nothing).replace("{now_committed}", self.now_committed);
-        let sql = sql.replace("{text}", self.text).replace("{if_written}", self.if_written);
-        if !self.numbered {
-            return sql;
+    /// The statement as the backend wants it: with the names of the fields above in braces, and `?`, replaced, and with its
+    /// place before each name of a table of ours, in this file where a connection holds several. Column names that tell their
+    /// table stay, and so does what is in quotes.
+    pub fn write(&self, born: &Born, file: usize, sql: &str) -> String {
+        let mut written = String::with_capacity(2 * sql.len());
+        self.write_part(born, file, sql, &mut written, &mut 0);
+        written
+    }
+
+    fn write_part(&self, born: &Born, file: usize, sql: &str, written: &mut String, parameters: &mut usize) {
+        let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+        let mut rest = sql;
+        while let Some(first) = rest.chars().next() {
+            let length = match first {
+                '\'' | '"' => rest[1..].find(first).map_or(rest.len(), |end| end + 2),
+                '{' => rest.find('}').map_or(rest.len(), |end| end + 1),
+                first if is_word(first) => rest.find(|letter| !is_word(letter)).unwrap_or(rest.len()),
+                first => first.len_utf8(),
+            };
+            let (token, after) = rest.split_at(length);
+            rest = after;
+            match first {
+                '{' if token == "{database}" => write_text(born.schema.as_deref().unwrap_or_default(), written),
+                '{' => self.write_part(born, file, self.word(token), written, parameters),
+                '?' if self.numbered => {
+                    *parameters += 1;
+                    write!(written, "${parameters}").expect("a String takes everything");
+                }
+                _ => {
+                    if token.starts_with(PREFIX) && !written.ends_with('.') && !after.starts_with('.') {
+                        born.write_prefix(file, written);
+                    }
+                    written.push_str(token);
+                }
+            }
         }
-        let mut parts = sql.split('?');
-        let mut numbered = parts.next().unwrap_or_default().to_owned();
-        for (at, part) in parts.enumerate() {
-            write!(numbered, "${}{part}", at + 1).expect("a String takes everything");
+    }
+
+    fn word(&self, name: &str) -> &'static str {
+        match name {
+            "{now}" => self.now,
+            "{insert}" => self.insert_new[0],
+            "{or_nothing}" => self.insert_new[1],
+            "{now_committed}" => self.now_committed,
+            "{text}" => self.text,
+            "{if_written}" => self.if_written,
+            _ => unreachable!("the library's own statements have no other words"),
         }
-        numbered
     }
 }
 
-/// The statement with a schema before each name of a table of ours. Column names that tell their table stay, and so does
-/// what is in quotes.
-fn qualified(sql: &str, write_schema: impl Fn(&mut String)) -> String {
-    let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
-    let mut written = String::with_capacity(sql.len() + PREFIX.len());
-    let mut rest = sql;
-    while let Some(first) = rest.chars().next() {
-        let length = match first {
-            '\'' | '"' => rest[1..].find(first).map_or(rest.len(), |end| end + 2),
-            first if is_word(first) => rest.find(|letter| !is_word(letter)).unwrap_or(rest.len()),
-            first => first.len_utf8(),
-        };
-        let (token, after) = rest.split_at(length);
-        if token.starts_with(PREFIX) && !written.ends_with('.') && !after.starts_with('.') {
-            write_schema(&mut written);
-        }
-        written.push_str(token);
-        rest = after;
+/// A text for MySQL and MariaDB, which means the same in every `sql_mode`.
+fn write_text(text: &str, sql: &mut String) {
+    sql.push_str("_utf8mb4 X'");
+    for byte in text.bytes() {
+        write!(sql, "{byte:02X}").expect("a String takes everything");
     }
-    written
+    sql.push('\'');
 }
 
 /// The ways to run such a statement, and migrations, for one backend.
@@ -94,12 +109,13 @@ macro_rules! own_statements {
     ($native:ty, $raw:ty, $around:ty) => {
         fn execute_own_in(
             raw: &mut $raw,
+            born: &crate::connection::born::Born,
             file: usize,
             sql: &str,
             binds: &[&str],
         ) -> diesel::result::QueryResult<usize> {
             use diesel::prelude::*;
-            let mut query = diesel::sql_query(Self::WORDS.write(file, sql)).into_boxed::<$native>();
+            let mut query = diesel::sql_query(Self::WORDS.write(born, file, sql)).into_boxed::<$native>();
             for bind in binds {
                 query = query.bind::<diesel::sql_types::Text, _>(*bind);
             }
@@ -108,12 +124,21 @@ macro_rules! own_statements {
 
         fn load_own_in(
             raw: &mut $raw,
+            born: &crate::connection::born::Born,
             file: usize,
             sql: &str,
             binds: &[&str],
         ) -> diesel::result::QueryResult<Vec<crate::connection::own::TextRow>> {
+            Self::ask(raw, &Self::WORDS.write(born, file, sql), binds)
+        }
+
+        fn ask(
+            raw: &mut $raw,
+            sql: &str,
+            binds: &[&str],
+        ) -> diesel::result::QueryResult<Vec<crate::connection::own::TextRow>> {
             use diesel::prelude::*;
-            let mut query = diesel::sql_query(Self::WORDS.write(file, sql)).into_boxed::<$native>();
+            let mut query = diesel::sql_query(sql).into_boxed::<$native>();
             for bind in binds {
                 query = query.bind::<diesel::sql_types::Text, _>(*bind);
             }
@@ -183,13 +208,29 @@ pub fn names_missing_table(text: &str) -> bool {
         && ["no such table", "does not exist", "doesn't exist"].iter().any(|absent| text.contains(absent))
 }
 
-/// The error of a statement on a table of ours that is not there, or has not its row.
+/// Whether a database says that the role may not do something to a table of ours.
+fn names_refused_table(text: &str) -> bool {
+    text.contains(PREFIX) && ["permission denied", "command denied"].iter().any(|denied| text.contains(denied))
+}
+
+/// The error of a statement on a table of ours that is not there, has not its row, or is kept from the role.
 pub fn explained(error: Error, database: &Alias) -> Error {
     let text = match &error {
         Error::Query(diesel::result::Error::NotFound) => "does not exist: the row of multidb_meta".to_owned(),
         Error::Query(query) => query.to_string(),
         _ => return error,
     };
+    if names_refused_table(&text) {
+        return Error::Config {
+            alias: Some(database.clone()),
+            key: None,
+            problem: format!("the role may not use a table of the library: {text}"),
+            remedy:
+                "grant SELECT, INSERT, UPDATE and DELETE to the role that connections begin with; where a trigger or a \
+                     function has taken another one, let it give that back"
+                    .into(),
+        };
+    }
     if !names_missing_table(&text) {
         return error;
     }
@@ -205,42 +246,45 @@ pub(super) use own_statements;
 
 #[cfg(test)]
 mod tests {
-    use super::{Words, qualified};
+    use super::{Born, Words};
+
+    const WORDS: Words = Words {
+        now: "now()",
+        insert_new: ["INSERT INTO", "OR NOTHING"],
+        now_committed: "",
+        text: "CAST(? AS TEXT)",
+        if_written: "WHERE wrote()",
+        numbered: true,
+    };
 
     #[test]
     fn a_statement_is_written_in_the_words_of_the_backend() {
-        let words = Words {
-            now: "now()",
-            insert_new: ["INSERT INTO", "OR NOTHING"],
-            now_committed: "",
-            text: "CAST(? AS TEXT)",
-            if_written: "WHERE wrote()",
-            numbered: true,
-            schema: None,
-        };
+        let born = Born::of_file();
         let sql = "{insert} t (a, b) VALUES (?, {now}) {or_nothing} AND b = ?";
-        assert_eq!(words.write(0, sql), "INSERT INTO t (a, b) VALUES ($1, now()) OR NOTHING AND b = $2");
+        assert_eq!(WORDS.write(&born, 0, sql), "INSERT INTO t (a, b) VALUES ($1, now()) OR NOTHING AND b = $2");
         let sql = "INSERT INTO t SELECT {text}, {text} {if_written}";
-        assert_eq!(words.write(0, sql), "INSERT INTO t SELECT CAST($1 AS TEXT), CAST($2 AS TEXT) WHERE wrote()");
-        let plain = Words { numbered: false, ..words };
-        assert_eq!(plain.write(0, "a = ?"), "a = ?");
+        assert_eq!(WORDS.write(&born, 0, sql), "INSERT INTO t SELECT CAST($1 AS TEXT), CAST($2 AS TEXT) WHERE wrote()");
+        let plain = Words { numbered: false, ..WORDS };
+        assert_eq!(plain.write(&born, 0, "a = ?"), "a = ?");
+        let born = Born::in_schema(Some("a'b".into()), true, '`');
+        assert_eq!(plain.write(&born, 0, "CONCAT('x', {database})"), "CONCAT('x', _utf8mb4 X'612762')");
     }
 
     #[test]
-    fn only_names_of_our_tables_get_a_schema() {
-        let schema = |sql: &mut String| sql.push_str("main.");
+    fn only_names_of_our_tables_get_their_place() {
         for (sql, expected) in [
             (
-                "DELETE FROM multidb_once WHERE multidb_once.id = ?",
-                "DELETE FROM main.multidb_once WHERE multidb_once.id = ?",
+                "DELETE FROM multidb_once WHERE multidb_once.id = a",
+                "DELETE FROM \"a?\".multidb_once WHERE multidb_once.id = a",
             ),
-            ("SELECT gid FROM (multidb_decision)", "SELECT gid FROM (main.multidb_decision)"),
+            ("SELECT gid FROM (multidb_decision)", "SELECT gid FROM (\"a?\".multidb_decision)"),
             ("SELECT 'multidb_a', \"multidb_1\".x FROM items", "SELECT 'multidb_a', \"multidb_1\".x FROM items"),
-            ("SELECT 'it''s multidb_a' FROM multidb_b, c", "SELECT 'it''s multidb_a' FROM main.multidb_b, c"),
+            ("SELECT 'it''s multidb_a' FROM multidb_b, c", "SELECT 'it''s multidb_a' FROM \"a?\".multidb_b, c"),
             ("SELECT a FROM x.multidb_b, my_multidb_c", "SELECT a FROM x.multidb_b, my_multidb_c"),
             ("SELECT 'multidb_a", "SELECT 'multidb_a"),
         ] {
-            assert_eq!(qualified(sql, schema), expected);
+            let born = Born::in_schema(Some("a?".into()), true, '"');
+            assert_eq!(WORDS.write(&born, 0, sql), expected);
         }
     }
 }

@@ -11,7 +11,8 @@ use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::attached::Attached;
 use super::backend::Dialect;
-use super::beside::{Beside, Connecting};
+use super::beside::Connecting;
+use super::born::Births;
 use super::decision;
 use super::holders::{Holder, Holders};
 use super::instrument::SharedInstrumentation;
@@ -44,7 +45,7 @@ pub struct Pool<B: Dialect> {
     holders: Arc<Holders>,
     /// Whether the server prepares transactions, once it was asked.
     prepares: OnceLock<bool>,
-    beside: Beside,
+    births: Arc<Births>,
 }
 
 impl<B: Dialect> Pool<B> {
@@ -57,6 +58,7 @@ impl<B: Dialect> Pool<B> {
         });
         let pool = &settings.pool;
         let holders = Arc::new(Holders::default());
+        let births = Arc::new(Births::new::<B>(settings.clone()));
         let r2d2 = r2d2::Pool::builder()
             .max_size(pool.max_size)
             .min_idle(Some(pool.min_idle))
@@ -70,9 +72,10 @@ impl<B: Dialect> Pool<B> {
             .build_unchecked(Manager {
                 settings: settings.clone(),
                 holders: Arc::clone(&holders),
+                births: Arc::clone(&births),
                 _backend: std::marker::PhantomData,
             });
-        Self { r2d2, settings, holders, prepares: OnceLock::new(), beside: Beside::default() }
+        Self { r2d2, settings, holders, prepares: OnceLock::new(), births }
     }
 
     /// What the pool was made from.
@@ -118,9 +121,24 @@ impl<B: Dialect> Pool<B> {
             ran
         } else {
             let mut raw = B::connect(&self.settings).map_err(|error| self.unreachable(&error.to_string()))?;
-            B::migrate(&mut raw, source)
+            match source {
+                Some(source) => B::migrate(&mut raw, Some(source)),
+                None => self.make_own_tables(&mut raw),
+            }
         };
         ran.map_err(|error| Error::Migration { database: self.settings.alias.clone(), problem: error.to_string() })
+    }
+
+    /// Makes the library's own tables where they are looked for.
+    fn make_own_tables(&self, raw: &mut B::Raw) -> diesel::migration::Result<Ran> {
+        let born = self.births.ask::<B>(raw)?;
+        if born.schema.is_none() && !born.settled {
+            return Err(NOWHERE.into());
+        }
+        B::make_in(raw, &born)?;
+        let ran = B::migrate(raw, None)?;
+        self.births.ask::<B>(raw)?;
+        Ok(ran)
     }
 
     /// Asks on a connection beside the pool what became of a transaction whose reply was lost.
@@ -129,11 +147,14 @@ impl<B: Dialect> Pool<B> {
         if self.settings.is_rolled_back() {
             // Nobody else sees what the test has committed.
             let site = Site::of(const { &Function::new("verify_commit", "multidb", "the library itself", 0) });
-            let asked = self.run(site, None, |link| decision::look::<B>(link.raw(), id));
+            let asked = self.run(site, None, |link| link.own(|raw, born| decision::look::<B>(raw, born, id)));
             return asked.unwrap_or(decision::Verdict::Unknown);
         }
-        let connected = self.beside.open::<B>(&self.settings).map_err(|problem| self.unreachable(&problem));
-        let asked = connected.and_then(|mut raw| decision::probe::<B>(&mut raw, id).map_err(Error::from));
+        let connected = self.births.beside().open::<B>(&self.settings).map_err(|problem| self.unreachable(&problem));
+        let asked = connected.and_then(|mut raw| {
+            let born = self.births.of::<B>(&mut raw)?;
+            decision::probe::<B>(&mut raw, &born, id).map_err(Error::from)
+        });
         asked.unwrap_or_else(|error| {
             let alias = &self.settings.alias;
             let text = "a lost reply to COMMIT could not be resolved";
@@ -146,13 +167,15 @@ impl<B: Dialect> Pool<B> {
     pub fn begin_survey(self: &Arc<Self>) -> Result<PendingSurvey> {
         let pool = Arc::clone(self);
         let connecting: Connecting<B::Raw> =
-            self.beside.begin::<B>(&self.settings).map_err(|problem| self.unreachable(&problem))?;
+            self.births.beside().begin::<B>(&self.settings).map_err(|problem| self.unreachable(&problem))?;
         Ok(Box::new(move || {
             let mut raw = connecting.wait().map_err(|problem| pool.unreachable(&problem))?;
+            // Asked before its session is made another one.
+            let born = pool.births.of::<B>(&mut raw)?;
             if !B::SURVEY.is_empty() {
                 raw.batch_execute(B::SURVEY)?;
             }
-            Ok(Box::new(Surveyor::<B>::new(raw, &pool.settings)))
+            Ok(Box::new(Surveyor::<B>::new(raw, born, &pool.settings)))
         }))
     }
 
@@ -304,6 +327,10 @@ impl<B: Dialect> Pool<B> {
     }
 }
 
+/// Why the library's tables can't be made.
+const NOWHERE: &str = "its connections begin in no schema or database, so there is no place for tables; name one in the URL, or \
+                       set `search_path` for the role";
+
 #[cfg(feature = "testing")]
 impl<B: Dialect> Drop for Pool<B> {
     fn drop(&mut self) {
@@ -351,6 +378,7 @@ impl<B: Dialect> std::ops::DerefMut for Lease<B> {
 pub struct Manager<B> {
     settings: Settings,
     holders: Arc<Holders>,
+    births: Arc<Births>,
     _backend: std::marker::PhantomData<B>,
 }
 
@@ -360,9 +388,11 @@ impl<B: Dialect> ManageConnection for Manager<B> {
     type Error = ConnectionError;
 
     fn connect(&self) -> Result<Box<Link<B>>, ConnectionError> {
-        let raw = B::connect(&self.settings)?;
+        let mut raw = B::connect(&self.settings)?;
+        // Later the session may be another one.
+        self.births.of::<B>(&mut raw).map_err(ConnectionError::CouldntSetupConfiguration)?;
         #[cfg_attr(not(feature = "testing"), expect(unused_mut, reason = "a test begins a transaction on it"))]
-        let mut link = Box::new(Link::new(raw, &self.settings, self.holders.seat()));
+        let mut link = Box::new(Link::new(raw, &self.settings, Arc::clone(&self.births), self.holders.seat()));
         #[cfg(feature = "testing")]
         link.rehearse().map_err(ConnectionError::CouldntSetupConfiguration)?;
         Ok(link)

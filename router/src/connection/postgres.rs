@@ -1,5 +1,7 @@
 //! PostgreSQL.
 
+mod session;
+
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::time::Duration;
@@ -12,10 +14,11 @@ use diesel::result::{ConnectionError, QueryResult};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
 use super::backend::{Dialect, Names, collect};
+use super::born::Born;
 use super::characteristics::{Characteristics, Lock};
 use super::check::{Shortcoming, number, text};
 use super::control::{BRANCH_IDLE_LIMIT, CROSS_LOCK_WAIT, Control, Start, savepoint};
-use super::own::{Words, own_statements};
+use super::own::{TextRow, Words, own_statements};
 use super::settings::Settings;
 use super::text::Syntax;
 use crate::databases::conninfo;
@@ -26,21 +29,22 @@ pub enum Postgres {}
 
 /// For a transaction that was begun inside another one: lock waits end after 5 s where they would never end. The odd
 /// number tells this limit from one of the user's.
-const LIMIT_LOCKS: &str =
-    "SELECT set_config('lock_timeout', '5001ms', true) WHERE current_setting('lock_timeout') = '0'";
+const LIMIT_LOCKS: &str = "SELECT pg_catalog.set_config('lock_timeout', '5001ms', true) WHERE \
+                           pg_catalog.current_setting('lock_timeout') OPERATOR(pg_catalog.=) '0'";
 /// A body may have deferred a constraint, or have lowered `synchronous_commit`.
-const DECIDE: &str = "SET CONSTRAINTS ALL IMMEDIATE; SELECT set_config('synchronous_commit', 'on', true) WHERE \
-                      current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')";
+const DECIDE: &str = "SET CONSTRAINTS ALL IMMEDIATE; SELECT pg_catalog.set_config('synchronous_commit', 'on', true) WHERE \
+                      pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) ANY (ARRAY['off', 'local', \
+                      'remote_write'])";
 /// Takes that limit away again.
-const FREE_LOCKS: &str =
-    "SELECT set_config('lock_timeout', '0', true) WHERE current_setting('lock_timeout') = '5001ms'";
+const FREE_LOCKS: &str = "SELECT pg_catalog.set_config('lock_timeout', '0', true) WHERE \
+                          pg_catalog.current_setting('lock_timeout') OPERATOR(pg_catalog.=) '5001ms'";
 /// A write that is committed only where it is replicated. `statement_timeout` doesn't end a COMMIT's wait for a standby, but
 /// does within a DO. The COMMIT then succeeds all the same, and only the time tells.
 const CONFIRM: [&str; 3] = [
     "SET statement_timeout = '2s'",
     "DO $$ BEGIN SET LOCAL synchronous_commit = 'on'; \
-     UPDATE multidb_meta SET environment = environment; COMMIT; IF clock_timestamp() >= statement_timestamp() + interval \
-     '2s' THEN RAISE EXCEPTION 'no standby has confirmed a write'; END IF; END $$",
+     UPDATE multidb_meta SET environment = environment; COMMIT; IF pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) \
+     (pg_catalog.statement_timestamp() OPERATOR(pg_catalog.+) interval '2s') THEN RAISE EXCEPTION 'no standby has confirmed a write'; END IF; END $$",
     "RESET statement_timeout",
 ];
 
@@ -79,15 +83,16 @@ fn noticing_silence(url: &str) -> Cow<'_, str> {
 /// The cluster and the database in it: a copy that was made by a dump has others.
 macro_rules! server {
     () => {
-        "(SELECT system_identifier::text FROM pg_control_system()) || '/' || (SELECT oid::text FROM pg_database WHERE \
-         datname = current_database())"
+        "pg_catalog.concat((SELECT system_identifier FROM pg_catalog.pg_control_system()), '/', (SELECT oid FROM \
+         pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))"
     };
 }
 
 /// The timeline, which a promotion ends.
 macro_rules! incarnation {
     () => {
-        "(CASE WHEN pg_is_in_recovery() THEN NULL ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END)"
+        "(CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE \
+         pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END)"
     };
 }
 
@@ -108,24 +113,25 @@ impl Dialect for Postgres {
     const KEEPS_READ_ONLY: Option<&str> = Some("SELECT 1");
     const DEFERS_RELEASE: bool = true;
     const LOCK_LIMIT: Option<[&str; 2]> = Some([
-        "SELECT set_config('lock_timeout', '5s', false) WHERE current_setting('lock_timeout') = '0'",
+        "SELECT pg_catalog.set_config('lock_timeout', '5s', false) WHERE pg_catalog.current_setting('lock_timeout') \
+         OPERATOR(pg_catalog.=) '0'",
         "RESET lock_timeout",
     ]);
 
     const WORDS: Words = Words {
-        now: "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS BIGINT)",
+        now: "CAST(EXTRACT(EPOCH FROM pg_catalog.clock_timestamp()) AS BIGINT)",
         insert_new: ["INSERT INTO", "ON CONFLICT DO NOTHING"],
         now_committed: "",
-        text: "CAST(? AS TEXT)",
-        if_written: "WHERE pg_current_xact_id_if_assigned() IS NOT NULL",
+        text: "CAST(? AS pg_catalog.text)",
+        if_written: "WHERE pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL",
         numbered: true,
-        schema: None,
     };
     const IDENTITY: [&str; 3] = [
         concat!(
-            "SELECT database_id || '|' || environment || '|' || incarnation || '|' || server AS a, ",
+            "SELECT pg_catalog.concat(database_id, '|', environment, '|', incarnation, '|', server) AS a, pg_catalog.concat(",
             server!(),
-            " || '|fsync=' || current_setting('fsync') || '|full_page_writes=' || current_setting('full_page_writes') AS b, ",
+            ", '|fsync=', pg_catalog.current_setting('fsync'), '|full_page_writes=', \
+             pg_catalog.current_setting('full_page_writes')) AS b, ",
             incarnation!(),
             " AS c FROM multidb_meta"
         ),
@@ -140,11 +146,11 @@ impl Dialect for Postgres {
         concat!(
             "UPDATE multidb_meta SET environment = ?, server = ",
             server!(),
-            ", incarnation = CASE WHEN incarnation LIKE ",
+            ", incarnation = CASE WHEN pg_catalog.starts_with(incarnation, ",
             incarnation!(),
-            " || '%' THEN incarnation ELSE LEFT(",
+            ") THEN incarnation ELSE pg_catalog.left(pg_catalog.concat(",
             incarnation!(),
-            " || '<' || incarnation, 62) END"
+            ", '<', incarnation), 62) END"
         ),
     ];
     const INCARNATIONS_GROW: bool = true;
@@ -158,6 +164,28 @@ impl Dialect for Postgres {
             Lock::Immediate => Some("immediate"),
             Lock::Exclusive => Some("exclusive"),
         }
+    }
+
+    fn born(raw: &mut PgConnection) -> QueryResult<Born> {
+        session::born(raw)
+    }
+
+    fn step_in(raw: &mut PgConnection, born: &Born, local: bool) -> QueryResult<TextRow> {
+        session::step_in(raw, born, local)
+    }
+
+    fn step_out(raw: &mut PgConnection, _born: &Born, before: &TextRow, local: bool) -> QueryResult<()> {
+        session::step_out(raw, before, local)
+    }
+
+    const FIRE: &str = "SET CONSTRAINTS ALL IMMEDIATE";
+
+    fn put_back(raw: &mut PgConnection, born: &Born) -> QueryResult<Option<String>> {
+        session::put_back(raw, born)
+    }
+
+    fn make_in(raw: &mut PgConnection, born: &Born) -> QueryResult<()> {
+        session::make_in(raw, born)
     }
 
     fn connect(settings: &Settings) -> Result<PgConnection, ConnectionError> {
@@ -183,10 +211,9 @@ impl Dialect for Postgres {
             Control::Decide(_) => sql.write_str(DECIDE),
             Control::Commit(_) => sql.write_str("COMMIT"),
             Control::Rollback(_) => sql.write_str("ROLLBACK"),
-            // A bare PREPARE of an aborted transaction answers success and rolls back; a SAVEPOINT there fails.
-            Control::Prepare(gid) => {
-                write!(sql, "SAVEPOINT multidb_alive; PREPARE TRANSACTION {}", gid.postgres())
-            }
+            // A bare PREPARE of an aborted transaction answers success and rolls back; a RESET there fails. This one also
+            // takes a role back that a trigger has left: the server would let nobody but that role finish the branch.
+            Control::Prepare(gid) => write!(sql, "RESET ROLE; PREPARE TRANSACTION {}", gid.postgres()),
             Control::CommitPrepared(gid) => write!(sql, "COMMIT PREPARED {}", gid.postgres()),
             Control::RollbackPrepared(gid) => write!(sql, "ROLLBACK PREPARED {}", gid.postgres()),
         };
@@ -226,30 +253,30 @@ impl Dialect for Postgres {
     // Its commits don't wait for a standby, which nothing could end: `confirm` does, with a limit.
     const SURVEY: &str = "SET synchronous_commit = 'local'; SET lock_timeout = '5s'";
 
-    fn confirm(raw: &mut PgConnection) -> QueryResult<()> {
-        let asked = "SELECT current_setting('synchronous_standby_names') AS a, NULL AS b, NULL AS c";
-        if Self::load_own(raw, asked, &[])?.iter().all(|row| text(row).is_empty()) {
+    fn confirm(raw: &mut PgConnection, born: &Born) -> QueryResult<()> {
+        let asked = "SELECT pg_catalog.current_setting('synchronous_standby_names') AS a, NULL AS b, NULL AS c";
+        if Self::ask(raw, asked, &[])?.iter().all(|row| text(row).is_empty()) {
             return Ok(());
         }
         raw.batch_execute(CONFIRM[0])?;
-        let confirmed = raw.batch_execute(CONFIRM[1]);
+        let confirmed = raw.batch_execute(&Self::WORDS.write(born, 0, CONFIRM[1]));
         raw.batch_execute(CONFIRM[2])?;
         confirmed
     }
 
     fn prepared(raw: &mut PgConnection) -> QueryResult<Vec<(String, String)>> {
-        let asked = "SELECT gid AS a, NULL AS b, NULL AS c FROM pg_prepared_xacts WHERE database = current_database() AND \
-                     gid LIKE 'm1\\_%'";
-        let found = Self::load_own(raw, asked, &[])?.into_iter().filter_map(|row| row.a);
+        let asked = "SELECT gid AS a, NULL AS b, NULL AS c FROM pg_catalog.pg_prepared_xacts WHERE database = \
+                     pg_catalog.current_database() AND pg_catalog.starts_with(gid, 'm1_')";
+        let found = Self::ask(raw, asked, &[])?.into_iter().filter_map(|row| row.a);
         Ok(found.filter_map(|gid| gid.split_once(':').map(|(global, branch)| (global.into(), branch.into()))).collect())
     }
 
-    fn shortcomings(raw: &mut PgConnection, settings: &Settings) -> QueryResult<Vec<Shortcoming>> {
+    fn shortcomings(raw: &mut PgConnection, born: &Born, settings: &Settings) -> QueryResult<Vec<Shortcoming>> {
         let mut found = Vec::new();
         // As a new session has them: this one may have its own.
-        let asked = "SELECT name AS a, reset_val AS b, NULL AS c FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', \
+        let asked = "SELECT name AS a, reset_val AS b, NULL AS c FROM pg_catalog.pg_settings WHERE name IN ('fsync', 'full_page_writes', \
                      'lc_messages', 'max_prepared_transactions', 'server_version_num', 'synchronous_commit')";
-        for row in Self::load_own(raw, asked, &[])? {
+        for row in Self::ask(raw, asked, &[])? {
             let value = row.b.clone().unwrap_or_default();
             let english = ["en", "C", "POSIX"].iter().any(|begin| value.starts_with(begin)) || value.is_empty();
             let (wanted, why) = match text(&row) {
@@ -266,11 +293,12 @@ impl Dialect for Postgres {
             };
             found.push(Shortcoming::new(text(&row), format!("`{value}`"), wanted, why));
         }
-        let asked = "SELECT relname::text AS a, NULL AS b, NULL AS c FROM pg_class WHERE relname LIKE 'multidb\\_%' AND \
-                     relkind = 'r' AND relnamespace = current_schema()::regnamespace AND NOT \
-                     (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT') AND \
-                     has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))";
-        for row in Self::load_own(raw, asked, &[])? {
+        let asked = "SELECT relname::pg_catalog.text AS a, NULL AS b, NULL AS c FROM pg_catalog.pg_class WHERE \
+                     pg_catalog.starts_with(relname, 'multidb_') AND relkind = 'r' AND relnamespace = (SELECT oid FROM \
+                     pg_catalog.pg_namespace WHERE nspname = $1) AND NOT (pg_catalog.has_table_privilege(oid, 'SELECT') \
+                     AND pg_catalog.has_table_privilege(oid, 'INSERT') AND pg_catalog.has_table_privilege(oid, 'UPDATE') \
+                     AND pg_catalog.has_table_privilege(oid, 'DELETE'))";
+        for row in Self::ask(raw, asked, &[born.schema.as_deref().unwrap_or_default()])? {
             let wanted = "granted SELECT, INSERT, UPDATE and DELETE to this role";
             found.push(Shortcoming::new(text(&row), "not granted", wanted, PRIVILEGES));
         }
@@ -278,8 +306,8 @@ impl Dialect for Postgres {
     }
 
     fn prepares(raw: &mut PgConnection) -> QueryResult<Option<bool>> {
-        let asked = "SELECT current_setting('max_prepared_transactions') AS a, NULL AS b, NULL AS c";
-        let found = Self::load_own(raw, asked, &[])?;
+        let asked = "SELECT pg_catalog.current_setting('max_prepared_transactions') AS a, NULL AS b, NULL AS c";
+        let found = Self::ask(raw, asked, &[])?;
         Ok(found.first().and_then(|row| row.a.as_deref()).map(|most| most != "0"))
     }
 
@@ -295,7 +323,7 @@ impl Dialect for Postgres {
 
     fn is_marked(raw: &mut PgConnection, number: u64) -> QueryResult<bool> {
         let asked = "SELECT pg_catalog.current_setting('multidb.mark', true) AS a, NULL AS b, NULL AS c";
-        Ok(Self::load_own(raw, asked, &[])?.iter().any(|row| text(row) == number.to_string()))
+        Ok(Self::ask(raw, asked, &[])?.iter().any(|row| text(row) == number.to_string()))
     }
 
     // As DISCARD ALL, but for the prepared statements, which Diesel knows by their names. The settings are Diesel's own.
@@ -349,15 +377,16 @@ fn across(name: &str, sql: &mut String) -> fmt::Result {
     let limit = |setting: &str, limit: u64, sql: &mut String| {
         write!(
             sql,
-            "set_config('{setting}', CASE WHEN current_setting('{setting}')::interval BETWEEN '1ms' AND '{limit}s' THEN \
-             current_setting('{setting}') ELSE '{limit}s' END, true), "
+            "pg_catalog.set_config('{setting}', CASE WHEN pg_catalog.current_setting('{setting}')::interval \
+             OPERATOR(pg_catalog.>=) '1ms' AND pg_catalog.current_setting('{setting}')::interval OPERATOR(pg_catalog.<=) \
+             '{limit}s' THEN pg_catalog.current_setting('{setting}') ELSE '{limit}s' END, true), "
         )
     };
     sql.write_str("SELECT ")?;
     limit("lock_timeout", CROSS_LOCK_WAIT.as_secs(), sql)?;
     limit("idle_in_transaction_session_timeout", BRANCH_IDLE_LIMIT.as_secs(), sql)?;
     // The server cuts it to 63 bytes. Of the user's it holds a function's name alone.
-    write!(sql, "set_config('application_name', '{name}', true)")
+    write!(sql, "pg_catalog.set_config('application_name', '{name}', true)")
 }
 
 /// The server's limit for a single statement, until the transaction ends.

@@ -53,7 +53,7 @@ pub fn refuse_ineffective<B: Dialect>(
         return Ok(());
     }
     for (ineffective, value) in settings(sql, in_transaction) {
-        let now = B::load_own(raw, ineffective.asks, &[])?.into_iter().find_map(|row| row.a);
+        let now = B::ask(raw, ineffective.asks, &[])?.into_iter().find_map(|row| row.a);
         if now.as_deref() != Some(&(ineffective.reads)(&value)) {
             let Ineffective { name, remedy, .. } = *ineffective;
             return Err(Error::IneffectivePragma { database: database.clone(), pragma: name, remedy }.into());

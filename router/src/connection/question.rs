@@ -61,7 +61,7 @@ impl<B: Dialect> Link<B> {
         if found.forgets_statements {
             self.forget_statements();
         }
-        self.lent().notifies |= text::notifies(sql, B::SYNTAX);
+        self.note_unproven();
         self.doubt_session(found.session);
         let question = Question {
             mark: if unknown && inside && !(found.is_tame && self.allows_ddl()) {
@@ -212,15 +212,14 @@ impl<B: Dialect> Link<B> {
         let effect = if effect == SessionEffect::Settings { self.compare_later() } else { effect };
         let lent = self.lent();
         lent.session = lent.session.max(effect);
-        lent.raw = true;
     }
 
     /// Notes the settings of the session, to be compared once the connection goes back.
     fn compare_later(&mut self) -> SessionEffect {
-        if self.born.is_none() && !self.has_limits() {
-            self.born = B::session_settings(self.raw()).ok().flatten();
+        if self.settings_before.is_none() && !self.has_limits() {
+            self.settings_before = B::session_settings(self.raw()).ok().flatten();
         }
-        if self.born.is_some() { SessionEffect::Settings } else { SessionEffect::Unknown }
+        if self.settings_before.is_some() { SessionEffect::Settings } else { SessionEffect::Unknown }
     }
 
     /// Makes the session what it was when it was opened, or proves that it is. Otherwise the pool discards the connection.
@@ -230,7 +229,7 @@ impl<B: Dialect> Link<B> {
             (_, Some(renewal)) => self.raw().batch_execute(&renewal).is_ok(),
             (SessionEffect::Settings, None) => {
                 let found = B::release_locks(self.raw()).and_then(|()| B::session_settings(self.raw()));
-                found.is_ok_and(|found| found == self.born)
+                found.is_ok_and(|found| found == self.settings_before)
             }
             (SessionEffect::Unknown, None) => false,
         };

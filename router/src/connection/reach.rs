@@ -157,7 +157,7 @@ impl<B: Dialect> Link<B> {
         const VIRTUAL: &str = "SELECT name AS a, NULL AS b, NULL AS c FROM main.sqlite_schema WHERE rootpage = 0 AND type = \
                                'table' LIMIT 1";
         let opens = steps.iter().any(|step| step.opcode == "VOpen");
-        Ok(opens && B::load_own(self.raw(), VIRTUAL, &[])?.is_empty())
+        Ok(opens && B::ask(self.raw(), VIRTUAL, &[])?.is_empty())
     }
 
     /// The error of a statement that reaches another file. It names the table, where there is one.
@@ -176,7 +176,7 @@ impl<B: Dialect> Link<B> {
                     "SELECT tbl_name AS a, NULL AS b, NULL AS c FROM \"{}\".sqlite_schema WHERE rootpage = {page}",
                     schema(place)
                 );
-                B::load_own(self.raw(), &named, &[])?.into_iter().next().and_then(|row| row.a)
+                B::ask(self.raw(), &named, &[])?.into_iter().next().and_then(|row| row.a)
             }
             _ => None,
         };

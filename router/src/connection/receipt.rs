@@ -4,6 +4,7 @@
 use diesel::result::QueryResult;
 
 use super::backend::Dialect;
+use super::born::Born;
 use super::slot::AnySlot;
 use crate::error::Result;
 use crate::transaction_id::TransactionId;
@@ -16,6 +17,7 @@ const SELECT: &str = "SELECT branch AS a, NULL AS b, NULL AS c FROM multidb_rece
 
 /// Leaves the receipt in a branch, unless the server knows that the branch has not written. Whether it is there.
 pub fn leave(slot: &dyn AnySlot, id: &TransactionId, branch: &str, participants: &str) -> Result<bool> {
+    slot.put_back()?;
     let sql = if slot.is_opaque() { INSERT } else { INSERT_IF_WRITTEN };
     Ok(slot.execute_at_end(sql, &[&id.to_string(), branch, participants])? > 0)
 }
@@ -26,9 +28,9 @@ pub fn withdraw(slot: &dyn AnySlot, id: &TransactionId, branch: &str) -> Result<
 }
 
 /// Whether a branch is still open although it is on no list: its receipt is not committed, and locked.
-pub fn is_held<B: Dialect>(raw: &mut B::Raw, id: &TransactionId, branch: &str) -> QueryResult<bool> {
+pub fn is_held<B: Dialect>(raw: &mut B::Raw, born: &Born, id: &TransactionId, branch: &str) -> QueryResult<bool> {
     let Some(sql) = B::IS_HELD else { return Ok(false) };
-    match B::load_own(raw, sql, &[&id.to_string(), branch]) {
+    match B::load_own(raw, born, sql, &[&id.to_string(), branch]) {
         Ok(_) => Ok(false),
         Err(error) if is_locked(&error.to_string()) => Ok(true),
         Err(error) => Err(error),
@@ -41,7 +43,7 @@ fn is_locked(text: &str) -> bool {
 }
 
 /// The branches of a transaction whose receipts can be read.
-pub fn find<B: Dialect>(raw: &mut B::Raw, id: &TransactionId) -> QueryResult<Vec<String>> {
-    let rows = B::load_own(raw, SELECT, &[&id.to_string()])?;
+pub fn find<B: Dialect>(raw: &mut B::Raw, born: &Born, id: &TransactionId) -> QueryResult<Vec<String>> {
+    let rows = B::load_own(raw, born, SELECT, &[&id.to_string()])?;
     Ok(rows.into_iter().filter_map(|row| row.a).collect())
 }

@@ -10,8 +10,9 @@ use diesel::result::{ConnectionError, QueryResult};
 use diesel::sqlite::{Sqlite as Native, SqliteConnection};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
-use super::attached::{attach, schema};
+use super::attached::attach;
 use super::backend::{Dialect, Names, collect};
+use super::born::Born;
 use super::characteristics::{Characteristics, Lock};
 use super::check::{Shortcoming, number, text};
 use super::control::{Control, Start, savepoint};
@@ -48,7 +49,6 @@ impl Dialect for Sqlite {
         text: "?",
         if_written: "",
         numbered: false,
-        schema: Some(|file, sql| write!(sql, "{}.", schema(file)).expect("a String takes everything")),
     };
     // A file has neither a server nor a failover.
     const IDENTITY: [&str; 3] = [
@@ -76,6 +76,15 @@ impl Dialect for Sqlite {
             write!(sql, "; PRAGMA synchronous = {}", synchronous.unwrap_or("FULL")).expect("a String takes everything");
         }
         Some(sql)
+    }
+
+    // A file is what it is, and each statement names it.
+    fn born_alike() -> Option<Born> {
+        Some(Born::of_file())
+    }
+
+    fn born(_raw: &mut SqliteConnection) -> QueryResult<Born> {
+        Ok(Born::of_file())
     }
 
     fn connect(settings: &Settings) -> Result<SqliteConnection, ConnectionError> {
@@ -130,11 +139,11 @@ impl Dialect for Sqlite {
         Ok(Vec::new())
     }
 
-    fn shortcomings(raw: &mut SqliteConnection, _settings: &Settings) -> QueryResult<Vec<Shortcoming>> {
+    fn shortcomings(raw: &mut SqliteConnection, _born: &Born, _settings: &Settings) -> QueryResult<Vec<Shortcoming>> {
         let asked = "SELECT (SELECT journal_mode FROM pragma_journal_mode) AS a, (SELECT CAST(synchronous AS TEXT) FROM \
                      pragma_synchronous) AS b, NULL AS c";
         let mut found = Vec::new();
-        for row in Self::load_own(raw, asked, &[])? {
+        for row in Self::ask(raw, asked, &[])? {
             let mode = text(&row);
             if matches!(mode, "off" | "memory") {
                 let why = "a crash could leave half a transaction";

@@ -6,6 +6,7 @@ use diesel::connection::SimpleConnection;
 use diesel::result::QueryResult;
 
 use super::backend::Dialect;
+use super::born::Born;
 use super::check::{self, Shortcoming};
 use super::control::{Control, Gid};
 use super::decision::{self, Asked, Keep};
@@ -96,6 +97,7 @@ pub trait Survey: Send {
 /// A connection for that.
 pub struct Surveyor<B: Dialect> {
     raw: B::Raw,
+    born: Arc<Born>,
     right_of_way: Arc<RightOfWay>,
 }
 
@@ -131,16 +133,24 @@ fn listed(ids: &[TransactionId]) -> String {
 }
 
 impl<B: Dialect> Surveyor<B> {
-    /// On this connection to the database of these settings.
-    pub fn new(raw: B::Raw, settings: &Settings) -> Self {
-        Self { raw, right_of_way: Arc::clone(&settings.right_of_way) }
+    /// Takes a connection that nobody has used.
+    pub fn new(raw: B::Raw, born: Arc<Born>, settings: &Settings) -> Self {
+        Self { raw, born, right_of_way: Arc::clone(&settings.right_of_way) }
+    }
+
+    fn execute(&mut self, sql: &str, binds: &[&str]) -> QueryResult<usize> {
+        B::execute_own(&mut self.raw, &self.born, sql, binds)
+    }
+
+    fn load(&mut self, sql: &str, binds: &[&str]) -> QueryResult<Vec<TextRow>> {
+        B::load_own(&mut self.raw, &self.born, sql, binds)
     }
 
     /// Runs a statement for many ids.
     fn for_all(&mut self, sql: &str, ids: &[TransactionId]) -> QueryResult<()> {
         let _first = self.right_of_way.claim();
         for ids in ids.chunks(BATCH) {
-            B::execute_own(&mut self.raw, &format!("{sql}({})", listed(ids)), &[])?;
+            self.execute(&format!("{sql}({})", listed(ids)), &[])?;
         }
         Ok(())
     }
@@ -158,19 +168,19 @@ impl<B: Dialect> Surveyor<B> {
 
 impl<B: Dialect> Survey for Surveyor<B> {
     fn shortcomings(&mut self, settings: &Settings, needed: bool) -> QueryResult<Vec<Shortcoming>> {
-        let mut found = B::shortcomings(&mut self.raw, settings)?;
+        let mut found = B::shortcomings(&mut self.raw, &self.born, settings)?;
         if needed {
-            check::tables::<B>(&mut self.raw, &mut found);
+            check::tables::<B>(&mut self.raw, &self.born, &mut found);
         }
         Ok(found)
     }
 
     fn identity(&mut self) -> QueryResult<Identity> {
-        identity::ask::<B>(&mut self.raw)
+        identity::ask::<B>(&mut self.raw, &self.born)
     }
 
     fn confirm(&mut self) -> QueryResult<()> {
-        B::confirm(&mut self.raw)
+        B::confirm(&mut self.raw, &self.born)
     }
 
     fn prepared(&mut self, database_id: &str) -> QueryResult<Vec<Prepared>> {
@@ -191,20 +201,20 @@ impl<B: Dialect> Survey for Surveyor<B> {
     }
 
     fn is_held(&mut self, id: &TransactionId, branch: &str) -> QueryResult<bool> {
-        receipt::is_held::<B>(&mut self.raw, id, branch)
+        receipt::is_held::<B>(&mut self.raw, &self.born, id, branch)
     }
 
     fn receipts(&mut self, id: &TransactionId) -> QueryResult<Vec<String>> {
-        receipt::find::<B>(&mut self.raw, id)
+        receipt::find::<B>(&mut self.raw, &self.born, id)
     }
 
     fn ask(&mut self, id: &TransactionId, keep: Keep<'_>) -> QueryResult<Asked> {
         let _first = self.right_of_way.claim();
-        decision::ask::<B>(&mut self.raw, id, B::RECOVERY_WAIT, keep)
+        decision::ask::<B>(&mut self.raw, &self.born, id, B::RECOVERY_WAIT, keep)
     }
 
     fn find(&mut self, uuid: &str) -> QueryResult<Vec<String>> {
-        let rows = B::load_own(&mut self.raw, FIND, &[&format!("%{uuid}")])?;
+        let rows = self.load(FIND, &[&format!("%{uuid}")])?;
         Ok(rows.into_iter().filter_map(|row| row.a).collect())
     }
 
@@ -212,32 +222,32 @@ impl<B: Dialect> Survey for Surveyor<B> {
         let _first = self.right_of_way.claim();
         let id = &*id.to_string();
         if decided {
-            B::execute_own(&mut self.raw, SPLIT, &[id])?;
+            self.execute(SPLIT, &[id])?;
         } else {
-            B::execute_own(&mut self.raw, LOST, &[id])?;
-            B::execute_own(&mut self.raw, LOST_IN_VAIN, &[id])?;
+            self.execute(LOST, &[id])?;
+            self.execute(LOST_IN_VAIN, &[id])?;
         }
-        let found = B::load_own(&mut self.raw, STATE, &[id])?;
+        let found = self.load(STATE, &[id])?;
         Ok(found.first().and_then(|row| row.a.as_deref()) == Some("h"))
     }
 
     fn receipt_ids(&mut self, after: &str) -> QueryResult<Vec<TransactionId>> {
-        let rows = B::load_own(&mut self.raw, &format!("{RECEIPT_IDS} LIMIT {BATCH}"), &[after])?;
+        let rows = self.load(&format!("{RECEIPT_IDS} LIMIT {BATCH}"), &[after])?;
         Ok(rows.into_iter().filter_map(|row| row.a?.parse().ok()).collect())
     }
 
     fn known(&mut self, ids: &[TransactionId]) -> QueryResult<Vec<TransactionId>> {
-        let rows = B::load_own(&mut self.raw, &format!("{KNOWN}({})", listed(ids)), &[])?;
+        let rows = self.load(&format!("{KNOWN}({})", listed(ids)), &[])?;
         Ok(rows.into_iter().filter_map(|row| row.a?.parse().ok()).collect())
     }
 
     fn unclosed(&mut self, seconds: u64, after: &str) -> QueryResult<Vec<Decision>> {
-        let rows = B::load_own(&mut self.raw, &UNCLOSED.replace("{seconds}", &seconds.to_string()), &[after])?;
+        let rows = self.load(&UNCLOSED.replace("{seconds}", &seconds.to_string()), &[after])?;
         Ok(rows.into_iter().filter_map(decision).collect())
     }
 
     fn heuristic(&mut self, after: &str) -> QueryResult<Vec<TransactionId>> {
-        let rows = B::load_own(&mut self.raw, &format!("{HEURISTIC} LIMIT {BATCH}"), &[after])?;
+        let rows = self.load(&format!("{HEURISTIC} LIMIT {BATCH}"), &[after])?;
         Ok(rows.into_iter().filter_map(|row| row.a?.parse().ok()).collect())
     }
 
@@ -252,21 +262,21 @@ impl<B: Dialect> Survey for Surveyor<B> {
     fn delete_decisions(&mut self, ids: &[TransactionId]) -> QueryResult<()> {
         let Some(greatest) = ids.iter().max().map(TransactionId::uuid_letters) else { return Ok(()) };
         self.transaction(|survey| {
-            B::execute_own(&mut survey.raw, MARK, &[&greatest, &greatest])?;
+            survey.execute(MARK, &[&greatest, &greatest])?;
             survey.for_all("DELETE FROM multidb_decision WHERE state <> 'h' AND gid IN ", ids)
         })
     }
 
     fn outdated(&mut self, seconds: u64, after: &str) -> QueryResult<Vec<Decision>> {
-        let rows = B::load_own(&mut self.raw, &format!("{OUTDATED}{seconds} ORDER BY gid LIMIT {BATCH}"), &[after])?;
+        let rows = self.load(&format!("{OUTDATED}{seconds} ORDER BY gid LIMIT {BATCH}"), &[after])?;
         Ok(rows.into_iter().filter_map(decision).collect())
     }
 
     fn forgotten_up_to(&mut self) -> QueryResult<String> {
-        decision::forgotten_up_to::<B>(&mut self.raw)
+        decision::forgotten_up_to::<B>(&mut self.raw, &self.born)
     }
 
     fn adopt(&mut self, environment: &str) -> QueryResult<()> {
-        B::execute_own(&mut self.raw, B::IDENTITY[2], &[environment]).map(drop)
+        self.execute(B::IDENTITY[2], &[environment]).map(drop)
     }
 }

@@ -138,11 +138,11 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
     }
 
     fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize> {
-        Ok(self.run(OWN, None, |link| B::execute_own(link.raw(), sql, binds))?)
+        Ok(self.run(OWN, None, |link| link.own(|raw, born| B::execute_own(raw, born, sql, binds)))?)
     }
 
     fn install(&self, environment: &str) -> Result<()> {
-        Ok(self.run(OWN, None, |link| identity::install::<B>(link.raw(), environment))?)
+        Ok(self.run(OWN, None, |link| link.own(|raw, born| identity::install::<B>(raw, born, environment)))?)
     }
 
     fn probe(&self, id: &TransactionId) -> decision::Verdict {

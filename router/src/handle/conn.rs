@@ -11,7 +11,7 @@ use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::result::{ConnectionError, ConnectionResult, QueryResult};
 
 use super::manager::HandleTransactions;
-use super::proof::proof_of;
+use super::proof::{is_unproven, proof_of};
 use crate::alias::Alias;
 use crate::connection::attached::OwnFile;
 use crate::connection::backend::Backend;
@@ -133,6 +133,13 @@ impl<B: Backend> Conn<B> {
         Ok(())
     }
 
+    /// Whether the end of the transaction must know that a statement of this type was sent. Its name is searched only where the
+    /// transaction is on several databases.
+    #[inline]
+    pub(super) fn is_to_be_noted<T: QueryId>(&self) -> bool {
+        matches!(&self.place, Place::Scope(slot) if slot.gate().is_across()) && is_unproven::<T>()
+    }
+
     /// Runs a statement where the handle leads.
     #[inline]
     pub(super) fn run<T>(&mut self, statement: impl FnOnce(&mut Link<B>) -> QueryResult<T>) -> QueryResult<T> {
@@ -202,7 +209,11 @@ impl<B: Backend> Connection for Conn<B> {
         T: QueryFragment<Self::Backend> + QueryId,
     {
         self.weigh(proof_of::<T>)?;
+        let unproven = self.is_to_be_noted::<T>();
         self.run(|link| {
+            if unproven {
+                link.note_unproven();
+            }
             let result = link.execute(source);
             if let Err(error) = &result
                 && proof_of::<T>() != Proof::Write

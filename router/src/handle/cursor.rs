@@ -149,7 +149,11 @@ where
         T: Query + QueryFragment<B::Native> + QueryId + 'query,
         B::Native: QueryMetadata<T::SqlType>,
     {
+        let unproven = conn.is_to_be_noted::<T>();
         let rows = conn.run(|link| {
+            if unproven {
+                link.note_unproven();
+            }
             let question = link.admit_query(&source)?;
             let rows = B::load_all(link.raw(), source).inspect_err(|error| link.forget_failed(error));
             link.answered(question, rows)

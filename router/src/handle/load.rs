@@ -22,7 +22,11 @@ impl LoadConnection<DefaultLoadingMode> for Conn<crate::Postgres> {
         Self::Backend: QueryMetadata<T::SqlType>,
     {
         self.weigh(proof_of::<T>)?;
+        let unproven = self.is_to_be_noted::<T>();
         self.run(|link| {
+            if unproven {
+                link.note_unproven();
+            }
             let question = link.admit_query(&source)?;
             let result = LoadConnection::<DefaultLoadingMode>::load(link.raw(), source);
             link.answered(question, result)

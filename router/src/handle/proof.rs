@@ -19,6 +19,17 @@ const DEPTH_LIMIT: u32 = 512;
 /// What the type `T` of a statement proves.
 #[inline]
 pub(super) fn proof_of<T: QueryId>() -> Proof {
+    known_of::<T>().proof
+}
+
+/// Whether a statement may do more than its type tells: notify others, or change the session.
+#[inline]
+pub(super) fn is_unproven<T: QueryId>() -> bool {
+    known_of::<T>().unproven
+}
+
+#[inline]
+fn known_of<T: QueryId>() -> Known {
     KNOWN.with(|known| proven(known, type_name::<T>(), type_name::<T::QueryId>()))
 }
 
@@ -28,28 +39,31 @@ struct Known {
     /// Where the names are, and how long: they stay there, and reading them each time would take longer.
     names: [(usize, usize); 2],
     proof: Proof,
+    unproven: bool,
 }
 
 thread_local! {
     static KNOWN: [Cell<Known>; PROOFS_KEPT] =
-        const { [const { Cell::new(Known { names: [(0, 0); 2], proof: Proof::None }) }; PROOFS_KEPT] };
+        const { [const { Cell::new(Known { names: [(0, 0); 2], proof: Proof::None, unproven: true }) }; PROOFS_KEPT] };
 }
 
 #[inline]
-fn proven(known: &[Cell<Known>; PROOFS_KEPT], name: &'static str, id: &'static str) -> Proof {
+fn proven(known: &[Cell<Known>; PROOFS_KEPT], name: &'static str, id: &'static str) -> Known {
     let names = [(name.as_ptr().addr(), name.len()), (id.as_ptr().addr(), id.len())];
     // Names are seldom shorter than this, and lie one behind the other.
     let place = &known[(names[0].0 >> 5) % PROOFS_KEPT];
     if place.get().names == names {
-        return place.get().proof;
+        return place.get();
     }
-    let proof = prove(name, id);
-    place.set(Known { names, proof });
-    proof
+    let (proof, unproven) = prove(name, id);
+    let known = Known { names, proof, unproven };
+    place.set(known);
+    known
 }
 
+/// What a statement is proven to do, and whether it may do more than that.
 #[cold]
-fn prove(name: &str, id: &str) -> Proof {
+fn prove(name: &str, id: &str) -> (Proof, bool) {
     const WRITES: [&str; 3] = [
         "diesel::query_builder::insert_statement::InsertStatement<",
         "diesel::query_builder::update_statement::UpdateStatement<",
@@ -57,10 +71,10 @@ fn prove(name: &str, id: &str) -> Proof {
     ];
     let statement = statement_of(name);
     if WRITES.iter().any(|write| statement.starts_with(write)) {
-        return Proof::Write;
+        return (Proof::Write, hides_parts(statement));
     }
     if !SELECTS.iter().any(|select| statement.starts_with(select)) {
-        return Proof::None;
+        return (Proof::None, true);
     }
     let mut reader = Reader::new(statement, false);
     let mut reads = reader.only_reads();
@@ -69,7 +83,18 @@ fn prove(name: &str, id: &str) -> Proof {
         let mut by_id = Reader::new(id, true);
         reads = by_id.only_reads() && by_id.lists == reader.lists;
     }
-    if reads { Proof::Read } else { Proof::None }
+    (if reads && !reader.locks { Proof::Read } else { Proof::None }, !reads)
+}
+
+/// Whether a write may call what the user has declared, or holds what its type doesn't name.
+fn hides_parts(statement: &str) -> bool {
+    let texts = ["Boxed", "dyn ", "::sql_query::", "::SqlLiteral<"].iter().any(|part| statement.contains(part));
+    // `define_sql_function!` makes a module `.._utils`; Diesel's own functions are made by it too.
+    let declared = statement.match_indices("_utils::").any(|(at, _)| {
+        let start = statement[..at].rfind(|letter: char| !is_of_path(letter));
+        !statement[start.map_or(0, |before| before + 1)..].starts_with("diesel::")
+    });
+    texts || declared
 }
 
 /// The name of a statement's type without what Diesel's `MultiConnection` wraps around it.
@@ -121,7 +146,7 @@ const HARMLESS: &[&str] = &[
     "diesel::query_builder::having_clause::",
     "diesel::query_builder::limit_clause::",
     "diesel::query_builder::limit_offset_clause::LimitOffsetClause",
-    "diesel::query_builder::locking_clause::NoLockingClause",
+    "diesel::query_builder::locking_clause::",
     "diesel::query_builder::offset_clause::",
     "diesel::query_builder::order_clause::",
     "diesel::query_builder::select_clause::",
@@ -155,6 +180,9 @@ const SEALED: &[&str] = &[
     SELECT_BY,
 ];
 
+/// FOR UPDATE and its like, which a read has not.
+const LOCKS: &str = "diesel::query_builder::locking_clause::LockingClause";
+
 /// The values of `eq_any`, which have `()` for an id.
 const MANY: &str = "diesel::expression::array_comparison::Many";
 
@@ -172,13 +200,24 @@ struct Reader<'a> {
     columns: Vec<&'a str>,
     /// Some of what is selected isn't in the name.
     hidden: bool,
+    /// It locks rows.
+    locks: bool,
     /// How many times values of `eq_any` stand in it.
     lists: u32,
 }
 
 impl<'a> Reader<'a> {
     fn new(name: &'a str, is_id: bool) -> Self {
-        Self { rest: name, is_id, depth: 0, tables: Vec::new(), columns: Vec::new(), hidden: false, lists: 0 }
+        Self {
+            rest: name,
+            is_id,
+            depth: 0,
+            tables: Vec::new(),
+            columns: Vec::new(),
+            hidden: false,
+            locks: false,
+            lists: 0,
+        }
     }
 
     /// Whether every part is known to read only.
@@ -219,6 +258,7 @@ impl<'a> Reader<'a> {
             _ => {}
         }
         self.hidden |= path == SELECT_BY;
+        self.locks |= path == LOCKS;
         self.lists += u32::from(path == MANY);
         let Some(arguments) = arguments else { return is_in(HARMLESS, path).then_some(()) };
         self.rest = arguments;

@@ -225,7 +225,8 @@ impl<R> Once<R> {
             return Err(self.mismatch(problem));
         }
         let (slot, file) = scope.first_slot()?;
-        match slot.execute_own_in(file, UPDATE, &[&text, &self.key])? {
+        let stored = slot.execute_own_in(file, UPDATE, &[&text, &self.key]);
+        match stored.map_err(|error| explained(error, slot.alias()))? {
             1 => Ok(()),
             _ => Err(self.mismatch("was taken away while the scope ran")),
         }

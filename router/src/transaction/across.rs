@@ -149,6 +149,7 @@ fn join(databases: &Databases, enlisting: &Enlisting<'_>, listed: bool) -> Resul
     let (number, reader) = (*number, reader || open.only_reads());
     tracing::debug!(target: TARGET, alias = %database.alias(), id = %open.id, "enlisted");
     top(|open| {
+        open.gate.go_across();
         let level = open.gate.depth();
         open.branches.push(Branch::further(enlisting.database, Arc::clone(&slot), level, number, reader));
         let promoted = sends || open.across.as_ref().is_some_and(|across| across.promoted);
@@ -258,7 +259,10 @@ fn go_across(databases: &Databases) -> Result<()> {
     let Some(open) = top(Open::of) else { return Ok(()) };
     let name = shown(&open.id, open.outermost);
     promote(databases, &open, &name)?;
-    top(|open| open.across = Some(Box::new(Across { name, next: 1, promoted: true })));
+    top(|open| {
+        open.gate.go_across();
+        open.across = Some(Box::new(Across { name, next: 1, promoted: true }));
+    });
     Ok(())
 }
 

@@ -306,7 +306,7 @@ fn what_is_left_to_recovery_is_not_complete_before_it_is_finished() {
 fn a_lost_receipt_or_intent_rolls_both_databases_back() {
     let Some(far) = Far::new() else { return };
     far.put_both(100).result.unwrap();
-    let cases: [(usize, &[u8]); 2] = [(1, b"INTO multidb_receipt"), (0, b"INTO multidb_decision")];
+    let cases: [(usize, &[u8]); 2] = [(1, b"multidb_receipt (gid"), (0, b"multidb_decision (gid")];
     for (id, (at, needle)) in (1..).zip(cases) {
         for (id, loses) in [(id, Loses::Request), (id + 10, Loses::ReplyAfter(0))] {
             let what = format!("{loses:?} of {}", String::from_utf8_lossy(needle));

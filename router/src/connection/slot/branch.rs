@@ -255,11 +255,11 @@ impl<B: Dialect> AnySlot for Slot<B> {
     }
 
     fn execute_own_in(&self, file: usize, sql: &str, binds: &[&str]) -> Result<usize> {
-        self.run(|link| B::execute_own_in(link.raw(), file, sql, binds)).map_err(Error::from)
+        self.run(|link| link.own(|raw, born| B::execute_own_in(raw, born, file, sql, binds))).map_err(Error::from)
     }
 
     fn load_own_in(&self, file: usize, sql: &str, binds: &[&str]) -> Result<Vec<TextRow>> {
-        self.run(|link| B::load_own_in(link.raw(), file, sql, binds)).map_err(Error::from)
+        self.run(|link| link.own(|raw, born| B::load_own_in(raw, born, file, sql, binds))).map_err(Error::from)
     }
 
     fn reopen(&self) {
@@ -339,7 +339,11 @@ impl<B: Dialect> AnySlot for Slot<B> {
     }
 
     fn execute_at_end(&self, sql: &str, binds: &[&str]) -> Result<usize> {
-        self.at_end(|link| B::execute_own(link.raw(), sql, binds))
+        self.at_end(|link| link.own(|raw, born| B::execute_own(raw, born, sql, binds)))
+    }
+
+    fn put_back(&self) -> Result<()> {
+        self.at_end(Link::put_back)
     }
 
     fn before_decision(&self) -> Result<()> {

@@ -93,11 +93,13 @@ pub trait AnySlot: Any + Send + Sync {
     /// The transaction is on several databases: see [`Start::across`]. `xa` names the branch where it must begin with its
     /// name. An open one gets its limits now.
     fn go_across(&self, name: &Arc<str>, xa: Option<Gid>) -> Result<()>;
-    /// Whether the server may keep a secret of what the branch has done: it was lent, or was sent a text that notifies.
+    /// Whether the server may keep a secret of what the branch has done, such as a NOTIFY: it was sent what proves nothing.
     fn is_opaque(&self) -> bool;
     /// As [`execute_own`](Self::execute_own), after the scope has ended: at the outermost level, and it begins the
     /// transaction where nothing has.
     fn execute_at_end(&self, sql: &str, binds: &[&str]) -> Result<usize>;
+    /// Takes back the role that the connection was born with, before the branch is prepared: no other could finish it.
+    fn put_back(&self) -> Result<()>;
     /// Makes home's open transaction ready to hold the decision.
     fn before_decision(&self) -> Result<()>;
     /// Makes home's commit durable where the database itself has not: the folder of a SQLite file.

@@ -87,11 +87,6 @@ pub fn inspect(sql: &str, syntax: Syntax) -> Inspection {
     Inspection { effect, crosses, session, is_tame, may_allow_writes, may_fail_late, has_several, forgets_statements }
 }
 
-/// Whether `sql` may notify other sessions, or listen to them, which assigns no transaction id.
-pub fn notifies(sql: &str, syntax: Syntax) -> bool {
-    syntax == Syntax::Postgres && (holds(sql, "notify") || holds(sql, "listen"))
-}
-
 /// Nothing but these statements reaches beyond the database, and no function does: what doesn't hold their words anywhere
 /// is proven.
 fn changes_sqlite_session(sql: &str) -> SessionEffect {

@@ -6,5 +6,5 @@
 mod inspection;
 mod lexer;
 
-pub use inspection::{Effect, SessionEffect, inspect, notifies};
+pub use inspection::{Effect, SessionEffect, inspect};
 pub use lexer::Syntax;
