@@ -83,17 +83,19 @@ fn a_body_that_sees_no_schema_or_only_anothers_commits_as_ever() {
         assert_eq!((fixture.rows("default").len(), fixture.rows("other").len()), (2 * id, id), "{text}");
     }
     assert_eq!((own_rows(&fixture, "default"), own_rows(&fixture, "other")), (4, 2));
-    // Now it stays on the connections.
-    put_both_after(3, &format!("SET search_path TO {shadows}, pg_catalog")).unwrap();
-    put(4, 0).unwrap_err();
+    // Set for the session it holds until the connection goes back.
+    let stays = format!("SET search_path TO {shadows}, pg_catalog");
+    put_both_after(3, &stays).unwrap();
+    put(4, 0).unwrap();
     let insert = |id: i64| format!("INSERT INTO {}.items VALUES ({id}, 0)", own_schema(&fixture));
     let verified = atomic::<Item>().verify_commit().label("f").once("stays").run(|conn: &mut PgConn| {
-        conn.batch_execute(&insert(4))?;
+        conn.batch_execute(&stays)?;
+        conn.batch_execute(&insert(5))?;
         let apart = atomic::<Item>().propagation(Propagation::RequiresNew);
-        apart.run(|conn: &mut PgConn| Ok::<_, Error>(conn.batch_execute(&insert(5))?))
+        apart.run(|conn: &mut PgConn| Ok::<_, Error>(conn.batch_execute(&insert(6))?))
     });
     verified.unwrap();
-    assert_eq!((fixture.rows("default").len(), own_rows(&fixture, "default")), (7, 6));
+    assert_eq!((fixture.rows("default").len(), own_rows(&fixture, "default")), (8, 6));
     assert!(databases.recover().unwrap().is_clear());
 }
 

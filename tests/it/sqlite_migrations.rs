@@ -137,8 +137,10 @@ fn a_pragma_that_sqlite_would_ignore_in_a_transaction_is_an_error() {
         });
         assert!(matches!(run, Err(Error::IneffectivePragma { .. })), "{text}: {run:?}");
         let mut conn = connection::<Item, SqliteConn>().unwrap();
-        let run = conn.transaction(|conn| Ok::<_, Error>(diesel::sql_query(text).execute(conn).map(drop)?));
-        assert!(matches!(run, Err(Error::IneffectivePragma { .. })), "{text}: {run:?}");
+        if !text.contains(';') {
+            let run = conn.transaction(|conn| Ok::<_, Error>(diesel::sql_query(text).execute(conn).map(drop)?));
+            assert!(matches!(run, Err(Error::IneffectivePragma { .. })), "{text}: {run:?}");
+        }
         let run = conn.batch_execute(&format!("BEGIN; {text}; COMMIT")).map_err(Error::from);
         assert!(matches!(run, Err(Error::IneffectivePragma { .. })), "{text}: {run:?}");
     }

@@ -26,7 +26,8 @@ fn names_in_brackets_are_names() {
 fn a_read_only_scope_whose_text_lifts_query_only_is_refused() {
     let fixture = fixture().unwrap();
     let _entered = fixture.databases().enter();
-    for text in ["PRAGMA query_only = 0; INSERT INTO items VALUES (1, 10)", "PRAGMA query_only(off)"] {
+    let whole = "PRAGMA query_only(0); INSERT INTO items VALUES (1, 10); PRAGMA query_only = 1";
+    for text in ["PRAGMA query_only = 0; INSERT INTO items VALUES (1, 10)", "PRAGMA query_only(off)", whole] {
         for nested in [false, true] {
             let run = atomic::<Item>().run(|_: &mut SqliteConn| {
                 let write = |conn: &mut SqliteConn| Ok::<_, Error>(conn.batch_execute(text)?);
@@ -56,6 +57,19 @@ fn a_database_in_memory_keeps_its_rows_and_its_settings_after_any_text() {
     assert!(conn.batch_execute(broken).is_err());
     let left = conn.with_raw(|raw| raw.batch_execute("BEGIN; INSERT INTO items VALUES (3, 30)").map_err(Error::from));
     assert!(matches!(left, Err(Error::TransactionControl { .. })), "{left:?}");
+    let _ = std::panic::catch_unwind(|| {
+        let conn = &mut connection::<Item, SqliteConn>().unwrap();
+        conn.with_raw(|raw| -> Result<(), Error> {
+            raw.batch_execute("BEGIN; INSERT INTO items VALUES (6, 60)")?;
+            panic!("on purpose")
+        })
+    });
+    let _ = std::panic::catch_unwind(|| {
+        atomic::<Item>().run(|conn: &mut SqliteConn| -> Result<(), Error> {
+            put(7, 70)?;
+            conn.with_raw(|_| panic!("on purpose"))
+        })
+    });
     let ended = atomic::<Item>().run(|conn: &mut SqliteConn| {
         let _ = conn
             .with_raw(|raw| raw.batch_execute("COMMIT; BEGIN; INSERT INTO items VALUES (4, 40)").map_err(Error::from));

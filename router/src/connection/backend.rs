@@ -247,6 +247,11 @@ pub trait Dialect: Sized + Send + Sync + 'static {
         None
     }
 
+    /// Gives up other databases that a text has taken in.
+    fn detach(_raw: &mut Self::Raw) -> QueryResult<()> {
+        Ok(())
+    }
+
     /// The settings of the session that a stored function may change.
     fn session_settings(_raw: &mut Self::Raw) -> QueryResult<Option<String>> {
         Ok(None)

@@ -344,27 +344,39 @@ impl<B: Dialect> Link<B> {
         body: impl FnOnce(&mut B::Raw) -> T,
     ) -> QueryResult<(T, Seen)> {
         let question = self.before_lending()?;
+        let inside = self.in_transaction();
         let watcher = Watcher::new(forward.clone(), B::SYNTAX, self.attached.is_some());
         self.lent.settings = true;
         self.note_unproven();
         let depth = self.depth();
         self.raw.set_instrumentation(watcher.clone());
-        // Not clean if `body` panics: nobody knows what it has begun.
-        self.lent.away = true;
         let result = catch_unwind(AssertUnwindSafe(|| body(&mut self.raw)));
         let blind = !watcher.watches(&mut self.raw);
         let mut seen = watcher.seen();
-        let result = match result {
-            Ok(result) => result,
-            Err(panic) => {
-                // What the connection waits for is unknown, so the server can't be asked.
-                if (blind || seen.control) && self.in_transaction() {
-                    self.breach = Some(Breach::Ended);
-                }
-                resume_unwind(panic)
+        if result.is_err() && B::SYNTAX != Syntax::Sqlite {
+            // What the connection waits for is unknown, so the server can't be asked.
+            self.lent.away = true;
+            if inside && (blind || seen.control) {
+                self.breach = Some(Breach::Ended);
             }
-        };
-        self.lent.away = false;
+        }
+        let result = result.unwrap_or_else(|panic| {
+            if !self.lent.away {
+                self.after_body(question, blind, depth, &mut seen);
+            }
+            resume_unwind(panic)
+        });
+        self.after_body(question, blind, depth, &mut seen);
+        match forward {
+            Some(forward) => self.raw.set_instrumentation(forward),
+            None => self.raw.set_instrumentation(diesel::connection::get_default_instrumentation()),
+        }
+        self.discard_if(seen.stale);
+        Ok((result, seen))
+    }
+
+    /// Finds out what a body has done that has used the connection.
+    fn after_body(&mut self, question: Question, blind: bool, depth: u32, seen: &mut Seen) {
         if self.read_only && seen.may_allow_writes && B::KEEPS_READ_ONLY.is_none() {
             self.breach = Some(Breach::Writable);
         }
@@ -386,12 +398,6 @@ impl<B: Dialect> Link<B> {
         } else if doubtful || seen.failure.is_none() || self.in_transaction() {
             seen.answer = self.after_text(question, !(blind || seen.may_fail_late));
         }
-        match forward {
-            Some(forward) => self.raw.set_instrumentation(forward),
-            None => self.raw.set_instrumentation(diesel::connection::get_default_instrumentation()),
-        }
-        self.discard_if(seen.stale);
-        Ok((result, seen))
     }
 
     /// Takes note that limits of a scope are set, which outlive its transaction.
@@ -444,6 +450,11 @@ impl<B: Dialect> Link<B> {
     /// Whether an error that the server takes no writes is the server's own, and not asked for by a scope.
     pub(super) fn should_take_writes(&self) -> bool {
         !self.lent.read_only && !self.private
+    }
+
+    /// A statement has panicked half-way. Only a server could wait for the rest of it.
+    pub fn note_panic(&mut self) {
+        self.broken |= !self.private;
     }
 
     /// Keeps the connection from going back to the pool.

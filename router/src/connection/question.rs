@@ -13,7 +13,7 @@ use super::text::{self, Effect, SessionEffect, Syntax};
 use crate::error::Error;
 
 /// What has to be asked once a text has run.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 #[must_use = "a question that is never asked leaves the transaction unproven"]
 pub struct Question {
     /// What tells whether the transaction is still the same.
@@ -85,7 +85,6 @@ impl<B: Dialect> Link<B> {
     }
 
     /// Asks them. An error is one that the text itself has not given.
-    #[expect(clippy::needless_pass_by_value, reason = "a question is asked once")]
     pub fn after_text(&mut self, question: Question, failed: bool) -> QueryResult<()> {
         let Question { mark, leftover, late } = question;
         let late = if late && !failed { self.late_error() } else { Ok(()) };
@@ -226,7 +225,7 @@ impl<B: Dialect> Link<B> {
     pub fn renew_session(&mut self, effect: SessionEffect) {
         let renewed = match (effect, self.renewal()) {
             (SessionEffect::None, _) => true,
-            (_, Some(renewal)) => self.raw().batch_execute(&renewal).is_ok(),
+            (_, Some(renewal)) => B::detach(self.raw()).and_then(|()| self.raw().batch_execute(&renewal)).is_ok(),
             (SessionEffect::Settings, None) => {
                 let found = B::release_locks(self.raw()).and_then(|()| B::session_settings(self.raw()));
                 found.is_ok_and(|found| found == self.settings_before)

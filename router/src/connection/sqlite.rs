@@ -213,6 +213,15 @@ impl Dialect for Sqlite {
         raw.batch_execute("ROLLBACK").is_ok()
     }
 
+    fn detach(raw: &mut SqliteConnection) -> QueryResult<()> {
+        let asked =
+            "SELECT name AS a, NULL AS b, NULL AS c FROM pragma_database_list WHERE name NOT IN ('main', 'temp')";
+        for row in Self::ask(raw, asked, &[])? {
+            raw.batch_execute(&format!("DETACH \"{}\"", text(&row).replace('"', "\"\"")))?;
+        }
+        Ok(())
+    }
+
     // A file is opened anew. A database in memory would be lost with its connection.
     fn renewal(settings: &Settings) -> Option<String> {
         settings.private.then(|| format!("{DEFAULTS}; {}", session(settings)))
@@ -258,8 +267,9 @@ fn begin(start: &Start, sql: &mut String) -> fmt::Result {
     if limits.read_only { sql.write_str("; PRAGMA query_only = 1") } else { Ok(()) }
 }
 
-/// What a session has that was just opened.
-const DEFAULTS: &str = "PRAGMA query_only = 0; PRAGMA defer_foreign_keys = 0; PRAGMA ignore_check_constraints = 0; PRAGMA \
+/// What a session has that was just opened. Another place for what is temporary deletes all of it.
+const DEFAULTS: &str = "PRAGMA temp_store = FILE; PRAGMA temp_store = MEMORY; PRAGMA temp_store = DEFAULT; PRAGMA cache_size = -2000; \
+                        PRAGMA synchronous = FULL; PRAGMA query_only = 0; PRAGMA defer_foreign_keys = 0; PRAGMA ignore_check_constraints = 0; PRAGMA \
                         recursive_triggers = 0; PRAGMA reverse_unordered_selects = 0; PRAGMA case_sensitive_like = 0; PRAGMA \
                         writable_schema = 0; PRAGMA legacy_alter_table = 0; PRAGMA read_uncommitted = 0; PRAGMA locking_mode = NORMAL";
 

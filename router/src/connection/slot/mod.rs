@@ -460,7 +460,7 @@ impl<B: Dialect> Slot<B> {
                 self.gate.doom(1, Failure::new(FailureClass::Other, "a statement panicked"));
                 let mut state = poisoned.into_inner();
                 if let Phase::Open(lease) = &mut state.phase {
-                    lease.break_off();
+                    lease.note_panic();
                     if lease.take_breach() == Some(Breach::Ended) {
                         self.gate.ended(self.alias());
                     }
