@@ -19,7 +19,7 @@ pub(super) struct History {
     /// Calls of `commit` and `rollback`, each with its level.
     pub(super) ends: Vec<(usize, usize, Verb, Came)>,
     /// Scopes with a key, each with the level of its body if that ran.
-    pub(super) keyed: Vec<(u8, Option<usize>, Came)>,
+    pub(super) keyed: Vec<(String, Option<usize>, Came)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

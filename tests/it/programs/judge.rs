@@ -106,8 +106,12 @@ fn row(history: &History, sent: &Sent, mark: Mark, count: usize) -> Result<(), S
     if let Some(transaction) = transaction {
         let mut inside = history.all_around(sent.level).take_while(|at| *at != transaction).chain([transaction]);
         let ended = matches!(end_of(history, transaction, sent.at).0, End::Ended | End::Unknown);
-        if inside.any(|at| history.levels[at].read_only) && count > 0 && !ended {
-            return Err("a read-only scope has written".into());
+        match (inside.any(|at| history.levels[at].read_only), count) {
+            (false, _) => {}
+            // A procedure may have handled the refusal itself.
+            (true, 0) => return Ok(()),
+            (true, _) if ended => {}
+            (true, _) => return Err("a read-only scope has written".into()),
         }
     }
     match (fate(history, sent, mark, transaction), count) {

@@ -24,7 +24,7 @@ use self::trial::{Found, Trial};
 use crate::fixture::Kind::{self, Mysql, Postgres, Sqlite};
 
 /// How many programs each ground runs.
-const PROGRAMS: u64 = 300;
+const PROGRAMS: u64 = 200;
 /// Set to another number of programs, for a longer run.
 const MORE: &str = "MULTIDB_TEST_PROGRAMS";
 /// Set to the number that a failure tells, it gives the same programs again.

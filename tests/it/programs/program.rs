@@ -54,6 +54,10 @@ pub(super) enum How {
     Execute,
     /// With RETURNING, where Diesel has it.
     Returning,
+    /// By a SELECT that calls a function of the database, which puts it.
+    Calls,
+    /// The same in a boxed query, whose type says nothing of that.
+    Boxed,
 }
 
 /// The way that a text takes.

@@ -97,7 +97,10 @@ impl Maker<'_> {
             return self.opening(depth);
         }
         match self.rng.u8(..40) {
-            0..10 => Action::Insert(self.site(), if self.one_in(3) { How::Returning } else { How::Execute }),
+            0..10 => Action::Insert(
+                self.site(),
+                *pick(self.rng, &[How::Execute, How::Execute, How::Returning, How::Calls, How::Boxed]),
+            ),
             10..31 => self.text(),
             31 => Action::PanicInBind(self.site()),
             32 => Action::Panic,

@@ -212,6 +212,8 @@ impl Run<'_> {
             })
         });
         if let Some(key) = scope.key {
+            // Each database has keys of its own.
+            let key = format!("{key} on {:?}", scope.on);
             self.history.borrow_mut().keyed.push((key, ran.get(), came(&result)));
         }
         passed_on(result)

@@ -17,6 +17,10 @@ use crate::fixture;
 diesel::table! { bank_marks (id) { id -> BigInt, } }
 diesel::table! { ledger_marks (id) { id -> BigInt, } }
 
+diesel::table! { bank_uniques (id) { id -> BigInt, } }
+diesel::table! { ledger_uniques (id) { id -> BigInt, } }
+diesel::define_sql_function! { fn putting(a: BigInt) -> BigInt; }
+
 #[derive(QueryableByName)]
 struct Row {
     #[diesel(sql_type = BigInt)]
@@ -55,6 +59,25 @@ impl Run<'_> {
     }
 
     fn insert_by(&self, site: usize, how: How, id: i64) -> Ran {
+        if how == How::Calls {
+            handle!(self, site, conn => { diesel::select(putting(id)).get_result::<i64>(conn)?; });
+            return Ok(());
+        }
+        if how == How::Boxed {
+            macro_rules! boxed {
+                ($uniques:ident) => {
+                    handle!(self, site, conn => {
+                        $uniques::table.filter($uniques::id.eq(0)).select(putting(id)).into_boxed().load::<i64>(conn)?;
+                    })
+                };
+            }
+            if site == 0 {
+                boxed!(bank_uniques);
+            } else {
+                boxed!(ledger_uniques);
+            }
+            return Ok(());
+        }
         if how == How::Returning {
             match self.ground.sites[site].kind {
                 fixture::Kind::Postgres => {

@@ -15,7 +15,7 @@ const SAID: &str = "SELECT name, setting AS value FROM pg_settings WHERE name NO
     UNION ALL SELECT name, nullif(current_setting(name, true), '') FROM unnest(ARRAY['app.x', 'app.tenant', 'multidb.tx']) name \
     UNION ALL SELECT 'listens', channel FROM pg_listening_channels() channel \
     UNION ALL SELECT 'cursor', name FROM pg_cursors \
-    UNION ALL SELECT 'temporary', relname::text FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkind IN ('r', 'S', 'v') \
+    UNION ALL SELECT 'temporary', relname::text FROM pg_class WHERE pg_my_temp_schema() <> 0 AND relnamespace = pg_my_temp_schema() AND relkind IN ('r', 'S', 'v') \
     ORDER BY 1, 2";
 
 /// The branches of this database that are prepared.
@@ -23,7 +23,7 @@ const PREPARED: &str =
     "SELECT gid AS name, NULL AS value FROM pg_prepared_xacts, multidb_meta WHERE gid LIKE '%' || database_id";
 
 /// What others see of it. What a serializable transaction has read is remembered after its end, and blocks nobody.
-const SEEN: &str = "SELECT 'state' AS name, state AS value FROM pg_stat_activity WHERE pid = $1 AND state <> 'idle' \
+const SEEN: &str = "SELECT 'state' AS name, state AS value FROM pg_stat_get_activity($1) WHERE state <> 'idle' \
     UNION ALL SELECT 'lock', locktype || ' ' || mode FROM pg_locks WHERE pid = $1 AND mode <> 'SIReadLock'";
 
 pub(super) fn said(raw: &mut PgConnection) -> QueryResult<Vec<Said>> {
