@@ -11,7 +11,7 @@ use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::result::{ConnectionError, ConnectionResult, QueryResult};
 
 use super::manager::HandleTransactions;
-use super::proof::proof_of;
+use super::proof::{may_give_rows, proof_of};
 use crate::alias::Alias;
 use crate::connection::attached::OwnFile;
 use crate::connection::backend::Backend;
@@ -199,7 +199,7 @@ impl<B: Backend> Connection for Conn<B> {
     {
         self.weigh(proof_of::<T>)?;
         self.run(|link| {
-            let result = link.execute(source);
+            let result = link.execute(source, B::EXECUTES_ONE_STEP && may_give_rows::<T>());
             if let Err(error) = &result
                 && proof_of::<T>() != Proof::Write
             {

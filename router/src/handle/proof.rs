@@ -19,7 +19,14 @@ const DEPTH_LIMIT: u32 = 512;
 /// What the type `T` of a statement proves.
 #[inline]
 pub(super) fn proof_of<T: QueryId>() -> Proof {
-    KNOWN.with(|known| proven(known, type_name::<T>(), type_name::<T::QueryId>()))
+    KNOWN.with(|known| known_of(known, type_name::<T>(), type_name::<T::QueryId>()).proof)
+}
+
+/// Whether a statement of the type `T` may give rows when it is executed: it writes and has a RETURNING clause, or nothing is
+/// known of it.
+#[inline]
+pub(super) fn may_give_rows<T: QueryId>() -> bool {
+    KNOWN.with(|known| known_of(known, type_name::<T>(), type_name::<T::QueryId>()).gives_rows)
 }
 
 /// What is known of the statement whose type and whose id have these names.
@@ -28,24 +35,30 @@ struct Known {
     /// Where the names are, and how long: they stay there, and reading them each time would take longer.
     names: [(usize, usize); 2],
     proof: Proof,
+    gives_rows: bool,
 }
+
+/// What is known before anything is.
+const NOTHING: Known = Known { names: [(0, 0); 2], proof: Proof::None, gives_rows: true };
 
 thread_local! {
     static KNOWN: [Cell<Known>; PROOFS_KEPT] =
-        const { [const { Cell::new(Known { names: [(0, 0); 2], proof: Proof::None }) }; PROOFS_KEPT] };
+        const { [const { Cell::new(NOTHING) }; PROOFS_KEPT] };
 }
 
 #[inline]
-fn proven(known: &[Cell<Known>; PROOFS_KEPT], name: &'static str, id: &'static str) -> Proof {
+fn known_of(known: &[Cell<Known>; PROOFS_KEPT], name: &'static str, id: &'static str) -> Known {
     let names = [(name.as_ptr().addr(), name.len()), (id.as_ptr().addr(), id.len())];
     // Names are seldom shorter than this, and lie one behind the other.
     let place = &known[(names[0].0 >> 5) % PROOFS_KEPT];
     if place.get().names == names {
-        return place.get().proof;
+        return place.get();
     }
     let proof = prove(name, id);
-    place.set(Known { names, proof });
-    proof
+    let is_silent = proof == Proof::Write && name.contains("::returning_clause::NoReturningClause>");
+    let found = Known { names, proof, gives_rows: proof != Proof::Read && !is_silent };
+    place.set(found);
+    found
 }
 
 #[cold]
