@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection};
 use diesel::migration::MigrationConnection;
 use diesel::query_builder::bind_collector::BindCollector;
-use diesel::query_builder::{MoveableBindCollector, QueryBuilder, QueryFragment};
+use diesel::query_builder::{MoveableBindCollector, QueryBuilder, QueryFragment, QueryId};
 use diesel::r2d2::R2D2Connection;
 use diesel::result::{ConnectionError, QueryResult};
 
@@ -67,6 +67,9 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// Whether a prepared query that failed while its rows came must not be run again. libmariadb would wait for ever for the
     /// rest of the rows.
     const FAILED_QUERIES_HANG: bool = false;
+
+    /// Whether Diesel executes a statement up to its first row alone.
+    const EXECUTES_ONE_STEP: bool = false;
 
     /// What its texts may look like.
     const SYNTAX: Syntax;
@@ -300,6 +303,14 @@ pub trait Dialect: Sized + Send + Sync + 'static {
 
     /// Runs what is missing of these migrations, or of the library's own.
     fn migrate(raw: &mut Self::Raw, source: Option<&dyn Migrations>) -> diesel::migration::Result<Ran>;
+
+    /// Runs a statement, and counts the rows that it changed. `to_end` where it may give rows.
+    fn execute<T>(raw: &mut Self::Raw, statement: &T, _to_end: bool) -> QueryResult<usize>
+    where
+        T: QueryFragment<Self::Native> + QueryId,
+    {
+        raw.execute_returning_count(statement)
+    }
 
     /// Runs a statement text with collected binds as a prepared statement that the connection keeps.
     fn execute_prepared(raw: &mut Self::Raw, sql: String, binds: Self::Binds) -> QueryResult<usize>;

@@ -275,7 +275,9 @@ impl<B: Dialect> Link<B> {
     ///
     /// Diesel parses an UPDATE, a struct INSERT and an upsert anew each time. From its second use on such a text is
     /// kept prepared here, unless it holds raw SQL, whose texts are often made for one use.
-    pub fn execute<T>(&mut self, statement: &T) -> QueryResult<usize>
+    ///
+    /// Where it may give rows all the same, it is run to its end.
+    pub fn execute<T>(&mut self, statement: &T, to_end: bool) -> QueryResult<usize>
     where
         T: QueryFragment<B::Native> + QueryId,
     {
@@ -285,7 +287,7 @@ impl<B: Dialect> Link<B> {
         if is_foreign::<T>() {
             let mut builder = <B::Native as diesel::backend::Backend>::QueryBuilder::default();
             statement.to_sql(&mut builder, &B::NATIVE)?;
-            return self.guarded_statement(&builder.finish(), |raw| raw.execute_returning_count(statement));
+            return self.guarded_statement(&builder.finish(), |raw| B::execute(raw, statement, to_end));
         }
         if T::query_id().is_none() && !statement.is_safe_to_cache_prepared(&B::NATIVE)? {
             let raw_sql = || is_raw_sql(type_name::<T>());
@@ -296,14 +298,14 @@ impl<B: Dialect> Link<B> {
                 // A text that is kept came from no raw SQL. Asked first, since searching a type's name takes longer.
                 let kept = self.repeated.as_ref().is_some_and(|repeated| repeated.keeps(&sql));
                 if !kept && raw_sql() {
-                    return self.guarded_statement(&sql, |raw| raw.execute_returning_count(statement));
-                } else if kept || self.repeated.as_mut().is_some_and(|repeated| repeated.admits(&sql)) {
+                    return self.guarded_statement(&sql, |raw| B::execute(raw, statement, to_end));
+                } else if !to_end && (kept || self.repeated.as_mut().is_some_and(|repeated| repeated.admits(&sql))) {
                     let binds = B::collect_binds(&mut self.raw, statement)?;
                     return B::execute_prepared(&mut self.raw, sql, binds);
                 }
             }
         }
-        self.raw.execute_returning_count(statement)
+        B::execute(&mut self.raw, statement, to_end)
     }
 
     /// Prepares the questions about a query with rows that is a text of the user's as a whole. Refuses one that would begin or

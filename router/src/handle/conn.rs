@@ -11,7 +11,7 @@ use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::result::{ConnectionError, ConnectionResult, QueryResult};
 
 use super::manager::HandleTransactions;
-use super::proof::{is_unproven, proof_of};
+use super::proof::{is_unproven, may_give_rows, proof_of};
 use crate::alias::Alias;
 use crate::connection::attached::OwnFile;
 use crate::connection::backend::Backend;
@@ -214,7 +214,7 @@ impl<B: Backend> Connection for Conn<B> {
             if unproven {
                 link.note_unproven();
             }
-            let result = link.execute(source);
+            let result = link.execute(source, B::EXECUTES_ONE_STEP && may_give_rows::<T>());
             if let Err(error) = &result
                 && proof_of::<T>() != Proof::Write
             {

@@ -28,6 +28,13 @@ pub(super) fn is_unproven<T: QueryId>() -> bool {
     known_of::<T>().unproven
 }
 
+/// Whether a statement of the type `T` may give rows when it is executed: it writes and has a RETURNING clause, or nothing is
+/// known of it.
+#[inline]
+pub(super) fn may_give_rows<T: QueryId>() -> bool {
+    known_of::<T>().gives_rows
+}
+
 #[inline]
 fn known_of<T: QueryId>() -> Known {
     KNOWN.with(|known| proven(known, type_name::<T>(), type_name::<T::QueryId>()))
@@ -40,11 +47,15 @@ struct Known {
     names: [(usize, usize); 2],
     proof: Proof,
     unproven: bool,
+    gives_rows: bool,
 }
+
+/// What is known before anything is.
+const NOTHING: Known = Known { names: [(0, 0); 2], proof: Proof::None, unproven: true, gives_rows: true };
 
 thread_local! {
     static KNOWN: [Cell<Known>; PROOFS_KEPT] =
-        const { [const { Cell::new(Known { names: [(0, 0); 2], proof: Proof::None, unproven: true }) }; PROOFS_KEPT] };
+        const { [const { Cell::new(NOTHING) }; PROOFS_KEPT] };
 }
 
 #[inline]
@@ -56,9 +67,10 @@ fn proven(known: &[Cell<Known>; PROOFS_KEPT], name: &'static str, id: &'static s
         return place.get();
     }
     let (proof, unproven) = prove(name, id);
-    let known = Known { names, proof, unproven };
-    place.set(known);
-    known
+    let is_silent = proof == Proof::Write && name.contains("::returning_clause::NoReturningClause>");
+    let found = Known { names, proof, unproven, gives_rows: proof != Proof::Read && !is_silent };
+    place.set(found);
+    found
 }
 
 /// What a statement is proven to do, and whether it may do more than that.
