@@ -26,7 +26,7 @@ pub(crate) fn scope(
     let Function { attrs, vis, sig, .. } = function;
     let sig = repeated.map_or(sig, |repeated| &repeated.sig);
     let inner = &body.attrs;
-    let site = site(&sig.ident);
+    let site = site(&sig.ident, args.once.is_some().then_some(text));
     let targets = targets(&args.place);
     let options = options(args);
     let types = handle_types(handles);
@@ -41,7 +41,7 @@ pub(crate) fn scope(
         (Some(_), Some(_)) => quote!(run_once_again),
     };
     let retries = args.retry.iter();
-    let key = args.once.iter().map(|key| once(key, &output, repeated, &at(&sig.ident, &site, text)));
+    let key = args.once.iter().map(|key| once(key, &output, repeated));
     quote! {
         #(#attrs)*
         #vis #sig {
@@ -88,19 +88,15 @@ pub(crate) fn refused(function: &Function, error: &Error) -> TokenStream {
 }
 
 /// Where the function stands. A constant, so that it costs nothing and lives for ever; the line is the
-/// function's own and not the attribute's.
-fn site(ident: &Ident) -> TokenStream {
+/// function's own and not the attribute's. One with `once` is also known by its text.
+fn site(ident: &Ident, text: Option<u64>) -> TokenStream {
     let name = ident.unraw().to_string();
     let line = quote_spanned!(ident.span()=> ::core::line!());
-    quote! {
-        const { &::multidb::__private::Function::new(#name, ::core::module_path!(), ::core::file!(), #line) }
-    }
-}
-
-/// What tells a function from another one of its path.
-fn at(ident: &Ident, site: &TokenStream, text: u64) -> TokenStream {
     let column = quote_spanned!(ident.span()=> ::core::column!());
-    quote!(#site, #column, #text)
+    let text = text.map(|text| quote!(.with_text(#column, #text)));
+    quote! {
+        const { &::multidb::__private::Function::new(#name, ::core::module_path!(), ::core::file!(), #line) #text }
+    }
 }
 
 fn targets(place: &Place) -> Vec<TokenStream> {
@@ -139,12 +135,12 @@ fn options(args: &Args) -> TokenStream {
 
 /// The key, taken while the arguments are still there. An error in it is shown where it stands; one in the output is
 /// that of `run_once`, in the same place, and the compiler shows it once.
-fn once(key: &Expr, output: &Type, repeated: Option<&Repeated>, at: &TokenStream) -> TokenStream {
+fn once(key: &Expr, output: &Type, repeated: Option<&Repeated>) -> TokenStream {
     let span = Span::call_site().located_at(key.span());
     let path = quote_spanned!(span=> ::multidb::__private::once);
     let lent = quote_spanned!(span=> &(#key));
     // The closure's type has the function's path in its name.
-    let once = quote!(#path::<#output>(&|| (), #at, #lent));
+    let once = quote!(#path::<#output>(&|| (), #lent));
     match repeated.map(|repeated| &repeated.key_bindings) {
         Some(bindings) if !bindings.is_empty() => quote!({ #bindings #once }),
         _ => once,

@@ -2,11 +2,11 @@
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// FNV-1a. It tells texts apart that one person has written, and defends against nothing.
+/// FNV-1a. It is for texts of one program, and defends against nothing.
 const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0000_0100_0000_01b3;
 
-/// The hash of tokens: no compiler and no formatter has a say in it, since nothing between them counts.
+/// The hash of tokens: what stands between them doesn't count, so that no formatter changes it.
 pub(crate) fn text_hash(tokens: impl IntoIterator<Item = TokenStream>) -> u64 {
     tokens.into_iter().fold(OFFSET, hash)
 }

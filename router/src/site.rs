@@ -10,12 +10,25 @@ pub struct Function {
     module: &'static str,
     file: &'static str,
     line: u32,
+    /// The column and a hash of the text, of a function with `once`: two of one path are told apart by them.
+    text: (u32, u64),
 }
 
 impl Function {
     /// A function by its name and its place.
     pub const fn new(name: &'static str, module: &'static str, file: &'static str, line: u32) -> Self {
-        Self { name, module, file, line }
+        Self { name, module, file, line, text: (0, 0) }
+    }
+
+    /// The same with its column, and a hash of its text.
+    #[must_use]
+    pub const fn with_text(self, column: u32, text: u64) -> Self {
+        Self { text: (column, text), ..self }
+    }
+
+    /// Its column, and the hash of its text.
+    pub(crate) const fn text(&self) -> (u32, u64) {
+        self.text
     }
 
     pub(crate) const fn module(&self) -> &'static str {

@@ -1,8 +1,8 @@
 //! SQLite's foreign keys around migrations.
 //!
-//! A table is changed by a new one that takes its name, and to drop the old one deletes what refers to its rows. So SQLite says
-//! to switch foreign keys off before the transaction (inside of it that does nothing) and to look for broken ones before its
-//! end. Diesel's own tools leave them off as SQLite does.
+//! A table is changed by a new one that takes its name, and to drop the old one deletes what refers to its rows. So SQLite's
+//! documentation switches foreign keys off before the transaction (inside of it that does nothing), and looks for broken ones
+//! before its end. Diesel's own tools leave them off as SQLite does.
 
 use std::collections::BTreeMap;
 
@@ -21,13 +21,13 @@ const NAMED_ROWS: usize = 10;
 /// The foreign keys of a database while migrations run on it.
 pub struct ForeignKeys {
     enforced: bool,
-    /// How many rows of a table have no row in another one, which some migration before these has left so. None where it was
-    /// not asked, or SQLite can't tell.
+    /// How many rows of a table have no row in another one, which some migration before these has left so. None if it was
+    /// not asked, or if SQLite can't answer.
     broken: Option<BTreeMap<[String; 2], u64>>,
 }
 
 impl Around<SqliteConnection> for ForeignKeys {
-    /// Switches them off, where they are on. Outside of any transaction.
+    /// Switches them off. Outside of any transaction.
     fn begin(raw: &mut SqliteConnection) -> QueryResult<Self> {
         let asked = "SELECT CAST(foreign_keys AS TEXT) AS a, NULL AS b, NULL AS c FROM pragma_foreign_keys";
         let enforced = Sqlite::ask(raw, asked, &[])?.iter().any(|row| row.a.as_deref() == Some("1"));

@@ -56,13 +56,12 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SILENCE: [&str; 4] =
     ["keepalives_idle=30", "keepalives_interval=10", "keepalives_count=3", "tcp_user_timeout=60000"];
 
-/// The URL, or the words that libpq takes in its place, with limits for a silent network, unless it says something about that
-/// itself.
+/// The URL, or the words that libpq takes in its place, with limits for a silent network, unless it names some itself.
 fn noticing_silence(url: &str) -> Cow<'_, str> {
-    let says = |name: &str| name.starts_with("keepalives") || name == "tcp_user_timeout";
+    let names = |name: &str| name.starts_with("keepalives") || name == "tcp_user_timeout";
     let Some((_, address)) = url.split_once("://").filter(|_| !conninfo::is_conninfo(url)) else {
         let words = conninfo::words(url).unwrap_or_default();
-        if words.is_empty() || words.into_iter().any(|word| says(&url[word.name])) {
+        if words.is_empty() || words.into_iter().any(|word| names(&url[word.name])) {
             return url.into();
         }
         // In front of them, since a backslash at the end would take what follows for its own.
@@ -73,7 +72,7 @@ fn noticing_silence(url: &str) -> Cow<'_, str> {
     let Some((_, parameters)) = address[user_ends..].split_once('?') else {
         return format!("{url}?{}", SILENCE.join("&")).into();
     };
-    if parameters.split('&').any(|parameter| says(parameter.split('=').next().unwrap_or_default())) {
+    if parameters.split('&').any(|parameter| names(parameter.split('=').next().unwrap_or_default())) {
         return url.into();
     }
     let separator = if parameters.is_empty() || parameters.ends_with('&') { "" } else { "&" };
@@ -431,7 +430,7 @@ mod tests {
             ("postgres://h/d?", format!("postgres://h/d?{query}")),
             ("postgres://h/d?sslmode=off", format!("postgres://h/d?sslmode=off&{query}")),
             ("postgres://h/d?sslmode=off&", format!("postgres://h/d?sslmode=off&{query}")),
-            // Where a word stands that is no parameter's name.
+            // A word that is no parameter's name.
             ("postgres://me:p?w@h/d", format!("postgres://me:p?w@h/d?{query}")),
             ("postgres://me:keepalives@h/d", format!("postgres://me:keepalives@h/d?{query}")),
             (

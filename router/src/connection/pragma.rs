@@ -42,7 +42,7 @@ fn is_on(value: &str) -> bool {
     }
 }
 
-/// Refuses a text that sets such a pragma to another value than it has, where a transaction is open, be it one of the text's.
+/// Refuses a text that sets such a pragma to another value than it has, if a transaction is open, be it one of the text's.
 pub fn refuse_ineffective<B: Dialect>(
     raw: &mut B::Raw,
     database: &Alias,

@@ -14,7 +14,7 @@ pub enum Stale {
     Behind,
 }
 
-/// Texts by which the servers tell of it.
+/// Texts of the servers' errors.
 const BY_TEXT: &[(&str, Stale)] = &[
     ("cached plan must not change result type", Stale::Remembers),
     ("cache lookup failed for", Stale::Remembers),
@@ -30,14 +30,14 @@ const BY_TEXT: &[(&str, Stale)] = &[
     ("attempt to write a readonly database", Stale::Behind),
 ];
 
-/// How PostgreSQL tells that it doesn't have a statement or a type, or has one of that name already: it names it in between.
+/// PostgreSQL's, with a name between the two parts: a statement or a type is not there, or there already.
 const NAMED: &[(&str, &str)] = &[
     ("prepared statement \"", "\" does not exist"),
     ("prepared statement \"", "\" already exists"),
     ("type with OID ", " does not exist"),
 ];
 
-/// Whether an error says so.
+/// Whether it is such an error.
 pub fn stale(error: &DieselError) -> Option<Stale> {
     let DieselError::DatabaseError(kind, information) = error else { return None };
     let message = information.message();
@@ -53,7 +53,7 @@ pub fn stale(error: &DieselError) -> Option<Stale> {
 }
 
 impl<B: Dialect> Link<B> {
-    /// Keeps the connection from going back to the pool where an error of a statement will come back on it.
+    /// Keeps the connection from going back to the pool if an error of a statement will come back on it.
     #[cold]
     pub fn note_stale(&mut self, error: &DieselError) {
         self.discard_if(stale(error));

@@ -212,7 +212,7 @@ fn open(config: DatabaseConfig) -> Result<Database> {
         (pool.max_size, pool.idle_timeout, pool.max_lifetime) = (1, None, None);
     }
     let mut sqlite = config.sqlite_settings()?;
-    // One that says how it is opened has said it.
+    // A URL with a `mode` has its own rule.
     if !driver_url.contains("mode=") {
         sqlite.must_exist = config.named.as_ref().map(|named| Arc::clone(&named.variable));
     }

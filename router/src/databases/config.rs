@@ -28,7 +28,7 @@ pub struct DatabaseConfig {
     pub(super) alias: Alias,
     #[serde(skip)]
     pub(super) kind: Option<Kind>,
-    /// The variable of the environment, where nothing else names the database.
+    /// The variable of the environment, if nothing else names the database.
     #[serde(skip)]
     pub(super) named: Option<Named>,
     url: String,
@@ -358,7 +358,7 @@ fn read(alias: String, table: Table) -> Result<DatabaseConfig> {
 }
 
 /// Puts what the environment says over the tables of the file. Gives a variable for each database that it names, that of the
-/// URL where there is one.
+/// URL if there is one.
 fn overlay(
     tables: &mut Table,
     environment: impl Iterator<Item = (String, String)>,

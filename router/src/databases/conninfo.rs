@@ -67,7 +67,7 @@ pub(crate) struct Word {
     pub(crate) value: Range<usize>,
 }
 
-/// The words of a text; `None` where it is none, and nothing tells where a value ends.
+/// The words of a text; `None` if it has another form.
 pub(crate) fn words(text: &str) -> Option<Vec<Word>> {
     let (mut found, mut at) = (Vec::new(), 0);
     let skip = |at: usize| at + (text[at..].len() - text[at..].trim_start().len());
@@ -100,7 +100,7 @@ pub(crate) fn words(text: &str) -> Option<Vec<Word>> {
     }
 }
 
-/// Whether libpq knows the name. It knows lower case alone, and says so.
+/// Whether libpq knows the name. It takes lower case alone; the rest is an error of its own.
 pub(crate) fn is_keyword(name: &str) -> bool {
     KEYWORDS.iter().any(|keyword| keyword.eq_ignore_ascii_case(name))
 }

@@ -181,7 +181,7 @@ pub struct Database {
     pub(super) driver: Arc<dyn Driver>,
     /// The alias that it is the same as, where the configuration says so.
     pub(super) same_as: Option<Alias>,
-    /// The variable of the environment, where nothing else names the database.
+    /// The variable of the environment, if nothing else names the database.
     pub(super) named: Option<Named>,
 }
 

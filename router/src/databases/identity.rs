@@ -15,7 +15,7 @@ enum Identity {
     Path(PathBuf),
     /// A server's database, by its whole URL: two that differ in a parameter may show different schemas.
     Url(String),
-    /// The same by the words that libpq takes, whose order says nothing.
+    /// The same by the words that libpq takes, in an order of ours.
     Words(Vec<(String, String)>),
     /// A database in memory that belongs to one connection.
     Own(usize),

@@ -13,7 +13,7 @@ use crate::routing::{Access, Subject};
 #[derive(Debug, Clone)]
 pub(super) struct Named {
     pub(super) variable: Arc<str>,
-    /// The databases of the configuration file, which doesn't have this one; `None` where there is no file.
+    /// The databases of the configuration file, which doesn't have this one; `None` if there is no file.
     pub(super) file_has: Option<Arc<[String]>>,
 }
 
@@ -53,7 +53,7 @@ impl Named {
     }
 }
 
-/// What is wrong where the file of a SQLite database isn't there.
+/// What is wrong with a SQLite database without its file.
 pub(crate) fn missing(variable: &str) -> String {
     format!("its SQLite file isn't there, and nothing but the environment variable `{variable}` asks for it")
 }
@@ -106,7 +106,7 @@ impl Databases {
 /// An empty file is an empty database.
 fn create(database: &Database) {
     if let Some(path) = file_of(&database.driver.settings().url) {
-        // Where it can't be created, SQLite says why.
+        // If it can't be created, SQLite's own error follows.
         drop(std::fs::File::create_new(path));
     }
 }

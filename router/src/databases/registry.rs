@@ -67,7 +67,7 @@ impl Databases {
 
     /// Reads the environment alone: `DATABASE_URL` is `default`, `DATABASE_URL_ORDERS` is `orders`, and
     /// `MULTIDB_DATABASES__ORDERS__URL` is the key `url` of `orders`. A SQLite file that isn't there is created for a database
-    /// that a registered model is routed to, and where the URL asks for it: `sqlite:app.db?mode=rwc`. Otherwise it is an error.
+    /// that a registered model is routed to, and if the URL asks for it: `sqlite:app.db?mode=rwc`. Otherwise it is an error.
     ///
     /// # Errors
     /// [`Error::Config`] with the variable and what to write.

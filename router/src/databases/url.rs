@@ -169,8 +169,8 @@ fn secrets(url: &str) -> Option<Vec<Range<usize>>> {
     Some(secrets)
 }
 
-/// The passwords in the words that PostgreSQL takes in place of a URL. `None` where they are no such words, and nobody knows
-/// where a password ends.
+/// The passwords in the words that PostgreSQL takes in place of a URL. `None` if they have another form, so
+/// that the end of a password is not known.
 fn words(text: &str) -> Option<Vec<Range<usize>>> {
     if text.find('=').is_none_or(|equals| text[..equals].contains([':', '?', '/'])) {
         return Some(Vec::new());

@@ -9,9 +9,9 @@ use super::MysqlConn;
 use super::PgConn;
 #[cfg(feature = "sqlite")]
 use super::SqliteConn;
+use super::any_derived::AnyConn;
 use super::dispatch::{Handle, Origin, sealed};
 use super::manager::transaction;
-use super::multi::AnyConn;
 use super::transactions::Transactions;
 use crate::alias::Alias;
 use crate::databases::Kind;
@@ -39,6 +39,29 @@ impl AnyConn {
         E: From<DieselError>,
     {
         transaction::<Self, Self, _, _, _>(self, callback)
+    }
+}
+
+impl Handle for AnyConn {}
+
+impl sealed::Open for AnyConn {
+    fn open(origin: Origin<'_>, asked: &dyn Fn() -> String) -> crate::error::Result<Self> {
+        match origin.kind() {
+            #[cfg(feature = "postgres")]
+            Kind::Postgres => PgConn::open(origin, asked).map(Self::Postgres),
+            #[cfg(feature = "mysql")]
+            Kind::Mysql => MysqlConn::open(origin, asked).map(Self::Mysql),
+            #[cfg(feature = "sqlite")]
+            Kind::Sqlite => SqliteConn::open(origin, asked).map(Self::Sqlite),
+            #[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "mysql")))]
+            _ => unreachable!("a database whose backend is not built in can't be configured"),
+        }
+    }
+}
+
+impl std::fmt::Debug for AnyConn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AnyConn").field("database", self.alias()).finish_non_exhaustive()
     }
 }
 
@@ -71,28 +94,5 @@ impl TransactionManager<Self> for AnyConn {
         E: From<DieselError>,
     {
         transaction::<Self, Self, _, _, _>(conn, callback)
-    }
-}
-
-impl Handle for AnyConn {}
-
-impl sealed::Open for AnyConn {
-    fn open(origin: Origin<'_>, asked: &dyn Fn() -> String) -> crate::error::Result<Self> {
-        match origin.kind() {
-            #[cfg(feature = "postgres")]
-            Kind::Postgres => PgConn::open(origin, asked).map(Self::Postgres),
-            #[cfg(feature = "mysql")]
-            Kind::Mysql => MysqlConn::open(origin, asked).map(Self::Mysql),
-            #[cfg(feature = "sqlite")]
-            Kind::Sqlite => SqliteConn::open(origin, asked).map(Self::Sqlite),
-            #[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "mysql")))]
-            _ => unreachable!("a database whose backend is not built in can't be configured"),
-        }
-    }
-}
-
-impl std::fmt::Debug for AnyConn {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AnyConn").field("database", self.alias()).finish_non_exhaustive()
     }
 }

@@ -72,7 +72,7 @@ impl<B: Dialect> Drop for Hold<'_, B> {
     }
 }
 
-/// Where a cursor reports to, and whether an error will come back on the connection.
+/// The target of a cursor's reports, and whether an error will come back on the connection.
 struct Reports(Report, Rc<Cell<Option<Stale>>>);
 
 /// Where a cursor reports that the database failed to give a row, without looking into its [`Hold`].

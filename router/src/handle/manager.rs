@@ -59,7 +59,7 @@ impl<B: Backend> TransactionManager<Conn<B>> for HandleTransactions {
     }
 }
 
-/// Diesel's `transaction`, which is rolled back where `callback` panics, too.
+/// Diesel's `transaction`, which is also rolled back if `callback` panics.
 pub(super) fn transaction<M, C, F, R, E>(conn: &mut C, callback: F) -> Result<R, E>
 where
     M: TransactionManager<C>,

@@ -1,22 +1,22 @@
 //! The handle: a full Diesel connection that reaches the database of a scope.
 
 mod any;
+#[expect(missing_docs, reason = "Diesel's derive makes public items without documentation")]
+#[no_implicit_prelude]
+mod any_derived;
 mod conn;
 mod copies;
 mod cursor;
 mod dispatch;
 mod load;
 mod manager;
-#[expect(missing_docs, reason = "Diesel's derive makes public items without documentation")]
-#[no_implicit_prelude]
-mod multi;
 mod proof;
 mod traits;
 mod transactions;
 
+pub use any_derived::{AnyConn, MultiBackend};
 pub use conn::Conn;
 pub use dispatch::Handle;
-pub use multi::{AnyConn, MultiBackend};
 
 pub(crate) use dispatch::Origin;
 

@@ -10,10 +10,11 @@ use sha2::{Digest, Sha256};
 
 use super::exact;
 use super::open_scope::Scope;
-use super::places::differ_in_text;
+use super::places::{Owner, differ_in_text};
 use crate::connection::own::explained;
 use crate::databases::Databases;
 use crate::error::{Error, Result};
+use crate::site::Function;
 
 /// The longest key, in bytes.
 pub const KEY_LIMIT: usize = 255;
@@ -27,7 +28,7 @@ pub const ONCE_RETENTION: Duration = Duration::from_hours(30 * 24);
 /// A key is text or a number. It belongs to the function that used it first: its whole path, and the types of a method or of a
 /// generic function. A function that is renamed gives its keys up: they answer with an error. So does one that stands inside of
 /// another function, once its text is edited: two of these may have one path. The key of a closure belongs to the label of its
-/// scope, or without one to the function around it. Where a path or a label-less closure is met in two places, the second one
+/// scope, or without one to the function around it. If a path, or a closure without a label, is met in two places, the second one
 /// is [`Error::Config`]. A key lives in the database of the scope's first model.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no key for `once`",
@@ -93,7 +94,7 @@ impl<K: OnceKey, B: Serialize> OnceKey for (K, B) {
         let mut value = serde_json::to_value(&self.1).map_err(unreadable)?;
         value.sort_all_objects();
         let mut text = serde_json::to_string(&value).map_err(unreadable)?;
-        // Where JSON has one text for several bodies, a second one follows. All other bodies keep the hash that they have had.
+        // If JSON has one text for several bodies, another text follows. All other bodies keep the hash that they have had.
         if let Some(beyond) =
             exact::beyond_json(&self.1).map_err(<serde_json::Error as serde::ser::Error>::custom).map_err(unreadable)?
         {
@@ -178,6 +179,11 @@ impl<R: Stored> Once<R> {
 }
 
 impl<R> Once<R> {
+    /// The same as a key of this function, of which it knows the path.
+    pub(super) fn owned_by(self, function: &Function) -> Result<Self> {
+        Ok(Self { function: Owner::function(&self.function, function).name()?, ..self })
+    }
+
     /// Writes the key, unless it is there: the first statement of the scope. Waits for a call with the same key that is
     /// under way.
     pub(super) fn claim(&self, scope: &Scope<'_>) -> Result<Claim<R>> {

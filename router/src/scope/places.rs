@@ -1,4 +1,4 @@
-//! Where the functions stand that keys of `once` belong to: two of one name would share their keys.
+//! The places of functions with `once`: two of one name would share their keys.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,7 +27,7 @@ impl fmt::Display for Place {
 #[derive(Debug)]
 pub(super) struct Owner {
     name: String,
-    /// None where the user has named it: then that is what it is.
+    /// None if the user has named it: a name may stand in several places.
     place: Option<Place>,
     remedy: &'static str,
 }
@@ -38,8 +38,8 @@ impl Owner {
     ///
     /// Only functions inside of functions can have one path. That of such a one has the hash of its text in it, since another
     /// process may know the other one alone.
-    pub(super) fn function(path: &str, function: &Function, column: u32, text: u64) -> Self {
-        let path = path.trim_end_matches("::{{closure}}");
+    pub(super) fn function(path: &str, function: &Function) -> Self {
+        let (column, text) = function.text();
         let name =
             if is_inside(path, function.module()) { format!("{path}{TEXT}{text:016x}") } else { path.to_owned() };
         let place = Place { file: function.file(), line: function.line(), column, text };
@@ -91,8 +91,8 @@ pub(super) fn differ_in_text(one: &str, other: &str) -> bool {
     one.split_once(TEXT).zip(other.split_once(TEXT)).is_some_and(|((one, _), (other, _))| one == other)
 }
 
-/// Whether a function of this path stands inside of another one. Nothing but the case of the letters tells a function from the
-/// type of a method; one that is taken for the other is told apart by its place alone, or loses its keys once it is edited.
+/// Whether a function of this path stands inside of another one. Only the case of the letters distinguishes a function
+/// from the type of a method. A mistake has two forms: the place alone is compared, or an edit gives the keys up.
 fn is_inside(path: &str, module: &str) -> bool {
     let within = path.strip_prefix(module).and_then(|rest| rest.strip_prefix("::")).unwrap_or_default();
     let within = within.split('<').next().unwrap_or_default();

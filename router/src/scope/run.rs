@@ -6,7 +6,6 @@ use super::once::{Once, OnceKey, Stored};
 use super::open::Target;
 use super::open_scope::Scope;
 use super::options::Options;
-use super::places::Owner;
 use super::repeat::{Repetition, run_repeatedly, take};
 use super::span::ScopeSpan;
 use crate::error::{Error, Result};
@@ -126,7 +125,7 @@ pub fn run_once_again<H: Handles, R: Returned + Stored, const N: usize>(
     indices: [usize; N],
     mut body: impl FnMut(&mut H) -> R,
 ) -> R {
-    let repetition = match once {
+    let repetition = match once.and_then(|once| once.owned_by(function)) {
         Ok(once) => Repetition { retries, once: Some(once) },
         Err(error) => return R::from_error(error),
     };
@@ -138,19 +137,13 @@ pub fn run_once_again<H: Handles, R: Returned + Stored, const N: usize>(
 
 /// The key of an annotated function: taken before the body takes the arguments. `place` is a closure in the function: the
 /// name of its type is the function's whole path, with the types of a method and of a generic function, each of which has
-/// keys of its own. `text` is a hash of the function's text.
+/// keys of its own.
 ///
 /// # Errors
-/// Those of [`Once::new`], and [`Error::Config`] where a function in another place has the same path.
-pub fn once<R: Returned + Stored>(
-    place: &impl Fn(),
-    function: &'static Function,
-    column: u32,
-    text: u64,
-    key: &(impl OnceKey + ?Sized),
-) -> Result<Once<R>> {
+/// Those of [`Once::new`].
+pub fn once<R: Returned + Stored>(place: &impl Fn(), key: &(impl OnceKey + ?Sized)) -> Result<Once<R>> {
     let path = std::any::type_name_of_val(place);
-    Once::new(key, Owner::function(path, function, column, text).name()?)
+    Once::new(key, path.trim_end_matches("::{{closure}}").to_owned())
 }
 
 /// A by-value argument of a function with `retry`: each run gets a clone.

@@ -16,7 +16,7 @@ fn commit<C: Connection>(conn: &mut C) -> QueryResult<()> {
     C::TransactionManager::commit_transaction(conn)
 }
 
-/// Puts a row in a transaction and panics, and inside of another one too where `nested`.
+/// Puts a row in a transaction and panics, and inside of another one too if `nested`.
 fn panics<C: Connection + SimpleConnection>(conn: &mut C, nested: bool) {
     let panic = |conn: &mut C| -> QueryResult<()> {
         conn.batch_execute("INSERT INTO items VALUES (1, 10)")?;

@@ -224,7 +224,7 @@ fn a_result_that_was_stored_as_json_is_read() {
 }
 
 #[test]
-fn a_newer_version_reads_what_was_no_option_before_and_the_other_way_round() {
+fn a_newer_version_reads_what_was_no_option_and_the_other_way_round() {
     let Some((_fixture, databases)) = with_tables() else { return };
     let _entered = databases.enter();
     kept("plain", 5).unwrap();

@@ -1,6 +1,6 @@
 //! Values as text, exactly: what `once` stores.
 //!
-//! JSON has one `null` for `None`, `Some(None)`, `Some(())` and a number that is none. RON tells these apart, but can't write
+//! JSON has one `null` for `None`, `Some(None)`, `Some(())` and a number that is none. RON has a text for each, but can't write
 //! a field or variant whose serde name is no identifier (`"in progress"`, `"@type"`), nor `serde_json::Number` with
 //! `arbitrary_precision`, and loses an empty struct in a tagged enum. So the text is JSON with words for what JSON lacks.
 
@@ -22,7 +22,7 @@ enum Tree {
     Some(Box<Tree>),
     Unit,
     Bool(bool),
-    /// With the name of its type, or nothing where it was read.
+    /// With the name of its type, which is empty in a tree that was read.
     Int(i128, &'static str),
     /// More than `i128` holds.
     Big(u128),
@@ -65,7 +65,7 @@ pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     }
 }
 
-/// What JSON doesn't say of a value: a text where it has one `null` for several values, and nothing where it has not.
+/// A text that differs for values of the same JSON; `None` if the JSON is enough.
 pub(super) fn beyond_json<T: Serialize>(value: &T) -> Result<Option<String>, String> {
     let mut tree = Tree::of(value).map_err(|error| error.to_string())?;
     if !tree.is_beyond_json() {

@@ -154,14 +154,14 @@ impl Parser<'_> {
             if self.takes(end) {
                 return Ok(items);
             } else if !self.takes(",") {
-                return Err(Unfit::custom(format_args!("no `{end}` where one was expected")));
+                return Err(Unfit::custom(format_args!("`{end}` is missing")));
             }
         }
     }
 
     fn string(&mut self) -> Result<String, Unfit> {
         let mut strings = serde_json::Deserializer::from_str(self.rest).into_iter::<String>();
-        let string = strings.next().ok_or_else(|| Unfit::custom("no text where one was expected"))?;
+        let string = strings.next().ok_or_else(|| Unfit::custom("a text is missing"))?;
         self.rest = &self.rest[strings.byte_offset()..];
         string.map_err(Unfit::custom)
     }
