@@ -95,9 +95,12 @@ pub(super) fn differ_in_text(one: &str, other: &str) -> bool {
 /// from the type of a method. A mistake has two forms: the place alone is compared, or an edit gives the keys up.
 fn is_inside(path: &str, module: &str) -> bool {
     let within = path.strip_prefix(module).and_then(|rest| rest.strip_prefix("::")).unwrap_or_default();
-    let within = within.split('<').next().unwrap_or_default();
-    let mut outer = within.split("::").collect::<Vec<_>>();
-    outer.pop();
+    let (outer, types) = within.split_once('<').unwrap_or((within, ">"));
+    let mut outer: Vec<&str> = outer.split("::").filter(|name| !name.is_empty()).collect();
+    // Types at the end are those of the function itself.
+    if types.ends_with('>') {
+        outer.pop();
+    }
     outer.iter().any(|name| !name.starts_with(|first: char| first.is_uppercase()))
 }
 
@@ -118,6 +121,8 @@ mod tests {
         }
         for other in [
             "a::b::pay",
+            "a::b::pay<i32>",
+            "a::b::Bank<i32>::pay<i64>",
             "a::b::Card::pay",
             "a::b::Bank<a::f::T>::pay",
             "a::b::<impl a::c::Card>::pay",
