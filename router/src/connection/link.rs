@@ -32,6 +32,7 @@ use crate::alias::Alias;
 use crate::failure::{Failure, FailureClass};
 
 /// A live connection. Diesel's transaction manager on it is the only owner of its depth.
+#[expect(clippy::struct_excessive_bools, reason = "each is known by itself")]
 pub struct Link<B: Dialect> {
     database: Alias,
     raw: B::Raw,

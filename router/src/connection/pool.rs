@@ -183,13 +183,13 @@ impl<B: Dialect> Pool<B> {
     #[inline]
     pub fn give_way(&self) {
         if B::SYNTAX == Syntax::Sqlite {
-            self.rights().for_each(|right| right.give_way());
+            self.rights().for_each(RightOfWay::give_way);
         }
     }
 
     /// A transaction that held the write lock of a SQLite file has given up waiting for another lock.
     pub fn congest(&self) {
-        self.rights().for_each(|right| right.congest());
+        self.rights().for_each(RightOfWay::congest);
     }
 
     /// The right of way of each file of its connections.

@@ -138,14 +138,12 @@ impl<B: Dialect> Link<B> {
 
     /// Sees to it that a text can't lift the read-only mode of the open transaction, or refuses the text.
     fn keep_read_only(&mut self) -> QueryResult<()> {
-        match B::KEEPS_READ_ONLY {
-            Some(sql) => self.raw().batch_execute(sql),
-            None => {
-                self.breach = Some(Breach::Writable);
-                let statement = "PRAGMA query_only".into();
-                Err(Error::TransactionControl { database: self.database().clone(), statement }.into())
-            }
+        if let Some(sql) = B::KEEPS_READ_ONLY {
+            return self.raw().batch_execute(sql);
         }
+        self.breach = Some(Breach::Writable);
+        let statement = "PRAGMA query_only".into();
+        Err(Error::TransactionControl { database: self.database().clone(), statement }.into())
     }
 
     fn set_mark(&mut self) -> QueryResult<u64> {

@@ -50,7 +50,7 @@ impl RightOfWay {
         if self.congested.swap(false, Ordering::SeqCst) {
             std::thread::sleep(BACK_OFF);
         }
-        let claimed = |_: &mut ()| self.claims.load(Ordering::SeqCst) > 0;
+        let claimed = |(): &mut ()| self.claims.load(Ordering::SeqCst) > 0;
         let _ = self.changed.wait_timeout_while(self.lock(), GIVE_WAY_LIMIT, claimed);
     }
 

@@ -174,8 +174,8 @@ where
                 let gate = Arc::clone(slot.gate());
                 gate.open_stream();
                 let level = gate.depth();
-                let stale = Rc::clone(&found);
-                (Hold::Slot { state, gate: Arc::clone(&gate), level, stale }, Report::Gate(gate, level))
+                let hold = Hold::Slot { state, gate: Arc::clone(&gate), level, stale: Rc::clone(&found) };
+                (hold, Report::Gate(gate, level))
             }
             Place::Pool(pool, site) => {
                 let failed = Rc::new(Cell::new(false));

@@ -32,8 +32,9 @@ impl<B: Backend> MigrationConnection for Conn<B> {
         match &self.place {
             Place::Scope(slot) if slot.has_files() => self.send(MigrationConnection::setup),
             // What it may create would end a transaction on MySQL and MariaDB.
-            _ => self
-                .run(|link| link.guarded("CREATE TABLE IF NOT EXISTS __diesel_schema_migrations", |raw| raw.setup())),
+            _ => self.run(|link| {
+                link.guarded("CREATE TABLE IF NOT EXISTS __diesel_schema_migrations", MigrationConnection::setup)
+            }),
         }
     }
 }

@@ -172,10 +172,9 @@ fn commit_across(
 pub(super) fn roll_back_each(branches: &[Branch]) -> Result<()> {
     let mut result = Ok(());
     for branch in branches {
-        match roll_back(branch) {
-            Err(error @ Error::ImplicitCommit { .. }) => result = result.and(Err(error)),
-            // A connection that was discarded has taken the work with it.
-            Ok(()) | Err(_) => {}
+        // Any other failure has discarded the connection, and the work with it.
+        if let Err(error @ Error::ImplicitCommit { .. }) = roll_back(branch) {
+            result = result.and(Err(error));
         }
     }
     result

@@ -381,26 +381,23 @@ fn end_uncommitted(
         roll_back_all(&transaction.branches);
         // Perhaps found out only by rolling back: what ran before it may be permanent, and must not be done again.
         let ended = transaction.gate.doomed().filter(|error| matches!(error, Error::ImplicitCommit { .. }));
-        match ended {
-            Some(error) => {
-                note_independent_commit(&transaction);
-                telemetry::outcome("unknown");
-                // Neither kind of hook would be right.
-                outcome = None;
-                if verdict == Verdict::Keep || matches!(result, Err(Error::Doomed { .. })) {
-                    result = Err(error);
-                }
+        if let Some(error) = ended {
+            note_independent_commit(&transaction);
+            telemetry::outcome("unknown");
+            // Neither kind of hook would be right.
+            outcome = None;
+            if verdict == Verdict::Keep || matches!(result, Err(Error::Doomed { .. })) {
+                result = Err(error);
             }
-            None => {
-                telemetry::outcome("rolled_back");
-                if transaction.terms.repeats
-                    && !undone
-                    && let Some(error) = passing(&result, &transaction.gate)
-                {
-                    // The next attempt registers its hooks anew.
-                    stack::retire(transaction);
-                    return Err(error);
-                }
+        } else {
+            telemetry::outcome("rolled_back");
+            if transaction.terms.repeats
+                && !undone
+                && let Some(error) = passing(&result, &transaction.gate)
+            {
+                // The next attempt registers its hooks anew.
+                stack::retire(transaction);
+                return Err(error);
             }
         }
     }

@@ -99,6 +99,12 @@ fn a_chained_commit_loses_no_later_row() {
     assert!(innocent.iter().all(|id| rows.iter().any(|(row, _)| row == id)), "{rows:?}");
 }
 
+#[derive(QueryableByName)]
+struct Setting {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    s: String,
+}
+
 /// A setting of a text goes with its connection, or is taken back.
 #[test]
 fn a_setting_of_a_raw_text_does_not_reach_the_next_user() {
@@ -109,11 +115,6 @@ fn a_setting_of_a_raw_text_does_not_reach_the_next_user() {
         Kind::Mysql => ("SET @@session.time_zone = '+07:00'", "SELECT REPLACE(@@time_zone, '+00:00', '') AS s"),
         Kind::Sqlite => ("PRAGMA foreign_keys = 0", "SELECT REPLACE(foreign_keys, 1, '') AS s FROM pragma_foreign_keys"),
     };
-    #[derive(QueryableByName)]
-    struct Setting {
-        #[diesel(sql_type = diesel::sql_types::Text)]
-        s: String,
-    }
     for way in 0..4 {
         let mut conn = connection::<Item, H>().unwrap();
         match way {

@@ -4,6 +4,7 @@ use super::lexer::{Lexer, Syntax, Token};
 
 /// What a text may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is asked by itself")]
 pub struct Inspection {
     /// To the transaction around it.
     pub effect: Effect,
