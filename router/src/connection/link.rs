@@ -198,7 +198,7 @@ impl<B: Dialect> Link<B> {
                 // A text that is kept came from no raw SQL. Asked first, since searching a type's name takes longer.
                 let kept = self.repeated.as_ref().is_some_and(|repeated| repeated.keeps(&sql));
                 if !kept && raw_sql() {
-                    return self.guarded(&sql, |raw| raw.execute_returning_count(statement));
+                    return self.guarded_whole(&sql, |raw| raw.execute_returning_count(statement));
                 } else if kept || self.repeated.as_mut().is_some_and(|repeated| repeated.admits(&sql)) {
                     let binds = B::collect_binds(&mut self.raw, statement)?;
                     return B::execute_prepared(&mut self.raw, sql, binds);
@@ -227,7 +227,17 @@ impl<B: Dialect> Link<B> {
     pub fn batch(&mut self, sql: &str) -> QueryResult<()> {
         #[cfg(feature = "testing")]
         self.fail_statement()?;
-        self.guarded(sql, |raw| raw.batch_execute(sql))
+        self.guarded_whole(sql, |raw| raw.batch_execute(sql))
+    }
+
+    /// As [`guarded`](Self::guarded); asks afterwards whether a pragma was ignored.
+    fn guarded_whole<T>(&mut self, sql: &str, send: impl FnOnce(&mut B::Raw) -> QueryResult<T>) -> QueryResult<T> {
+        let in_transaction = self.in_transaction();
+        let result = self.guarded(sql, send)?;
+        if in_transaction {
+            pragma::refuse_unchanged::<B>(&mut self.raw, &self.database, sql)?;
+        }
+        Ok(result)
     }
 
     /// Runs what sends a text, unless the text would change the transaction behind the scope's back.
@@ -251,7 +261,7 @@ impl<B: Dialect> Link<B> {
             self.broken = true;
         }
         let in_transaction = self.in_transaction();
-        pragma::refuse_ineffective::<B>(&mut self.raw, &self.database, in_transaction, sql)?;
+        pragma::refuse_ignored::<B>(&mut self.raw, &self.database, in_transaction, sql)?;
         let Some(effect) = guard::effect(sql, B::SYNTAX) else { return send(&mut self.raw) };
         let database = self.database.clone();
         match effect {
