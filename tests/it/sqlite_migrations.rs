@@ -129,7 +129,7 @@ fn where_foreign_keys_are_not_enforced_migrations_may_break_them() {
 fn a_pragma_that_sqlite_would_ignore_in_a_transaction_is_an_error() {
     let fixture = fixture().unwrap();
     let _entered = fixture.databases().enter();
-    let texts = ["PRAGMA foreign_keys = OFF", "pragma main.foreign_keys(0)", "SELECT 1; PRAGMA journal_mode = WAL"];
+    let texts = ["PRAGMA foreign_keys = OFF", "pragma main.foreign_keys(0)", "PRAGMA journal_mode = TRUNCATE"];
     for text in texts {
         let run = atomic::<Item>().run(|conn: &mut SqliteConn| {
             put(1, 10)?;
@@ -138,8 +138,14 @@ fn a_pragma_that_sqlite_would_ignore_in_a_transaction_is_an_error() {
         assert!(matches!(run, Err(Error::IneffectivePragma { .. })), "{text}: {run:?}");
         let mut conn = connection::<Item, SqliteConn>().unwrap();
         if !text.contains(';') {
-            let run = conn.transaction(|conn| Ok::<_, Error>(diesel::sql_query(text).execute(conn).map(drop)?));
+            let run = conn.transaction(|conn| {
+                put(1, 10)?;
+                Ok::<_, Error>(diesel::sql_query(text).execute(conn).map(drop)?)
+            });
             assert!(matches!(run, Err(Error::IneffectivePragma { .. })), "{text}: {run:?}");
+        }
+        if text.contains("journal_mode") {
+            continue;
         }
         let run = conn.batch_execute(&format!("BEGIN; {text}; COMMIT")).map_err(Error::from);
         assert!(matches!(run, Err(Error::IneffectivePragma { .. })), "{text}: {run:?}");

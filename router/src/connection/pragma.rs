@@ -7,11 +7,13 @@ use super::text::Syntax;
 use crate::alias::Alias;
 use crate::error::Error;
 
-/// A pragma that changes nothing while a transaction is open, and what to do in its place.
+/// A pragma that a transaction keeps from changing, and what to do in its place.
 struct Ineffective {
     name: &'static str,
     remedy: &'static str,
-    /// What it is set to now.
+    /// Whether it is ignored always, and not only once the transaction has written.
+    always: bool,
+    /// Asks what it is now. The name of the file's schema stands in its place.
     asks: &'static str,
     /// The value as that question gives it.
     reads: fn(&str) -> String,
@@ -23,16 +25,38 @@ const INEFFECTIVE: &[Ineffective] = &[
         remedy: "rebuild tables in a migration of `Databases::migrate`, which switches it off and looks for broken keys; defer \
                  the checks of one transaction by `PRAGMA defer_foreign_keys = ON`; or set `sqlite.foreign_keys` in the \
                  configuration",
+        always: true,
         asks: "SELECT CAST(foreign_keys AS TEXT) AS a, NULL AS b, NULL AS c FROM pragma_foreign_keys",
         reads: |value| u8::from(is_on(value)).to_string(),
     },
     Ineffective {
         name: "journal_mode",
         remedy: "set `sqlite.journal_mode` in the configuration, or do it outside of any scope",
-        asks: "SELECT journal_mode AS a, NULL AS b, NULL AS c FROM pragma_journal_mode",
+        always: false,
+        asks: "SELECT journal_mode AS a, NULL AS b, NULL AS c FROM pragma_journal_mode('{schema}')",
         reads: str::to_lowercase,
     },
 ];
+
+/// One of them that a text sets.
+struct Setting {
+    pragma: &'static Ineffective,
+    schema: String,
+    value: String,
+}
+
+impl Setting {
+    /// An error unless the pragma has the value.
+    fn compare<B: Dialect>(&self, raw: &mut B::Raw, database: &Alias) -> QueryResult<()> {
+        let Ineffective { name: pragma, remedy, asks, reads, .. } = *self.pragma;
+        let asked = asks.replace("{schema}", &self.schema.replace('\'', "''"));
+        let now = B::ask(raw, &asked, &[])?.into_iter().find_map(|row| row.a);
+        if now.as_deref() == Some(&reads(&self.value)) {
+            return Ok(());
+        }
+        Err(Error::IneffectivePragma { database: database.clone(), pragma, remedy }.into())
+    }
+}
 
 /// As SQLite reads it: any number but 0, and these words.
 fn is_on(value: &str) -> bool {
@@ -42,8 +66,9 @@ fn is_on(value: &str) -> bool {
     }
 }
 
-/// Refuses a text that sets such a pragma to another value than it has, if a transaction is open, be it one of the text's.
-pub fn refuse_ineffective<B: Dialect>(
+/// Refuses a text that sets a pragma which would be ignored, if a transaction is open, be it one of the text's. Setting it to
+/// the value that it has is harmless.
+pub fn refuse_ignored<B: Dialect>(
     raw: &mut B::Raw,
     database: &Alias,
     in_transaction: bool,
@@ -52,18 +77,21 @@ pub fn refuse_ineffective<B: Dialect>(
     if B::SYNTAX != Syntax::Sqlite {
         return Ok(());
     }
-    for (ineffective, value) in settings(sql, in_transaction) {
-        let now = B::ask(raw, ineffective.asks, &[])?.into_iter().find_map(|row| row.a);
-        if now.as_deref() != Some(&(ineffective.reads)(&value)) {
-            let Ineffective { name, remedy, .. } = *ineffective;
-            return Err(Error::IneffectivePragma { database: database.clone(), pragma: name, remedy }.into());
-        }
+    let mut settings = settings(sql, in_transaction).into_iter().filter(|setting| setting.pragma.always);
+    settings.try_for_each(|setting| setting.compare::<B>(raw, database))
+}
+
+/// Looks after a text in a transaction whether it has set what may have been ignored.
+pub fn refuse_unchanged<B: Dialect>(raw: &mut B::Raw, database: &Alias, sql: &str) -> QueryResult<()> {
+    if B::SYNTAX != Syntax::Sqlite {
+        return Ok(());
     }
-    Ok(())
+    let mut settings = settings(sql, true).into_iter().filter(|setting| !setting.pragma.always);
+    settings.try_for_each(|setting| setting.compare::<B>(raw, database))
 }
 
 /// The pragmas of the list that a text sets in a transaction, with their values.
-fn settings(sql: &str, mut in_transaction: bool) -> Vec<(&'static Ineffective, String)> {
+fn settings(sql: &str, mut in_transaction: bool) -> Vec<Setting> {
     const PRAGMA: &[u8] = b"pragma";
     // Most texts hold no such word.
     if !sql.as_bytes().windows(PRAGMA.len()).any(|word| word.eq_ignore_ascii_case(PRAGMA)) {
@@ -74,13 +102,19 @@ fn settings(sql: &str, mut in_transaction: bool) -> Vec<(&'static Ineffective, S
         let is = |at: usize, word: &str| statement.get(at).is_some_and(|found| found.eq_ignore_ascii_case(word));
         if is(0, "begin") || is(0, "savepoint") {
             in_transaction = true;
+        } else if is(0, "commit")
+            || is(0, "end")
+            || is(0, "rollback") && !statement.iter().any(|word| word.eq_ignore_ascii_case("to"))
+        {
+            in_transaction = false;
         } else if in_transaction && is(0, "pragma") {
             // A schema may stand before the name.
             let name = if is(2, ".") { 3 } else { 1 };
             let sets = is(name + 1, "=") || is(name + 1, "(");
             let ineffective = INEFFECTIVE.iter().find(|ineffective| is(name, ineffective.name));
-            if let (true, Some(ineffective), Some(value)) = (sets, ineffective, statement.get(name + 2)) {
-                found.push((ineffective, value.clone()));
+            if let (true, Some(pragma), Some(value)) = (sets, ineffective, statement.get(name + 2)) {
+                let schema = if name == 3 { &statement[1] } else { "main" };
+                found.push(Setting { pragma, schema: schema.to_owned(), value: value.clone() });
             }
         }
     }
@@ -131,7 +165,7 @@ mod tests {
             ("SELECT 1; /* why */ PRAGMA\n\"foreign_keys\"='off' -- so", "off"),
             ("PRAGMA journal_mode=wal", "wal"),
         ] {
-            assert_eq!(settings(sql, true).first().map(|found| found.1.as_str()), Some(value), "{sql}");
+            assert_eq!(settings(sql, true).first().map(|found| found.value.as_str()), Some(value), "{sql}");
             assert!(settings(sql, false).is_empty(), "{sql}");
             assert_eq!(settings(&format!("BEGIN; {sql}"), false).len(), 1, "{sql}");
         }
@@ -144,6 +178,7 @@ mod tests {
             "SELECT 1 [",
             "PRAGMA foreign_keys =",
             "INSERT INTO pragma VALUES (1)",
+            "COMMIT; PRAGMA foreign_keys = OFF",
         ] {
             assert!(settings(sql, true).is_empty(), "{sql}");
         }

@@ -45,7 +45,7 @@ impl<B: Dialect> Link<B> {
         let found = text::inspect(sql, B::SYNTAX);
         let inside = self.in_transaction();
         let database = self.database().clone();
-        pragma::refuse_ineffective::<B>(self.raw(), &database, inside, sql)?;
+        pragma::refuse_ignored::<B>(self.raw(), &database, inside, sql)?;
         let unknown = match found.effect {
             Effect::None => false,
             Effect::Unknown => true,
@@ -104,9 +104,15 @@ impl<B: Dialect> Link<B> {
 
     /// Runs what sends a text, between its questions.
     pub fn guarded<T>(&mut self, sql: &str, send: impl FnOnce(&mut B::Raw) -> QueryResult<T>) -> QueryResult<T> {
+        let inside = self.in_transaction();
         let question = self.before_text(sql)?;
         let result = send(self.raw());
-        self.answered(Some(question), result)
+        let value = self.answered(Some(question), result)?;
+        if inside {
+            let database = self.database().clone();
+            pragma::refuse_unchanged::<B>(self.raw(), &database, sql)?;
+        }
+        Ok(value)
     }
 
     /// What a text has given, once its questions are asked. Its own error comes first.
