@@ -3,7 +3,7 @@
 use diesel::connection::{AnsiTransactionManager, Connection};
 use diesel::migration::MigrationConnection;
 use diesel::query_builder::bind_collector::BindCollector;
-use diesel::query_builder::{MoveableBindCollector, QueryBuilder, QueryFragment};
+use diesel::query_builder::{MoveableBindCollector, QueryBuilder, QueryFragment, QueryId};
 use diesel::r2d2::R2D2Connection;
 use diesel::result::{ConnectionError, QueryResult};
 
@@ -58,9 +58,12 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// Whether any statement that fails may have rolled the whole transaction back.
     const FAILURES_MAY_UNDO_ALL: bool = false;
 
-    /// Whether a prepared query that failed while its rows came must not be run again. libmariadb would wait for ever for the
+    /// Whether a prepared query that failed while its rows came must not be run again. libmariadb would wait without end for the
     /// rest of the rows.
     const FAILED_QUERIES_HANG: bool = false;
+
+    /// Whether Diesel executes a statement up to its first row alone.
+    const EXECUTES_ONE_STEP: bool = false;
 
     /// What its texts may look like.
     const SYNTAX: Syntax;
@@ -129,7 +132,7 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// who is told that a branch has ended need not doubt it.
     const IS_HELD: Option<&'static str> = None;
 
-    /// The plan of a statement: what it would do to which file. Asked where a connection holds several.
+    /// The plan of a statement: what it would do to which file. Asked if a connection holds several.
     fn plan(_raw: &mut Self::Raw, _sql: &str) -> QueryResult<Vec<Step>> {
         Ok(Vec::new())
     }
@@ -170,7 +173,7 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// Lets Diesel find out what state the transaction is in, where something may have kept that from it.
     fn refresh(_raw: &mut Self::Raw) {}
 
-    /// Gives up a connection with a statement that nobody can end any more.
+    /// Gives up a connection with a statement that can't be ended any more.
     fn abandon(_raw: &mut Self::Raw) {}
 
     /// Whether the connection still reaches its server. Asked only after a failure.
@@ -208,6 +211,14 @@ pub trait Dialect: Sized + Send + Sync + 'static {
 
     /// Runs what is missing of these migrations, or of the library's own.
     fn migrate(raw: &mut Self::Raw, source: Option<&dyn Migrations>) -> diesel::migration::Result<Ran>;
+
+    /// Runs a statement, and counts the rows that it changed. `to_end` if it may give rows.
+    fn execute<T>(raw: &mut Self::Raw, statement: &T, _to_end: bool) -> QueryResult<usize>
+    where
+        T: QueryFragment<Self::Native> + QueryId,
+    {
+        raw.execute_returning_count(statement)
+    }
 
     /// Runs a statement text with collected binds as a prepared statement that the connection keeps.
     fn execute_prepared(raw: &mut Self::Raw, sql: String, binds: Self::Binds) -> QueryResult<usize>;

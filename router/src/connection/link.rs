@@ -184,7 +184,9 @@ impl<B: Dialect> Link<B> {
     ///
     /// Diesel parses an UPDATE, a struct INSERT and an upsert anew each time. From its second use on such a text is
     /// kept prepared here, unless it holds raw SQL, whose texts are often made for one use.
-    pub fn execute<T>(&mut self, statement: &T) -> QueryResult<usize>
+    ///
+    /// With `to_end` it may give rows all the same, and is run to its end.
+    pub fn execute<T>(&mut self, statement: &T, to_end: bool) -> QueryResult<usize>
     where
         T: QueryFragment<B::Native> + QueryId,
     {
@@ -200,14 +202,14 @@ impl<B: Dialect> Link<B> {
                 // A text that is kept came from no raw SQL. Asked first, since searching a type's name takes longer.
                 let kept = self.repeated.as_ref().is_some_and(|repeated| repeated.keeps(&sql));
                 if !kept && raw_sql() {
-                    return self.guarded(&sql, |raw| raw.execute_returning_count(statement));
-                } else if kept || self.repeated.as_mut().is_some_and(|repeated| repeated.admits(&sql)) {
+                    return self.guarded(&sql, |raw| B::execute(raw, statement, to_end));
+                } else if !to_end && (kept || self.repeated.as_mut().is_some_and(|repeated| repeated.admits(&sql))) {
                     let binds = B::collect_binds(&mut self.raw, statement)?;
                     return B::execute_prepared(&mut self.raw, sql, binds);
                 }
             }
         }
-        self.raw.execute_returning_count(statement)
+        B::execute(&mut self.raw, statement, to_end)
     }
 
     /// Refuses a query with rows that would begin or end a transaction: one that is a text of the user's as a whole.

@@ -2,11 +2,13 @@
 
 use std::fmt::{self, Write};
 
-use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection, TransactionManager};
+use diesel::connection::{AnsiTransactionManager, Connection, LoadConnection, SimpleConnection, TransactionManager};
 use diesel::deserialize::QueryableByName;
-use diesel::query_builder::{CollectedQuery, MoveableBindCollector, QueryFragment};
+use diesel::dsl::sql;
+use diesel::query_builder::{AstPass, CollectedQuery, MoveableBindCollector, Query, QueryFragment, QueryId};
 use diesel::query_dsl::RunQueryDsl;
 use diesel::result::{ConnectionError, QueryResult};
+use diesel::sql_types::{BigInt, Untyped};
 use diesel::sqlite::{Sqlite as Native, SqliteConnection};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
@@ -37,6 +39,7 @@ impl Dialect for Sqlite {
     const NAMES: Names = Names { backend: "SQLite", handle: "SqliteConn" };
     const SYNTAX: Syntax = Syntax::Sqlite;
     const DEFERS_RELEASE: bool = true;
+    const EXECUTES_ONE_STEP: bool = true;
     // `INSERT OR ROLLBACK`, a full disk, and others.
     const FAILURES_MAY_UNDO_ALL: bool = true;
 
@@ -213,9 +216,40 @@ impl Dialect for Sqlite {
         collect(statement, &mut (), &Native)
     }
 
+    fn execute<T>(raw: &mut SqliteConnection, statement: &T, to_end: bool) -> QueryResult<usize>
+    where
+        T: QueryFragment<Native> + QueryId,
+    {
+        if !to_end {
+            return raw.execute_returning_count(statement);
+        }
+        // Deferred keys are checked, and autocommit commits, at the last step.
+        raw.load(Rows(statement))?.try_for_each(|row| row.map(drop))?;
+        let changes: i64 = diesel::select(sql::<BigInt>("changes()")).get_result(raw)?;
+        usize::try_from(changes).map_err(|error| diesel::result::Error::DeserializationError(error.into()))
+    }
+
     fn execute_prepared(raw: &mut SqliteConnection, sql: String, binds: Self::Binds) -> QueryResult<usize> {
         raw.execute_returning_count(&CollectedQuery::new(sql, true, binds))
     }
+}
+
+/// A statement as a query, whatever its rows are.
+struct Rows<'a, T>(&'a T);
+
+impl<T: QueryFragment<Native>> QueryFragment<Native> for Rows<'_, T> {
+    fn walk_ast<'b>(&'b self, pass: AstPass<'_, 'b, Native>) -> QueryResult<()> {
+        self.0.walk_ast(pass)
+    }
+}
+
+impl<T: QueryId> QueryId for Rows<'_, T> {
+    type QueryId = T::QueryId;
+    const HAS_STATIC_QUERY_ID: bool = T::HAS_STATIC_QUERY_ID;
+}
+
+impl<T> Query for Rows<'_, T> {
+    type SqlType = Untyped;
 }
 
 fn begin(start: &Start, sql: &mut String) -> fmt::Result {

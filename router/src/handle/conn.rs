@@ -11,7 +11,7 @@ use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::result::{ConnectionError, ConnectionResult, QueryResult};
 
 use super::manager::HandleTransactions;
-use super::proof::proof_of;
+use super::proof::{may_give_rows, proof_of};
 use crate::alias::Alias;
 use crate::connection::attached::OwnFile;
 use crate::connection::backend::Backend;
@@ -37,7 +37,7 @@ pub struct Conn<B: Backend> {
     /// Where the handle leads outside of a transaction that it began itself.
     pub(super) home: Option<Box<Home<B>>>,
     pub(super) instrumentation: Option<SharedInstrumentation>,
-    /// Where its connection holds several files, which of them the handle means, and whose it is.
+    /// If its connection holds several files, which of them the handle means.
     own_file: Option<OwnFile>,
     /// The levels that Diesel's `transaction` has opened through this handle, the innermost last.
     pub(super) opened: Vec<Ticket>,
@@ -147,7 +147,7 @@ impl<B: Backend> Conn<B> {
     /// Runs what sends texts of Diesel's own.
     pub(super) fn send<T>(&mut self, statements: impl FnOnce(&mut B::Raw) -> QueryResult<T>) -> QueryResult<T> {
         match &self.place {
-            // Nobody knows which before they are sent.
+            // Which ones, is not known before they are sent.
             Place::Scope(slot) if slot.has_files() => slot.with_raw(self.file(), statements),
             _ => self.run(|link| statements(link.raw())),
         }
@@ -199,7 +199,7 @@ impl<B: Backend> Connection for Conn<B> {
     {
         self.weigh(proof_of::<T>)?;
         self.run(|link| {
-            let result = link.execute(source);
+            let result = link.execute(source, B::EXECUTES_ONE_STEP && may_give_rows::<T>());
             if let Err(error) = &result
                 && proof_of::<T>() != Proof::Write
             {

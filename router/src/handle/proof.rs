@@ -19,7 +19,14 @@ const DEPTH_LIMIT: u32 = 512;
 /// What the type `T` of a statement proves.
 #[inline]
 pub(super) fn proof_of<T: QueryId>() -> Proof {
-    KNOWN.with(|known| proven(known, type_name::<T>(), type_name::<T::QueryId>()))
+    KNOWN.with(|known| known_of(known, type_name::<T>(), type_name::<T::QueryId>()).proof)
+}
+
+/// Whether a statement of the type `T` may give rows when it is executed: it writes and has a RETURNING clause, or nothing is
+/// known of it.
+#[inline]
+pub(super) fn may_give_rows<T: QueryId>() -> bool {
+    KNOWN.with(|known| known_of(known, type_name::<T>(), type_name::<T::QueryId>()).gives_rows)
 }
 
 /// What is known of the statement whose type and whose id have these names.
@@ -28,24 +35,35 @@ struct Known {
     /// Where the names are, and how long: they stay there, and reading them each time would take longer.
     names: [(usize, usize); 2],
     proof: Proof,
+    gives_rows: bool,
 }
+
+/// What is known before anything is.
+const NOTHING: Known = Known { names: [(0, 0); 2], proof: Proof::None, gives_rows: true };
 
 thread_local! {
     static KNOWN: [Cell<Known>; PROOFS_KEPT] =
-        const { [const { Cell::new(Known { names: [(0, 0); 2], proof: Proof::None }) }; PROOFS_KEPT] };
+        const { [const { Cell::new(NOTHING) }; PROOFS_KEPT] };
 }
 
 #[inline]
-fn proven(known: &[Cell<Known>; PROOFS_KEPT], name: &'static str, id: &'static str) -> Proof {
+fn known_of(known: &[Cell<Known>; PROOFS_KEPT], name: &'static str, id: &'static str) -> Known {
     let names = [(name.as_ptr().addr(), name.len()), (id.as_ptr().addr(), id.len())];
     // Names are seldom shorter than this, and lie one behind the other.
     let place = &known[(names[0].0 >> 5) % PROOFS_KEPT];
     if place.get().names == names {
-        return place.get().proof;
+        return place.get();
     }
     let proof = prove(name, id);
-    place.set(Known { names, proof });
-    proof
+    // A parameter that has its default isn't named.
+    let gives_rows = match proof {
+        Proof::Read => false,
+        Proof::Write => name.contains("diesel::query_builder::returning_clause::ReturningClause<"),
+        Proof::None => true,
+    };
+    let found = Known { names, proof, gives_rows };
+    place.set(found);
+    found
 }
 
 #[cold]
@@ -187,7 +205,7 @@ impl<'a> Reader<'a> {
         self.part().is_some() && self.columns.iter().all(|module| self.tables.contains(module))
     }
 
-    /// Reads one type. `None` where it isn't known to be harmless.
+    /// Reads one type. `None` if it isn't known to be harmless.
     fn part(&mut self) -> Option<()> {
         self.depth += 1;
         let known = self.depth < DEPTH_LIMIT && self.part_inside().is_some();

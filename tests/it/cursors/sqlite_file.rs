@@ -15,6 +15,13 @@ struct Returned {
 
 diesel::table! { children (id) { id -> BigInt, parent -> BigInt, } }
 
+#[derive(Insertable)]
+#[diesel(table_name = children)]
+struct Child {
+    id: i64,
+    parent: i64,
+}
+
 /// A child without its parent violates the key: at once, or at the end of its transaction.
 fn with_children(deferred: bool) -> Fixture {
     let fixture = fixture().unwrap();
@@ -36,7 +43,15 @@ fn orphan(conn: &mut SqliteConn, way: usize) -> QueryResult<i64> {
         0 => insert.returning(children::id).get_result(conn),
         1 => insert.returning(children::id).load_iter::<i64, DefaultLoadingMode>(conn)?.next().unwrap(),
         2 => diesel::sql_query(text).get_result::<Returned>(conn).map(|row| row.id),
-        _ => diesel::sql_query(text).load::<Returned>(conn).map(|rows| rows[0].id),
+        3 => diesel::sql_query(text).load::<Returned>(conn).map(|rows| rows[0].id),
+        4 => insert.returning(children::id).execute(conn).map(|_| 4),
+        5 => diesel::sql_query(text).execute(conn).map(|_| 4),
+        6 => diesel::insert_into(children::table)
+            .values(Child { id: 4, parent: 99 })
+            .returning(children::id)
+            .execute(conn)
+            .map(|_| 4),
+        _ => diesel::sql_query("INSERT INTO children VALUES (4, 99)").execute(conn).map(|_| 4),
     }
 }
 
@@ -45,11 +60,11 @@ fn is_constraint<T: std::fmt::Debug>(result: &QueryResult<T>) -> bool {
 }
 
 #[test]
-fn a_deferred_key_that_fails_at_the_end_of_an_autocommit_insert_is_its_error() {
+fn a_deferred_key_that_fails_after_the_last_row_is_an_error() {
     let fixture = with_children(true);
     let databases = fixture.builder(1).build().unwrap();
     let _entered = databases.enter();
-    for way in 0..4 {
+    for way in 0..8 {
         let conn = &mut connection::<Item, SqliteConn>().unwrap();
         let result = orphan(conn, way);
         assert!(is_constraint(&result), "{way}: {result:?}");
@@ -62,7 +77,7 @@ fn a_key_that_an_insert_of_a_scope_violates_is_its_error_and_dooms() {
     let fixture = with_children(false);
     let databases = fixture.databases();
     let _entered = databases.enter();
-    for way in 0..4 {
+    for way in 0..8 {
         let run = atomic::<Item>().run(|conn: &mut SqliteConn| {
             put(1, 10)?;
             let result = orphan(conn, way);
@@ -76,7 +91,7 @@ fn a_key_that_an_insert_of_a_scope_violates_is_its_error_and_dooms() {
 }
 
 #[test]
-fn an_autocommit_insert_that_a_reader_keeps_from_committing_is_an_error() {
+fn an_autocommit_insert_that_a_reader_holds_up_is_an_error() {
     let fixture = fixture().unwrap();
     let mut config = multidb::DatabaseConfig::new("default", fixture.urls[0].clone());
     config.sqlite.busy_timeout = Some("0s".into());
@@ -98,6 +113,19 @@ fn an_autocommit_insert_that_a_reader_keeps_from_committing_is_an_error() {
     assert_eq!(fixture.rows("default"), []);
     put(6, 60).unwrap();
     assert_eq!(fixture.rows("default"), [(6, 60)]);
+}
+
+#[test]
+fn execute_counts_the_rows_of_a_statement_that_gives_some() {
+    let fixture = fixture().unwrap();
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    let conn = &mut connection::<Item, SqliteConn>().unwrap();
+    let insert = diesel::sql_query("INSERT INTO items VALUES (1, 1), (2, 2), (3, 3) RETURNING id");
+    assert_eq!(insert.execute(conn), Ok(3));
+    assert_eq!(diesel::update(items::table).set(items::value.eq(0)).returning(items::id).execute(conn), Ok(3));
+    assert_eq!(diesel::sql_query("DELETE FROM items WHERE id > 1").execute(conn), Ok(2));
+    assert_eq!(fixture.rows("default"), [(1, 0)]);
 }
 
 #[test]

@@ -235,6 +235,21 @@ fn writes_are_writes() {
 }
 
 #[test]
+fn what_may_give_rows_is_known_by_its_returning_clause() {
+    fn may<T: QueryId>(_statement: &T) -> bool {
+        may_give_rows::<T>()
+    }
+    assert!(!may(&diesel::delete(items::table)));
+    assert!(!may(&diesel::update(items::table).set(items::name.eq("a"))));
+    assert!(!may(&diesel::insert_into(items::table).values(items::id.eq(1))));
+    assert!(!may(&items::table.as_query()), "nothing that is lost when it isn't read");
+    assert!(may(&diesel::insert_into(items::table).values(items::id.eq(1)).returning(items::id)));
+    assert!(may(&diesel::delete(items::table).returning(items::id)));
+    assert!(may(&diesel::sql_query("DELETE FROM items")));
+    assert!(may(&diesel::select(sneak(1))));
+}
+
+#[test]
 fn what_a_name_says_is_not_believed_where_a_user_may_have_chosen_it() {
     let select = |part: &str| {
         format!(
@@ -277,8 +292,8 @@ fn a_proof_is_found_again_and_never_that_of_another_type() {
             // The same name at as many places as there are memories, and more.
             for _ in 0..PROOFS_KEPT * 2 {
                 let name: &'static str = Box::leak(name.to_owned().into_boxed_str());
-                assert_eq!(KNOWN.with(|known| proven(known, name, "()")), expected);
-                assert_eq!(KNOWN.with(|known| proven(known, name, "()")), expected);
+                assert_eq!(KNOWN.with(|known| known_of(known, name, "()").proof), expected);
+                assert_eq!(KNOWN.with(|known| known_of(known, name, "()").proof), expected);
             }
         }
     }
