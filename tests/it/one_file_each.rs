@@ -207,7 +207,7 @@ fn a_handle_has_the_alias_of_its_own_database() {
 }
 
 #[test]
-fn one_statement_over_both_files_is_refused_as_it_is_where_they_are_apart() {
+fn one_statement_over_both_files_is_refused_as_on_two_servers() {
     let files = files(ACCOUNTS, ENTRIES);
     let _entered = files.databases.enter();
     both(|bank, ledger| {

@@ -64,7 +64,7 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// The statement after which nothing can lift the read-only mode of the open transaction. `None` if there is none.
     const KEEPS_READ_ONLY: Option<&str> = None;
 
-    /// Whether a prepared query that failed while its rows came must not be run again. libmariadb would wait for ever for the
+    /// Whether a prepared query that failed while its rows came must not be run again. libmariadb would wait without end for the
     /// rest of the rows.
     const FAILED_QUERIES_HANG: bool = false;
 
@@ -176,7 +176,7 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// who is told that a branch has ended need not doubt it.
     const IS_HELD: Option<&'static str> = None;
 
-    /// The plan of a statement: what it would do to which file. Asked where a connection holds several.
+    /// The plan of a statement: what it would do to which file. Asked if a connection holds several.
     fn plan(_raw: &mut Self::Raw, _sql: &str) -> QueryResult<Vec<Step>> {
         Ok(Vec::new())
     }
@@ -217,7 +217,7 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// Lets Diesel find out what state the transaction is in, where something may have kept that from it.
     fn refresh(_raw: &mut Self::Raw) {}
 
-    /// Gives up a connection with a statement that nobody can end any more.
+    /// Gives up a connection with a statement that can't be ended any more.
     fn abandon(_raw: &mut Self::Raw) {}
 
     /// Whether the connection still reaches its server. Asked only after a failure.
@@ -304,7 +304,7 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// Runs what is missing of these migrations, or of the library's own.
     fn migrate(raw: &mut Self::Raw, source: Option<&dyn Migrations>) -> diesel::migration::Result<Ran>;
 
-    /// Runs a statement, and counts the rows that it changed. `to_end` where it may give rows.
+    /// Runs a statement, and counts the rows that it changed. `to_end` if it may give rows.
     fn execute<T>(raw: &mut Self::Raw, statement: &T, _to_end: bool) -> QueryResult<usize>
     where
         T: QueryFragment<Self::Native> + QueryId,

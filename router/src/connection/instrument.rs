@@ -50,7 +50,7 @@ pub struct Seen {
     pub stale: Option<Stale>,
     /// Whether a transaction that the borrower began is still open.
     pub left_open: bool,
-    /// The texts that were sent, each once, if they were asked for. `None` where there were too many.
+    /// The texts that were sent, each once, if they were asked for. `None` if there were too many.
     pub texts: Option<HashSet<String>>,
 }
 
@@ -73,7 +73,7 @@ struct Watched {
     session: SessionEffect,
     /// Whether the event came by which the watcher is found.
     called: bool,
-    /// The texts so far, where they are kept.
+    /// The texts so far, if they are kept.
     texts: Option<HashSet<String>>,
     stale: Option<Stale>,
 }
@@ -85,7 +85,7 @@ const CALL: &str = "multidb: is the watcher there?";
 pub const TEXTS_LIMIT: u32 = 4_096;
 
 impl Watcher {
-    /// Forwards to `forward`, or to Diesel's default. Keeps the texts that it sees, if `keeps_texts` says so.
+    /// Forwards to `forward`, or to Diesel's default. With `keeps_texts` it keeps the texts that it sees.
     pub fn new(forward: Option<SharedInstrumentation>, syntax: Syntax, keeps_texts: bool) -> Self {
         let forward = match forward {
             Some(forward) => Some(Box::new(forward) as Box<dyn Instrumentation>),

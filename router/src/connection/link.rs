@@ -150,11 +150,6 @@ impl<B: Dialect> Link<B> {
         self.renewal.clone()
     }
 
-    /// Whether limits of a scope are set.
-    pub(super) fn has_limits(&self) -> bool {
-        self.lent.limits
-    }
-
     /// Whether the innermost level can't write, as far as the server was told.
     pub(super) fn is_read_only(&self) -> bool {
         self.read_only
@@ -277,7 +272,7 @@ impl<B: Dialect> Link<B> {
     /// Diesel parses an UPDATE, a struct INSERT and an upsert anew each time. From its second use on such a text is
     /// kept prepared here, unless it holds raw SQL, whose texts are often made for one use.
     ///
-    /// Where it may give rows all the same, it is run to its end.
+    /// With `to_end` it may give rows all the same, and is run to its end.
     pub fn execute<T>(&mut self, statement: &T, to_end: bool) -> QueryResult<usize>
     where
         T: QueryFragment<B::Native> + QueryId,

@@ -219,7 +219,7 @@ impl<B: Dialect> Link<B> {
 
     /// Notes the settings of the session, to be compared once the connection goes back.
     fn compare_later(&mut self) -> SessionEffect {
-        if self.settings_before.is_none() && !self.has_limits() {
+        if self.settings_before.is_none() {
             self.settings_before = B::session_settings(self.raw()).ok().flatten();
         }
         if self.settings_before.is_some() { SessionEffect::Settings } else { SessionEffect::Unknown }

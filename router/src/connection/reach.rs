@@ -22,7 +22,7 @@ const TEXTS_KEPT: usize = 256;
 /// How much of a statement an error shows.
 const SHOWN_LIMIT: usize = 60;
 
-/// A step of a plan, as far as it says which file it is about.
+/// A step of a plan, as far as it shows which file it is about.
 #[derive(Debug, Clone)]
 pub struct Step {
     /// What it does.
@@ -51,7 +51,7 @@ impl Step {
         }
     }
 
-    /// Whether it only says that what `main` has is as it was when the statement was prepared. So it does for a table-valued
+    /// Whether it only checks that what `main` has is as it was when the statement was prepared. So it does for a table-valued
     /// function, such as `json_each`, which belongs to no file.
     fn is_check_of_main(&self) -> bool {
         self.opcode == "Transaction" && self.numbers[0] == 0 && self.numbers[1] == 0
@@ -160,7 +160,7 @@ impl<B: Dialect> Link<B> {
         Ok(opens && B::ask(self.raw(), VIRTUAL, &[])?.is_empty())
     }
 
-    /// The error of a statement that reaches another file. It names the table, where there is one.
+    /// The error of a statement that reaches another file. It names the table, if there is one.
     #[cold]
     fn refuse(&mut self, attached: &Attached, sql: &str, steps: &[Step]) -> QueryResult<Error> {
         let number = number_of(self.reach.own);
@@ -201,7 +201,7 @@ impl<B: Dialect> Link<B> {
         Ok(Error::OtherDatabase { what, database, other, remedy })
     }
 
-    /// Runs a text of one or more statements in the handle's file: all of it, or nothing where a statement is refused.
+    /// Runs a text of one or more statements in the handle's file: all of it, or nothing if a statement is refused.
     ///
     /// One after the other, since a statement may need what the one before it has made, and is unknown until then.
     pub fn batch_in_file(&mut self, sql: &str) -> QueryResult<()> {
@@ -230,13 +230,13 @@ impl<B: Dialect> Link<B> {
         })
     }
 
-    /// Runs several statements, and undoes all of them where one is refused.
+    /// Runs several statements, and undoes all of them if one is refused.
     fn undone_where_refused(&mut self, run: impl FnOnce(&mut Self) -> QueryResult<()>) -> QueryResult<()> {
         self.raw().batch_execute(BEFORE_TEXTS)?;
         let result = run(self);
         let undo = result.as_ref().is_err_and(is_refusal);
         let ended = self.end_texts(undo);
-        // Where a statement has failed, SQLite may have rolled all of it back.
+        // If a statement has failed, SQLite may have rolled all of it back.
         if result.is_ok() { ended } else { result }
     }
 
@@ -270,7 +270,7 @@ impl<B: Dialect> Link<B> {
     }
 }
 
-/// Begins what is undone where one of its texts is refused.
+/// Begins what is undone if one of its texts is refused.
 pub const BEFORE_TEXTS: &str = "SAVEPOINT multidb_text";
 
 /// Whether a statement was refused because it would reach another file.

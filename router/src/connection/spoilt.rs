@@ -8,7 +8,7 @@ use super::link::Link;
 use crate::failure::classify;
 
 impl<B: Dialect> Link<B> {
-    /// Lets Diesel prepare its statements anew where one that gives rows has failed, and its client can't run it again.
+    /// Lets Diesel prepare its statements anew after one that gives rows has failed, and its client can't run it again.
     #[cold]
     pub fn forget_failed(&mut self, error: &DieselError) {
         if B::FAILED_QUERIES_HANG && classify(error).is_some() {

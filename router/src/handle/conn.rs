@@ -37,7 +37,7 @@ pub struct Conn<B: Backend> {
     /// Where the handle leads outside of a transaction that it began itself.
     pub(super) home: Option<Box<Home<B>>>,
     pub(super) instrumentation: Option<SharedInstrumentation>,
-    /// Where its connection holds several files, which of them the handle means, and whose it is.
+    /// If its connection holds several files, which of them the handle means.
     own_file: Option<OwnFile>,
     /// The levels that Diesel's `transaction` has opened through this handle, the innermost last.
     pub(super) opened: Vec<Ticket>,
@@ -158,7 +158,7 @@ impl<B: Backend> Conn<B> {
     /// Runs what sends texts of Diesel's own.
     pub(super) fn send<T>(&mut self, statements: impl FnOnce(&mut B::Raw) -> QueryResult<T>) -> QueryResult<T> {
         match &self.place {
-            // Nobody knows which before they are sent.
+            // Which ones, is not known before they are sent.
             Place::Scope(slot) if slot.has_files() => slot.with_raw(self.file(), statements),
             _ => self.run(|link| statements(link.raw())),
         }

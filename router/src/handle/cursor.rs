@@ -53,7 +53,7 @@ impl<B: Dialect> Drop for Hold<'_, B> {
         match self {
             Self::Slot { state, gate, level, stale } => {
                 gate.close_stream();
-                // PostgreSQL may have failed at a row that nobody has asked for.
+                // PostgreSQL may have failed at a row that was not asked for.
                 if state.link().aborted() {
                     let text = "the database aborted the transaction at a row of a query that was not read to its end";
                     gate.doom(*level, Failure::new(FailureClass::Other, text));
@@ -186,7 +186,7 @@ where
         };
         let report = Reports(report, found);
         let mut hold = Rc::new(hold);
-        let kept = Rc::get_mut(&mut hold).expect("nobody else has it yet");
+        let kept = Rc::get_mut(&mut hold).expect("it is not shared yet");
         if let Hold::Slot { state, .. } = kept {
             state.note_cursor(T::HAS_STATIC_QUERY_ID);
         }
@@ -207,7 +207,7 @@ where
         //   line no code looks into `hold` until its last clone is dropped. (Failures go through `report`, which holds
         //   handles of its own.) Cloning and dropping an `Rc` makes a shared reference to all that it holds, which would
         //   end the borrow if the connection lay there bare: a guard leads elsewhere, and a lease lies in a cell.
-        //   Forgetting a cursor or row keeps the lock for ever, which is safe: the slot itself is dropped only when
+        //   Forgetting a cursor or row keeps the lock, which is safe: the slot itself is dropped only when
         //   'conn is over, with all that borrowed it.
         #[expect(unsafe_code, reason = "the argument stands above")]
         let raw: &'conn mut B::Raw = unsafe { &mut *raw };

@@ -67,8 +67,13 @@ fn proven(known: &[Cell<Known>; PROOFS_KEPT], name: &'static str, id: &'static s
         return place.get();
     }
     let (proof, unproven) = prove(name, id);
-    let is_silent = proof == Proof::Write && name.contains("::returning_clause::NoReturningClause>");
-    let found = Known { names, proof, unproven, gives_rows: proof != Proof::Read && !is_silent };
+    // A parameter that has its default isn't named.
+    let gives_rows = match proof {
+        Proof::Read => false,
+        Proof::Write => name.contains("diesel::query_builder::returning_clause::ReturningClause<"),
+        Proof::None => true,
+    };
+    let found = Known { names, proof, unproven, gives_rows };
     place.set(found);
     found
 }
@@ -238,7 +243,7 @@ impl<'a> Reader<'a> {
         self.part().is_some() && self.columns.iter().all(|module| self.tables.contains(module))
     }
 
-    /// Reads one type. `None` where it isn't known to be harmless.
+    /// Reads one type. `None` if it isn't known to be harmless.
     fn part(&mut self) -> Option<()> {
         self.depth += 1;
         let known = self.depth < DEPTH_LIMIT && self.part_inside().is_some();

@@ -161,7 +161,7 @@ impl Transaction {
         }
     }
 
-    /// Where the branch of a database is on several files: the place of the database's own among them, and whose it is.
+    /// The database's own file among those of its branch. `None` if the branch is not on several.
     pub(crate) fn own_file(&self, database: usize) -> Option<OwnFile> {
         let files = self.branch(database)?.files();
         let place = files.iter().position(|file| self.databases().are_same(*file, database))?;
@@ -312,7 +312,7 @@ pub(crate) fn slot(ticket: &Ticket, database: usize) -> Option<Arc<dyn AnySlot>>
     look(ticket, |open| open.branch(database).map(|branch| Arc::clone(&branch.slot)))
 }
 
-/// The slot of a database in the transaction of a ticket, and its file where the slot has several.
+/// The slot of a database in the transaction of a ticket, and its file if the slot has several.
 #[inline]
 pub(crate) fn reached(ticket: &Ticket, database: usize) -> Option<(Arc<dyn AnySlot>, Option<OwnFile>)> {
     look(ticket, |open| {

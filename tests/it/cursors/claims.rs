@@ -134,7 +134,7 @@ fn a_cursor_that_has_given_all_its_rows_keeps_no_connection() {
 }
 
 #[test]
-fn rows_are_read_by_place_by_name_and_in_parts_whether_they_are_copied_or_not() {
+fn copied_rows_are_read_by_place_by_name_and_in_parts_as_others_are() {
     let Some(fixture) = fixture() else { return };
     let databases = fixture.databases();
     let _entered = databases.enter();

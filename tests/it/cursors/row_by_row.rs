@@ -62,7 +62,7 @@ fn orphan(conn: &mut PgConn, way: usize) -> QueryResult<()> {
 }
 
 #[test]
-fn a_deferred_key_that_fails_at_the_end_of_an_autocommit_statement_is_its_error() {
+fn a_deferred_key_that_fails_after_the_last_row_is_an_error() {
     let Some(fixture) = set_up() else { return };
     let databases = fixture.builder(1).build().unwrap();
     let _entered = databases.enter();
@@ -115,7 +115,7 @@ fn read_one(conn: &mut PgConn) -> Result<(), Error> {
 }
 
 #[test]
-fn a_read_that_fails_after_its_last_row_was_taken_dooms_the_level_of_its_query() {
+fn a_read_that_fails_at_an_unread_row_dooms_the_level_of_its_query() {
     let Some(fixture) = fixture() else { return };
     let databases = fixture.builder(1).build().unwrap();
     let _entered = databases.enter();

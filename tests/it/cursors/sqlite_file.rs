@@ -60,7 +60,7 @@ fn is_constraint<T: std::fmt::Debug>(result: &QueryResult<T>) -> bool {
 }
 
 #[test]
-fn a_deferred_key_that_fails_at_the_end_of_an_autocommit_insert_is_its_error() {
+fn a_deferred_key_that_fails_after_the_last_row_is_an_error() {
     let fixture = with_children(true);
     let databases = fixture.builder(1).build().unwrap();
     let _entered = databases.enter();
@@ -91,7 +91,7 @@ fn a_key_that_an_insert_of_a_scope_violates_is_its_error_and_dooms() {
 }
 
 #[test]
-fn an_autocommit_insert_that_a_reader_keeps_from_committing_is_an_error() {
+fn an_autocommit_insert_that_a_reader_holds_up_is_an_error() {
     let fixture = fixture().unwrap();
     let mut config = multidb::DatabaseConfig::new("default", fixture.urls[0].clone());
     config.sqlite.busy_timeout = Some("0s".into());

@@ -327,7 +327,7 @@ impl<B: Dialect> Slot<B> {
             link.reach.aim(file);
             link.reach.forget();
             let refused = link.look_back(seen.texts.as_ref());
-            // Where the body has ended the transaction, or failed, that is found below.
+            // If the body has ended the transaction, or failed, that is found below.
             let _ = link.end_texts(refused.is_err());
             link.reach.forget();
             if let Err(error) = refused {
@@ -479,7 +479,7 @@ impl<B: Dialect> Slot<B> {
 
 impl<B: Dialect> Drop for Slot<B> {
     fn drop(&mut self) {
-        // Nobody uses the slot any more, so a lock that is held belongs to a cursor that was forgotten.
+        // The slot is not used any more, so a lock that is held belongs to a cursor that was forgotten.
         let is_forgotten = matches!(self.state.try_lock(), Err(TryLockError::WouldBlock));
         if is_forgotten
             && let State { phase: Phase::Open(lease), loose: true, .. } =

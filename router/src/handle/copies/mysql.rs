@@ -30,7 +30,7 @@ impl Copies<DefaultLoadingMode> for crate::Mysql {
 /// The names of the columns of a query, which its rows share.
 type Names = Rc<[Option<String>]>;
 
-/// A value, and its type as the server says it.
+/// A value, and its type as the server gives it.
 type Value = (MysqlType, Box<[u8]>);
 
 /// A row that has its own values.
