@@ -164,10 +164,12 @@ mod postgres {
         let Some((fixture, databases)) = with_people() else { return };
         let _entered = databases.enter();
         let replaced = replaced!(PgConn, Item, "pg_backend_pid()::bigint", {
-            // As a primary becomes a standby.
-            let demoted = "DO $$ BEGIN PERFORM set_config('default_transaction_read_only', 'on', false); END $$";
-            connection::<Item, PgConn>().unwrap().batch_execute(demoted).unwrap();
-            twice(|| put(1, 10));
+            // As a primary that has become a standby answers.
+            let demoted = "DO $$ BEGIN RAISE EXCEPTION 'cannot execute INSERT in a read-only transaction' USING ERRCODE = \
+                           '25006'; END $$";
+            let run = atomic::<Item>().run(|conn: &mut PgConn| Ok::<_, Error>(conn.batch_execute(demoted)?));
+            run.unwrap_err();
+            put(1, 10).unwrap();
         });
         assert!(replaced);
         assert_eq!(fixture.rows("default"), [(1, 10)]);

@@ -134,7 +134,12 @@ impl<B: Dialect> Link<B> {
 
     /// Refuses several statements in one text.
     pub fn only_one(sql: &str) -> QueryResult<()> {
-        if B::SYNTAX == Syntax::Sqlite && text::inspect(sql, B::SYNTAX).has_several {
+        if B::SYNTAX != Syntax::Sqlite {
+            return Ok(());
+        }
+        let found = text::inspect(sql, B::SYNTAX);
+        // What certainly ends a transaction has an error of its own.
+        if found.has_several && !matches!(found.effect, Effect::Unbalanced(_)) {
             let information =
                 "a query of several statements, of which SQLite would run the first alone; use `batch_execute`";
             return Err(DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(information.to_owned())));

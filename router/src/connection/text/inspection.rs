@@ -75,7 +75,7 @@ pub fn inspect(sql: &str, syntax: Syntax) -> Inspection {
     let may_allow_writes = match syntax {
         // The mode can't be lifted any more once a query has run.
         Syntax::Postgres => !(effect == Effect::None && is_query(sql)),
-        Syntax::Sqlite => holds(sql, "query_only"),
+        Syntax::Sqlite => holds(sql, "query_only") && holds_pragma(sql),
         Syntax::Mysql => false,
     };
     let runs_others = ["call", "execute", "begin"].iter().any(|word| holds(sql, word));
@@ -91,13 +91,22 @@ pub fn inspect(sql: &str, syntax: Syntax) -> Inspection {
 /// Nothing but these statements reaches beyond the database, and no function does: what doesn't hold their words anywhere
 /// is proven.
 fn changes_sqlite_session(sql: &str) -> SessionEffect {
-    let changes = ["pragma", "attach", "detach", "temp"].iter().any(|word| holds(sql, word));
+    let changes = holds_pragma(sql) || ["attach", "detach", "temp"].iter().any(|word| holds(sql, word));
     if changes { SessionEffect::Unknown } else { SessionEffect::None }
 }
 
 /// Whether `word`, in lower case, stands anywhere in `sql`, be it in quotes or within another word.
 fn holds(sql: &str, word: &str) -> bool {
     sql.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// Whether the word PRAGMA stands anywhere in `sql`. A function such as `pragma_table_info` only reads.
+fn holds_pragma(sql: &str) -> bool {
+    const PRAGMA: &str = "pragma";
+    let is_part = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    let words = sql.as_bytes().windows(PRAGMA.len()).enumerate();
+    let mut found = words.filter(|(_, part)| part.eq_ignore_ascii_case(PRAGMA.as_bytes()));
+    found.any(|(at, _)| !is_part(sql.as_bytes().get(at + PRAGMA.len())))
 }
 
 /// Whether `sql` plainly begins with a query.
@@ -206,8 +215,9 @@ enum Control {
 
 /// The statements of MySQL and MariaDB that can't end a transaction. A stored function that tries to is refused by the
 /// server.
-const PLAIN_ON_MYSQL: [&str; 12] = [
-    "SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH", "VALUES", "TABLE", "SHOW", "DESCRIBE", "DESC", "EXPLAIN",
+const PLAIN_ON_MYSQL: [&str; 13] = [
+    "SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH", "VALUES", "TABLE", "SHOW", "DESCRIBE", "DESC",
+    "EXPLAIN", "SIGNAL",
 ];
 
 /// Those that change tables: they end the transaction, and leave the session as it is.
@@ -580,6 +590,8 @@ mod tests {
         let session = |sql, syntax| inspect(sql, syntax).session;
         assert_eq!(session("INSERT INTO t VALUES (1); UPDATE t SET a = 2", Syntax::Sqlite), SessionEffect::None);
         assert_eq!(session("PRAGMA foreign_keys = 0", Syntax::Sqlite), SessionEffect::Unknown);
+        assert_eq!(session("EXPLAIN pragma/**/query_only = 0", Syntax::Sqlite), SessionEffect::Unknown);
+        assert_eq!(session("SELECT * FROM pragma_table_info('t')", Syntax::Sqlite), SessionEffect::None);
         assert_eq!(session("CREATE TEMPORARY TABLE a (b)", Syntax::Sqlite), SessionEffect::Unknown);
         assert_eq!(session("INSERT INTO t VALUES (1)", Syntax::Mysql), SessionEffect::Settings);
         for sql in [
