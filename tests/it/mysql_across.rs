@@ -79,12 +79,15 @@ fn the_limits_of_a_transaction_do_not_reach_the_connections_next_user() {
         diesel::sql_query(query).get_result::<Setting>(conn).unwrap().value
     };
     let before = limits(&mut connection::<Record, MysqlConn>().unwrap());
-    for fails in [false, true] {
+    // A text of the body's makes the pool doubt the session, which may then end with its limits.
+    for (fails, looks) in [(false, true), (true, true), (false, false), (true, false)] {
         let run = atomic_many::<(Item, Record)>().run(|scope| {
             put(1, 10)?;
             put_record(1, 20)?;
-            assert_eq!(limits(&mut scope.conn::<Item, MysqlConn>()?), "5 60");
-            assert_eq!(limits(&mut scope.conn::<Record, MysqlConn>()?), "5 60");
+            if looks {
+                assert_eq!(limits(&mut scope.conn::<Item, MysqlConn>()?), "5 60");
+                assert_eq!(limits(&mut scope.conn::<Record, MysqlConn>()?), "5 60");
+            }
             if fails { Err(Mishap::OnPurpose) } else { Ok(()) }
         });
         assert_eq!(run.is_err(), fails);
