@@ -144,7 +144,8 @@ fn a_repeat_gives_enums_and_structs_in_each_form_that_serde_has() {
     all_are_kept(inners().map(Tagged::New).chain([Tagged::Unit]).chain(fields));
     all_are_kept([Adjacent::Unit, Adjacent::New(Some(None)), Adjacent::New(None), Adjacent::Pair(1, Some(()))]);
     let map = BTreeMap::from([(1, Some(())), (2, None)]);
-    let others = [Some(None), None].map(Untagged::Option).into_iter().chain([Untagged::Single(0.1), Untagged::Map(map)]);
+    let others =
+        [Some(None), None].map(Untagged::Option).into_iter().chain([Untagged::Single(0.1), Untagged::Map(map)]);
     all_are_kept(outers().into_iter().map(Untagged::Outer).chain(inners().map(Untagged::Inner)).chain(others));
     let rest = BTreeMap::from([("a b".to_owned(), Some(None)), ("c".to_owned(), None)]);
     all_are_kept(inners().zip(outers()).map(|(inner, outer)| Flat { inner, outer, rest: rest.clone() }));

@@ -13,9 +13,8 @@ use crate::fixture::Kind;
 /// A statement that fails as if the database had asked to run the transaction again.
 fn stumble(conn: &mut H) -> Result<(), Error> {
     Ok(match KIND {
-        Kind::Postgres => {
-            conn.batch_execute("DO $$ BEGIN RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001'; END $$")
-        }
+        Kind::Postgres => conn
+            .batch_execute("DO $$ BEGIN RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001'; END $$"),
         Kind::Mysql => conn.batch_execute(
             "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found when trying to get lock'",
         ),

@@ -92,7 +92,10 @@ fn a_chained_commit_loses_no_later_row() {
         let chained = conn.batch_execute(&text);
         assert!(chained.is_err(), "{end}");
         put(id, 10).unwrap();
-        diesel::insert_into(items::table).values((items::id.eq(id + 10), items::value.eq(0))).execute(&mut conn).unwrap();
+        diesel::insert_into(items::table)
+            .values((items::id.eq(id + 10), items::value.eq(0)))
+            .execute(&mut conn)
+            .unwrap();
     }
     let rows = fixture.rows("default");
     let innocent = [1, 2, 3, 11, 12, 13];
@@ -111,9 +114,13 @@ fn a_setting_of_a_raw_text_does_not_reach_the_next_user() {
     let Some(fixture) = fixture() else { return };
     let _entered = fixture.builder(1).build().unwrap().enter();
     let (change, ask) = match KIND {
-        Kind::Postgres => ("SET app.tenant = 'a'", "SELECT COALESCE(NULLIF(current_setting('app.tenant', true), ''), '') AS s"),
+        Kind::Postgres => {
+            ("SET app.tenant = 'a'", "SELECT COALESCE(NULLIF(current_setting('app.tenant', true), ''), '') AS s")
+        }
         Kind::Mysql => ("SET @@session.time_zone = '+07:00'", "SELECT REPLACE(@@time_zone, '+00:00', '') AS s"),
-        Kind::Sqlite => ("PRAGMA foreign_keys = 0", "SELECT REPLACE(foreign_keys, 1, '') AS s FROM pragma_foreign_keys"),
+        Kind::Sqlite => {
+            ("PRAGMA foreign_keys = 0", "SELECT REPLACE(foreign_keys, 1, '') AS s FROM pragma_foreign_keys")
+        }
     };
     for way in 0..4 {
         let mut conn = connection::<Item, H>().unwrap();
