@@ -103,7 +103,7 @@ pub trait Dialect: Sized + Send + Sync + 'static {
         None
     }
 
-    /// Asks a connection that nobody has used what all of them begin with.
+    /// Asks a connection that was not used yet what all of them begin with.
     fn born(raw: &mut Self::Raw) -> QueryResult<Born>;
 
     /// Lets a session that the user has changed be as it was born, for statements of the library's, and gives what

@@ -71,7 +71,7 @@ impl Born {
     }
 }
 
-/// What the connections of one pool begin with: asked once, of a connection that nobody has used.
+/// What the connections of one pool begin with: asked once, of a connection that was not used yet.
 #[derive(Debug)]
 pub struct Births {
     settings: Settings,
@@ -95,12 +95,12 @@ impl Births {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks a connection that nobody has used, unless another one was asked before.
+    /// Asks a connection that was not used yet, unless another one was asked before.
     pub fn of<B: Dialect>(&self, fresh: &mut B::Raw) -> QueryResult<Arc<Born>> {
         self.known().map_or_else(|| self.ask::<B>(fresh), Ok)
     }
 
-    /// Asks a connection that nobody has used. Where the tables are missing the answer is not kept: they may be made elsewhere.
+    /// Asks a connection that was not used yet. Where the tables are missing the answer is not kept: they may be made elsewhere.
     pub fn ask<B: Dialect>(&self, fresh: &mut B::Raw) -> QueryResult<Arc<Born>> {
         let born = Arc::new(B::born(fresh)?);
         if born.settled {

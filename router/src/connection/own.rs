@@ -158,7 +158,7 @@ macro_rules! own_statements {
                 all: Vec<Box<dyn Migration<$native>>>,
                 around: &mut $around,
             ) -> diesel::migration::Result<Ran> {
-                // Nobody else does it meanwhile; the end of the connection gives the lock back.
+                // No other process does it meanwhile; the end of the connection gives the lock back.
                 let locks = all.iter().all(|migration| LOCKS_ALWAYS || migration.metadata().run_in_transaction());
                 if locks {
                     lock_schema(raw)?;

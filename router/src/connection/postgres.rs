@@ -211,7 +211,7 @@ impl Dialect for Postgres {
             Control::Commit(_) => sql.write_str("COMMIT"),
             Control::Rollback(_) => sql.write_str("ROLLBACK"),
             // A bare PREPARE of an aborted transaction answers success and rolls back; a RESET there fails. This one also
-            // takes a role back that a trigger has left: the server would let nobody but that role finish the branch.
+            // takes a role back that a trigger has left: the server lets only that role finish the branch.
             Control::Prepare(gid) => write!(sql, "RESET ROLE; PREPARE TRANSACTION {}", gid.postgres()),
             Control::CommitPrepared(gid) => write!(sql, "COMMIT PREPARED {}", gid.postgres()),
             Control::RollbackPrepared(gid) => write!(sql, "ROLLBACK PREPARED {}", gid.postgres()),

@@ -133,7 +133,7 @@ fn listed(ids: &[TransactionId]) -> String {
 }
 
 impl<B: Dialect> Surveyor<B> {
-    /// Takes a connection that nobody has used.
+    /// Takes a connection that was not used yet.
     pub fn new(raw: B::Raw, born: Arc<Born>, settings: &Settings) -> Self {
         Self { raw, born, right_of_way: Arc::clone(&settings.right_of_way) }
     }
