@@ -11,7 +11,7 @@ fn a_server_that_can_not_be_reached_or_is_not_built_in_stops_and_no_password_is_
     for (option, url, told) in [
         ("--url-bank", "postgres://me:hunter@127.0.0.1:1/bank", built_in("postgres", cfg!(feature = "postgres"))),
         ("--url-ledger", "mysql://me:hunter@127.0.0.1:1/bank", built_in("mysql", cfg!(feature = "mysql"))),
-        ("--url-ledger", "oracle://me:hunter@127.0.0.1:1/bank", "`oracle://` is no scheme".to_owned()),
+        ("--url-ledger", "oracle://me:hunter@127.0.0.1:1/bank", "`oracle:` is no scheme".to_owned()),
     ] {
         let run = bank.run_with(&[option, url], "1,2,5\n").stopped_with(&told);
         assert!(!run.stderr.contains("hunter") && !run.stdout.contains("hunter"), "{run:#?}");

@@ -180,10 +180,13 @@ impl<B: Dialect> Link<B> {
     /// that the next transaction is refused before its first statement.
     #[inline]
     pub fn examine(&mut self) -> Result<()> {
-        match self.attached.clone() {
-            Some(attached) => attached.examine::<B>(self.raw()).map(drop).inspect_err(|_| self.break_off()),
-            None => Ok(()),
-        }
+        if self.attached.is_none() { Ok(()) } else { self.examine_files() }
+    }
+
+    #[inline(never)]
+    fn examine_files(&mut self) -> Result<()> {
+        let Some(attached) = self.attached.clone() else { return Ok(()) };
+        attached.examine::<B>(self.raw()).map(drop).inspect_err(|_| self.break_off())
     }
 }
 

@@ -234,22 +234,28 @@ impl<B: Dialect> Link<B> {
     }
 
     /// Sends a BEGIN or a COMMIT, alone. Those of most scopes are texts that never change.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "each transaction passes here twice")]
     pub fn control_alone(&mut self, control: Control<'_>) -> QueryResult<()> {
         match B::fixed(control) {
             #[cfg(feature = "testing")]
-            _ if self.rehearsal.is_some() => self.control([control]),
+            _ if self.rehearsal.is_some() => self.control_one(control),
             Some(sql) => {
                 self.read_only = false;
                 let begins = matches!(control, Control::Begin(_));
                 self.send(sql, begins, !begins)
             }
-            None => self.control([control]),
+            None => self.control_one(control),
         }
     }
 
+    /// Kept out of line, so that the usual way stays small.
+    #[inline(never)]
+    fn control_one(&mut self, control: Control<'_>) -> QueryResult<()> {
+        self.control([control])
+    }
+
     /// Sends a text that begins the transaction, or ends it, or does neither.
-    #[inline]
     fn send(&mut self, sql: &str, begins: bool, ends: bool) -> QueryResult<()> {
         if self.session == Session::PutBack {
             self.session = Session::Changed;

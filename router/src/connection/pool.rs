@@ -221,7 +221,8 @@ impl<B: Dialect> Pool<B> {
     }
 
     /// Takes a connection. Waits the pool's timeout, or [`WAIT_WHILE_HOLDING`] where this thread holds one already.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a connection is large to move")]
     pub fn lease(&self, site: Site) -> Result<Lease<B>> {
         #[cfg(feature = "testing")]
         if self.settings.test.as_ref().is_some_and(|test| test.undeclared) {

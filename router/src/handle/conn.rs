@@ -38,7 +38,7 @@ pub struct Conn<B: Backend> {
     pub(super) home: Option<Box<Home<B>>>,
     pub(super) instrumentation: Option<SharedInstrumentation>,
     /// If its connection holds several files, which of them the handle means.
-    own_file: Option<OwnFile>,
+    own_file: Option<Box<OwnFile>>,
     /// The levels that Diesel's `transaction` has opened through this handle, the innermost last.
     pub(super) opened: Vec<Ticket>,
     /// A copy for Diesel, which wants to borrow a status from the handle. The transaction is the owner.
@@ -63,7 +63,7 @@ pub(super) struct Home<B: Backend> {
 }
 
 impl<B: Backend> Conn<B> {
-    pub(crate) fn in_scope(slot: Arc<Slot<B>>, own_file: Option<OwnFile>) -> Self {
+    pub(crate) fn in_scope(slot: Arc<Slot<B>>, own_file: Option<Box<OwnFile>>) -> Self {
         Self::new(Place::Scope(slot), None, own_file)
     }
 
@@ -72,7 +72,7 @@ impl<B: Backend> Conn<B> {
         Self::new(Place::Pool(pool, site), Some(Box::new(home)), None)
     }
 
-    fn new(place: Place<B>, home: Option<Box<Home<B>>>, own_file: Option<OwnFile>) -> Self {
+    fn new(place: Place<B>, home: Option<Box<Home<B>>>, own_file: Option<Box<OwnFile>>) -> Self {
         let shadow = TransactionManagerStatus::Valid(ValidTransactionManagerStatus::default());
         Self { place, opened: Vec::new(), home, instrumentation: None, own_file, quiet: Quiet, shadow, test: false }
     }

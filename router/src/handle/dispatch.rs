@@ -24,7 +24,7 @@ impl<B: Backend> Handle for Conn<B> {}
 /// Where a handle leads.
 pub enum Origin<'a> {
     /// To the branch of an open transaction, and to one of its files if it has several.
-    Scope(Arc<dyn AnySlot>, Option<OwnFile>, &'a Database),
+    Scope(Arc<dyn AnySlot>, Option<Box<OwnFile>>, &'a Database),
     /// To the pool: each statement in autocommit. With the place where the handle was taken.
     Pool(&'a Databases, usize, Site),
 }

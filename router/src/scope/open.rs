@@ -141,9 +141,9 @@ impl Indices {
             return Err(Error::LimitExceeded { what: "models listed by one scope", limit });
         }
         let mut indices = [0; TARGETS_LIMIT];
-        for (index, target) in indices.iter_mut().zip(targets) {
-            *index = u16::try_from(target.resolve(databases, access, in_scope, site)?)
-                .expect("a registry is smaller than that");
+        for (at, target) in targets.iter().enumerate() {
+            let index = target.resolve(databases, access, in_scope, site)?;
+            indices[at] = u16::try_from(index).expect("a registry is smaller than that");
         }
         Ok(Self { indices, length: targets.len() })
     }
@@ -236,6 +236,7 @@ pub(super) fn open<'a>(site: Site, targets: &'a [Target], options: &Options) -> 
 }
 
 /// Opens a transaction of the scope's own.
+#[inline]
 fn begin(
     site: Site,
     targets: &[Target],
@@ -253,6 +254,16 @@ fn begin(
     }
     // Another one of the thread, also a hidden one, may hold the lock that this one waits for.
     let start = Start { tripwire: true, lock_limit: !alone, characteristics: asked, across: None };
+    if let [only] = targets {
+        return transaction::begin(
+            databases,
+            std::iter::once((only.subject(), indices.get(0))),
+            site,
+            Kind::Scope,
+            &start,
+            terms,
+        );
+    }
     let on = targets.iter().zip(indices.iter()).map(|(target, index)| (target.subject(), index));
     if indices.iter().all(|index| databases.are_same(index, indices.get(0))) {
         return transaction::begin(databases, on, site, Kind::Scope, &start, terms);

@@ -81,6 +81,8 @@ pub(super) struct NotCommitted {
 }
 
 /// Commits a transaction on its one database, or on all of them.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "each scope that commits passes here")]
 pub(super) fn commit(transaction: &Transaction, proof: Option<&Proof<'_>>) -> Result<(), NotCommitted> {
     let Transaction { gate, branches, terms, .. } = transaction;
     match &branches[..] {
@@ -90,6 +92,8 @@ pub(super) fn commit(transaction: &Transaction, proof: Option<&Proof<'_>>) -> Re
 }
 
 /// Commits the only branch.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "each scope that commits passes here")]
 pub(super) fn commit_one(
     branch: &Branch,
     id: impl Fn() -> TransactionId,
@@ -121,7 +125,7 @@ pub(super) fn commit_one(
         proof.is_not_needed(slice::from_ref(branch));
     }
     telemetry::outcome("committed");
-    if branch.slot.begun() {
+    if tracing::enabled!(target: TARGET, tracing::Level::DEBUG) && branch.slot.begun() {
         tracing::debug!(target: TARGET, alias = %branch.slot.alias(), "committed");
     }
     Ok(())

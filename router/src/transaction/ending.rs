@@ -328,6 +328,8 @@ fn undo(gate: &Gate, branches: &[Branch], depth: u32, widen: Option<Limits>) -> 
     undone
 }
 
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "each scope ends here")]
 fn end_transaction(transaction: Box<Transaction>, verdict: Verdict) -> Result<()> {
     let Transaction { gate, branches, frames, terms, .. } = &*transaction;
     let undone = frames.first().is_some_and(|frame| frame.undone);
@@ -364,7 +366,7 @@ fn end_transaction(transaction: Box<Transaction>, verdict: Verdict) -> Result<()
 #[inline]
 fn note_independent_commit(transaction: &Transaction) {
     let reads = transaction.terms.characteristics.limits.read_only;
-    if !reads && transaction.branches.iter().any(|branch| branch.slot.begun()) {
+    if !transaction.alone && !reads && transaction.branches.iter().any(|branch| branch.slot.begun()) {
         stack::note_independent_work();
     }
 }

@@ -72,8 +72,9 @@ impl Thread {
 
     /// Opens a filled transaction above those that are open.
     #[inline]
-    fn push(&self, transaction: Box<Transaction>) {
+    fn push(&self, mut transaction: Box<Transaction>) {
         let mut stack = self.stack.borrow_mut();
+        transaction.alone = stack.is_empty();
         for below in stack.iter().filter_map(Entry::transaction) {
             below.gate.cover(true);
         }
@@ -96,6 +97,8 @@ pub(crate) struct Transaction {
     pub(super) hooks: Vec<Hook>,
     /// The slot of the transaction that had this place before, if no handle keeps it.
     spare_slot: Option<Arc<dyn AnySlot>>,
+    /// Nothing was open on the thread when it was opened, so nothing lies around it.
+    pub(super) alone: bool,
     /// The routes that were given in it.
     pub(super) pins: Vec<Pin>,
     pub(super) terms: Terms,
@@ -135,6 +138,7 @@ impl Transaction {
             frames: Vec::with_capacity(FRAMES_EXPECTED),
             hooks: Vec::new(),
             spare_slot: None,
+            alone: true,
             pins: Vec::with_capacity(FRAMES_EXPECTED),
             terms: Terms::default(),
             id: OnceCell::new(),
@@ -162,10 +166,10 @@ impl Transaction {
     }
 
     /// The database's own file among those of its branch. `None` if the branch is not on several.
-    pub(crate) fn own_file(&self, database: usize) -> Option<OwnFile> {
+    pub(crate) fn own_file(&self, database: usize) -> Option<Box<OwnFile>> {
         let files = self.branch(database)?.files();
         let place = files.iter().position(|file| self.databases().are_same(*file, database))?;
-        Some(OwnFile { place, alias: self.databases().at(files[place]).alias().clone() })
+        Some(Box::new(OwnFile { place, alias: self.databases().at(files[place]).alias().clone() }))
     }
 
     /// Whether a branch is on a database.
@@ -313,13 +317,13 @@ pub(crate) fn slot(ticket: &Ticket, database: usize) -> Option<Arc<dyn AnySlot>>
 }
 
 /// The slot of a database in the transaction of a ticket, and its file if the slot has several.
-#[inline]
-pub(crate) fn reached(ticket: &Ticket, database: usize) -> Option<(Arc<dyn AnySlot>, Option<OwnFile>)> {
-    look(ticket, |open| {
-        let branch = open.branch(database)?;
-        let file = if branch.files().is_empty() { None } else { open.own_file(database) };
-        Some((Arc::clone(&branch.slot), file))
-    })
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "each handle is found here")]
+pub(crate) fn reached(ticket: &Ticket, database: usize) -> Option<(Arc<dyn AnySlot>, Option<Box<OwnFile>>)> {
+    let has_file = |branch: &Branch| !branch.files().is_empty();
+    let found = look(ticket, |open| open.branch(database).map(|branch| (Arc::clone(&branch.slot), has_file(branch))));
+    let (slot, has_file) = found?;
+    Some((slot, if has_file { look(ticket, |open| open.own_file(database)) } else { None }))
 }
 
 /// The place of a database among the files of its branch; 0 where it has one.

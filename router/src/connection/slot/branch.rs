@@ -76,7 +76,8 @@ impl<B: Dialect> Slot<B> {
     }
 
     /// Why a transaction that seemed fit for it must not be committed.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "each transaction that commits passes here")]
     fn objection(&self, link: &mut Link<B>) -> Option<Error> {
         let doomed = self.gate.doomed();
         if doomed.is_some() {
@@ -95,6 +96,7 @@ impl<B: Dialect> Slot<B> {
     }
 
     /// COMMIT failed: finds out what that means.
+    #[cold]
     fn commit_failed(&self, mut lease: Lease<B>, error: DieselError) -> Outcome {
         lease.note_stale(&error);
         let message = error.to_string();

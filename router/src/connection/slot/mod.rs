@@ -173,6 +173,7 @@ impl<B: Dialect> State<B> {
     }
 
     /// Sets on a fresh connection what a handle has asked for before there was one.
+    #[inline]
     fn furnish(&mut self) {
         if let Some(instrumentation) = self.instrumentation.clone() {
             self.link().instrument(instrumentation);
@@ -270,7 +271,8 @@ impl<B: Dialect> Slot<B> {
     }
 
     /// Records what a statement did to the transaction.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "each statement passes here, and mostly finds nothing to record")]
     pub fn settle(&self, link: &mut Link<B>, error: Option<&DieselError>) -> QueryResult<()> {
         if let Some(error) = error {
             self.record(link, error);
@@ -379,6 +381,8 @@ impl<B: Dialect> Slot<B> {
     ///
     /// A connection may have died while it was idle. Where BEGIN finds that out nothing was lost, and another one is
     /// taken. There can be no more dead ones than the pool holds.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "each transaction begins here")]
     fn materialise(&self, state: &mut State<B>, depth: u32) -> Result<()> {
         let mut left = self.pool().settings().pool.max_size;
         loop {
@@ -428,7 +432,8 @@ impl<B: Dialect> Slot<B> {
     }
 
     /// Takes a connection.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a connection is large to move")]
     fn take_connection(&self, state: &mut State<B>) -> Result<()> {
         state.phase = Phase::Open(self.pool().lease(self.gate.site())?);
         state.furnish();

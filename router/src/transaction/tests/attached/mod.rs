@@ -102,7 +102,7 @@ fn the_slot() -> Arc<dyn AnySlot> {
 fn conn(at: usize) -> SqliteConn {
     let slot = the_slot();
     let place = slot.alias().as_str().split('+').position(|name| name == NAMES[at]).unwrap_or(at);
-    SqliteConn::in_scope(Slot::of(slot).expect("SQLite"), Some(OwnFile { place, alias: NAMES[at].into() }))
+    SqliteConn::in_scope(Slot::of(slot).expect("SQLite"), Some(Box::new(OwnFile { place, alias: NAMES[at].into() })))
 }
 
 fn put(at: usize, id: i64) -> Result<usize, Error> {
