@@ -255,21 +255,21 @@ fn an_implicit_commit_is_reported_and_nothing_is_run_again() {
     {
         let _entered = builder("second", "first").enter();
         let error = ddl(1, None, false).unwrap_err();
-        assert!(matches!(&error, Error::ImplicitCommit { database } if *database == "second"), "{error}");
+        assert!(matches!(&error, Error::ImplicitCommit { database, .. } if *database == "second"), "{error}");
         assert_eq!((runs.get(), in_my(1), files.have(1)), (1, Ok(1), vec![]));
     }
     // The file would, and its COMMIT would fail.
     let _entered = builder("first", "second").enter();
     let error = ddl(2, Some(-1), true).unwrap_err();
-    assert!(matches!(&error, Error::ImplicitCommit { database } if *database == "first"), "{error}");
+    assert!(matches!(&error, Error::ImplicitCommit { database, .. } if *database == "first"), "{error}");
     assert_eq!((runs.get(), in_my(2), files.have(2)), (1, Ok(1), vec![]));
     let test = committed(&Databases::current().unwrap()).unwrap();
     test.fail_after("second", Point::Statement, 1, Fault::LockTimeout).unwrap();
     let error = ddl(4, Some(-1), true).unwrap_err();
-    assert!(matches!(&error, Error::ImplicitCommit { database } if *database == "first"), "{error}");
+    assert!(matches!(&error, Error::ImplicitCommit { database, .. } if *database == "first"), "{error}");
     assert_eq!((runs.get(), in_my(4), files.have(4)), (1, Ok(1), vec![]));
     drop(test);
     let error = ddl(3, None, true).unwrap_err();
-    assert!(matches!(&error, Error::ImplicitCommit { database } if *database == "first"), "{error}");
+    assert!(matches!(&error, Error::ImplicitCommit { database, .. } if *database == "first"), "{error}");
     assert_eq!((runs.get(), in_my(3), files.have(3)), (1, Ok(1), vec![]));
 }

@@ -38,7 +38,10 @@ fn a_ddl_that_commits_by_itself_is_told_and_never_ok() {
         conn.batch_execute("CREATE TABLE side (id INT)")?;
         Ok::<_, Error>(())
     });
-    assert!(matches!(&outermost, Err(Error::ImplicitCommit { database }) if *database == "default"), "{outermost:?}");
+    assert!(
+        matches!(&outermost, Err(Error::ImplicitCommit { database, .. }) if *database == "default"),
+        "{outermost:?}"
+    );
     let nested = atomic::<Item>().run(|conn: &mut MysqlConn| {
         put(2, 20)?;
         let inner = atomic::<Item>().run(|_: &mut MysqlConn| {

@@ -434,7 +434,7 @@ impl Detail {
 
     fn error(&self) -> Option<Error> {
         match &self.ended {
-            Some(database) => Some(Error::ImplicitCommit { database: database.clone() }),
+            Some(database) => Some(Error::implicit_commit(database.clone())),
             None => self.doom.as_ref().map(Doom::error),
         }
     }

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use diesel::connection::{Connection, Instrumentation, InstrumentationEvent};
+use diesel::connection::{Connection, DebugQuery, Instrumentation, InstrumentationEvent};
 use diesel::result::QueryResult;
 
 use super::stale::{Stale, stale};
-use super::text::{self, SessionEffect, Syntax};
+use super::text::{self, Effect, SessionEffect, Syntax};
 use crate::failure::Failure;
 
 /// One instrumentation, shared by a handle and the connection under it.
@@ -42,6 +42,8 @@ pub struct Seen {
     pub may_fail_late: bool,
     /// Whether a statement may have begun or ended a transaction without Diesel's knowing.
     pub control: bool,
+    /// Whether a COPY that talks with the client was sent as a text. Its end reports nothing.
+    pub copies: bool,
     /// What the statements may have done to the session.
     pub session: SessionEffect,
     /// What the server has answered afterwards: `Err` for what the borrower has not heard of.
@@ -70,6 +72,7 @@ struct Watched {
     forgets_statements: bool,
     may_fail_late: bool,
     control: bool,
+    copies: bool,
     session: SessionEffect,
     /// Whether the event came by which the watcher is found.
     called: bool,
@@ -100,6 +103,7 @@ impl Watcher {
             forgets_statements: false,
             may_fail_late: false,
             control: false,
+            copies: false,
             session: SessionEffect::None,
             called: false,
             texts: keeps_texts.then(HashSet::new),
@@ -113,13 +117,15 @@ impl Watcher {
         let mut watched = self.watched();
         let failure = watched.failures.iter_mut().find_map(Option::take);
         let texts = watched.texts.take();
-        let Watched { may_fail_late, may_allow_writes, forgets_statements, control, session, stale, .. } = *watched;
+        let Watched { may_fail_late, may_allow_writes, forgets_statements, control, copies, session, stale, .. } =
+            *watched;
         Seen {
             failure,
             may_allow_writes,
             forgets_statements,
             may_fail_late,
             control,
+            copies,
             session,
             answer: Ok(()),
             left_open: false,
@@ -154,6 +160,7 @@ impl Watched {
                 let sql = query.to_string();
                 let found = text::inspect(&sql, self.syntax);
                 self.control |= found.crosses;
+                self.copies |= found.effect == Effect::Copy && is_text(*query);
                 self.session = self.session.max(found.session);
                 self.may_fail_late = found.may_fail_late;
                 self.may_allow_writes |= found.may_allow_writes;
@@ -187,6 +194,11 @@ impl Watched {
             _ => {}
         }
     }
+}
+
+/// Whether a statement was sent as a text, by `batch_execute`. Diesel prints only that as a literal.
+fn is_text(query: &dyn DebugQuery) -> bool {
+    format!("{query:?}").starts_with('"')
 }
 
 impl Instrumentation for Watcher {

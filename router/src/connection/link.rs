@@ -29,6 +29,7 @@ use super::repeated::Repeated;
 use super::settings::Settings;
 use super::text::{SessionEffect, Syntax};
 use crate::alias::Alias;
+use crate::error::Error;
 use crate::failure::{Failure, FailureClass};
 
 /// A live connection. Diesel's transaction manager on it is the only owner of its depth.
@@ -401,6 +402,13 @@ impl<B: Dialect> Link<B> {
             }
         } else if doubtful || seen.failure.is_none() || self.in_transaction() {
             seen.answer = self.after_text(question, !(blind || seen.may_fail_late));
+        }
+        if seen.copies && seen.failure.is_none() {
+            // The next statement, the question too, has ended it, and has got its error.
+            self.broken = true;
+            let error = Error::CopyByText { database: self.database().clone() };
+            seen.failure = Some(Failure::new(FailureClass::Other, error.to_string()));
+            seen.answer = Err(error.into());
         }
     }
 

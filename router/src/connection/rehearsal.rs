@@ -242,7 +242,7 @@ impl<B: Dialect> Link<B> {
         let result = self.end_autocommit();
         result.map_err(|error| {
             let implicit = B::is_implicit_commit(&error.to_string());
-            if implicit { Error::ImplicitCommit { database: self.database().clone() }.into() } else { error }
+            if implicit { Error::implicit_commit(self.database().clone()).into() } else { error }
         })
     }
 

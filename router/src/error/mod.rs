@@ -11,7 +11,7 @@ use diesel::result::Error as DieselError;
 use crate::alias::Alias;
 use crate::failure::Failure;
 use crate::transaction_id::TransactionId;
-use text::{Aliases, At, Refused, Refuser, remedy};
+use text::{Aliases, At, ENDED, Failing, Refused, Refuser, remedy};
 
 /// What a function of this library returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -327,12 +327,16 @@ pub enum Error {
 
     /// A statement ended the transaction in its middle: on MySQL and MariaDB a DDL, elsewhere a raw COMMIT or ROLLBACK.
     #[error(
-        "a statement ended this transaction on database `{database}` behind the scope's back (on MySQL and MariaDB most \
-         DDL commits): what ran before it may be permanent; run DDL and raw transaction statements outside of scopes"
+        "{ENDED} `{database}` behind the scope's back (on MySQL and MariaDB most DDL commits): what ran before it may be \
+         permanent; run DDL and raw transaction statements outside of scopes{}",
+        Failing(.failing)
     )]
     ImplicitCommit {
         /// The database.
         database: Alias,
+        /// The error that the scope's function has returned, as [`Debug`](std::fmt::Debug) prints it. `None` if it returned `Ok`,
+        /// and in the error of a statement.
+        failing: Option<String>,
     },
 
     /// A statement that would begin or end a transaction behind the library's back.

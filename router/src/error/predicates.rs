@@ -1,8 +1,11 @@
 //! What may be asked of an error, and how it goes through Diesel's.
 
+use std::fmt;
+
 use diesel::result::Error as DieselError;
 
 use super::Error;
+use crate::alias::Alias;
 use crate::failure::{FailureClass, classify};
 
 impl Error {
@@ -21,7 +24,7 @@ impl Error {
 
     /// Whether the work, or a part of it, may be committed although this is an error.
     pub fn is_in_doubt(&self) -> bool {
-        matches!(self, Self::OutcomeUnknown { .. } | Self::PartialCommit { .. })
+        matches!(self, Self::OutcomeUnknown { .. } | Self::PartialCommit { .. } | Self::ImplicitCommit { .. })
     }
 
     /// Whether the work is committed although this is an error: a hook failed afterwards.
@@ -49,6 +52,22 @@ impl Error {
 
     pub(crate) fn config(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::Config { alias: None, key: None, problem: problem.into(), remedy: remedy.into() }
+    }
+
+    pub(crate) fn implicit_commit(database: Alias) -> Self {
+        Self::ImplicitCommit { database, failing: None }
+    }
+
+    /// With what the function of the scope has returned itself. Gives back nothing if that contains this error already, since
+    /// a statement has given it to the function.
+    pub(crate) fn beside(self, failing: &dyn fmt::Debug) -> Option<Self> {
+        let Self::ImplicitCommit { database, failing: None } = self else { return Some(self) };
+        let failing = format!("{failing:?}");
+        let told = format!("{} `{database}`", super::text::ENDED);
+        if failing.contains("ImplicitCommit {") || failing.contains(&told) {
+            return None;
+        }
+        Some(Self::ImplicitCommit { database, failing: Some(failing) })
     }
 
     pub(crate) fn no_scope(asked: impl Into<String>) -> Self {

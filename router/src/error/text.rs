@@ -63,6 +63,21 @@ impl fmt::Display for Refused {
     }
 }
 
+/// How an error begins that a statement has ended a transaction; the database follows.
+pub(super) const ENDED: &str = "a statement ended this transaction on database";
+
+/// What the function of a scope has returned itself.
+pub(super) struct Failing<'a>(pub(super) &'a Option<String>);
+
+impl fmt::Display for Failing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(failing) => write!(f, "; the scope's function itself has failed with {failing}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Who refused a relation.
 pub(super) struct Refuser(pub(super) Option<&'static str>);
 

@@ -13,6 +13,7 @@ use crate::connection::control::Start;
 use crate::connection::slot::{AnySlot, Slot};
 use crate::error::Error;
 use crate::site::{Function, Site};
+use crate::telemetry::TARGET;
 use crate::transaction::{Kind, Terms, Verdict, abandon, any, begin, leave, nest, no_scope_inside, top};
 
 /// The transaction manager of a handle. It owns nothing: the thread's transaction is the owner of the levels.
@@ -74,15 +75,27 @@ where
             Ok(value)
         }
         Ok(Err(error)) => {
-            // A failed rollback must not hide the error of the callback; `leave` tells of it.
-            let _ = M::rollback_transaction(conn);
-            Err(error)
+            match M::rollback_transaction(conn) {
+                // As Diesel does it. That the work may be permanent is more than why it should have been undone.
+                Err(ended) if is_implicit_commit(&ended) => Err(ended.into()),
+                // Another failure must not hide the error of the callback; `leave` tells of it.
+                _ => Err(error),
+            }
         }
         Err(panic) => {
-            let _ = M::rollback_transaction(conn);
+            if let Err(error) = M::rollback_transaction(conn)
+                && is_implicit_commit(&error)
+            {
+                tracing::error!(target: TARGET, %error, "a transaction's closure panicked, and its work could not be undone");
+            }
             resume_unwind(panic)
         }
     }
+}
+
+fn is_implicit_commit(error: &DieselError) -> bool {
+    let DieselError::QueryBuilderError(carried) = error else { return false };
+    matches!(carried.downcast_ref(), Some(Error::ImplicitCommit { .. }))
 }
 
 /// Begins a transaction that is rolled back when the handle is dropped.

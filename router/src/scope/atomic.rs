@@ -1,6 +1,7 @@
 //! Scopes as closures.
 
 use std::any::type_name_of_val;
+use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::time::Duration;
@@ -260,7 +261,7 @@ impl Atomic {
     ///
     /// # Errors
     /// Those of `body`, and those of opening and committing the scope.
-    pub fn run<H: Handle, T, E: From<Error>>(self, body: impl FnOnce(&mut H) -> Result<T, E>) -> Result<T, E> {
+    pub fn run<H: Handle, T, E: From<Error> + Debug>(self, body: impl FnOnce(&mut H) -> Result<T, E>) -> Result<T, E> {
         run_scope(self.site, &[self.target], &self.options, |scope| body(&mut scope.handle::<H>(0)?))
     }
 }
@@ -270,7 +271,10 @@ impl Atomic<Repeat> {
     ///
     /// # Errors
     /// Those of the last attempt.
-    pub fn run<H: Handle, T, E: From<Error>>(self, mut body: impl FnMut(&mut H) -> Result<T, E>) -> Result<T, E> {
+    pub fn run<H: Handle, T, E: From<Error> + Debug>(
+        self,
+        mut body: impl FnMut(&mut H) -> Result<T, E>,
+    ) -> Result<T, E> {
         let again = Repetition { retries: self.repeat.retries, once: None };
         run_repeatedly(self.site, &[self.target], &self.options, &again, |scope| body(&mut scope.handle::<H>(0)?))
     }
@@ -284,7 +288,7 @@ impl<N: OnceKey> Atomic<Single, Keyed<N>> {
     #[track_caller]
     pub fn run<H: Handle, T, E>(self, body: impl FnOnce(&mut H) -> Result<T, E>) -> Result<T, E>
     where
-        E: From<Error>,
+        E: From<Error> + Debug,
         Result<T, E>: Stored,
     {
         let Self { site, target, options, keyed, .. } = self;
@@ -302,7 +306,7 @@ impl<N: OnceKey> Atomic<Repeat, Keyed<N>> {
     #[track_caller]
     pub fn run<H: Handle, T, E>(self, mut body: impl FnMut(&mut H) -> Result<T, E>) -> Result<T, E>
     where
-        E: From<Error>,
+        E: From<Error> + Debug,
         Result<T, E>: Stored,
     {
         let Self { site, target, options, keyed, repeat } = self;
@@ -316,7 +320,7 @@ impl<M: Models> AtomicMany<M> {
     ///
     /// # Errors
     /// Those of `body`, and those of opening and committing the scope.
-    pub fn run<T, E: From<Error>>(self, body: impl FnOnce(&Scope<'_>) -> Result<T, E>) -> Result<T, E> {
+    pub fn run<T, E: From<Error> + Debug>(self, body: impl FnOnce(&Scope<'_>) -> Result<T, E>) -> Result<T, E> {
         run_scope(self.site, &Self::targets(), &self.options, body)
     }
 }
@@ -326,7 +330,7 @@ impl<M: Models> AtomicMany<M, Repeat> {
     ///
     /// # Errors
     /// Those of the last attempt.
-    pub fn run<T, E: From<Error>>(self, body: impl FnMut(&Scope<'_>) -> Result<T, E>) -> Result<T, E> {
+    pub fn run<T, E: From<Error> + Debug>(self, body: impl FnMut(&Scope<'_>) -> Result<T, E>) -> Result<T, E> {
         let again = Repetition { retries: self.repeat.retries, once: None };
         run_repeatedly(self.site, &Self::targets(), &self.options, &again, body)
     }
@@ -340,7 +344,7 @@ impl<M: Models, N: OnceKey> AtomicMany<M, Single, Keyed<N>> {
     #[track_caller]
     pub fn run<T, E>(self, body: impl FnOnce(&Scope<'_>) -> Result<T, E>) -> Result<T, E>
     where
-        E: From<Error>,
+        E: From<Error> + Debug,
         Result<T, E>: Stored,
     {
         let Self { site, options, keyed, .. } = self;
@@ -358,7 +362,7 @@ impl<M: Models, N: OnceKey> AtomicMany<M, Repeat, Keyed<N>> {
     #[track_caller]
     pub fn run<T, E>(self, body: impl FnMut(&Scope<'_>) -> Result<T, E>) -> Result<T, E>
     where
-        E: From<Error>,
+        E: From<Error> + Debug,
         Result<T, E>: Stored,
     {
         let Self { site, options, keyed, repeat, .. } = self;

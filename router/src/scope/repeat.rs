@@ -8,7 +8,7 @@ use super::once::{Claim, Once};
 use super::open::Target;
 use super::open_scope::Scope;
 use super::options::Options;
-use super::run::Returned;
+use super::run::{Returned, close_in_panic};
 use super::span::ScopeSpan;
 use crate::error::Error;
 use crate::site::Site;
@@ -110,12 +110,21 @@ pub(super) fn run_repeatedly<R: Returned>(
                 match scope.close(verdict) {
                     // Only the end of the transaction knows that nothing of it was committed.
                     Err(error) if may_retry && error.is_retryable() => error,
-                    closed => return stored.and(closed).map_or_else(R::from_error, |()| returned),
+                    closed => {
+                        let ended = match (stored, closed) {
+                            (_, Err(ended @ Error::ImplicitCommit { .. })) => Err(ended),
+                            (stored, closed) => stored.and(closed),
+                        };
+                        return match ended {
+                            Ok(()) => returned,
+                            Err(error) => returned.ended_with(error),
+                        };
+                    }
                 }
             }
             Err(panic) => {
                 transaction::forbid_repetition();
-                let _ = scope.close(Verdict::Undo);
+                close_in_panic(&mut scope);
                 resume_unwind(panic)
             }
         };

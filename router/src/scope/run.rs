@@ -1,5 +1,6 @@
 //! Running a body in a scope: the thin generic shell around the two ends, which are not generic.
 
+use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::once::{Once, OnceKey, Stored};
@@ -11,26 +12,37 @@ use super::span::ScopeSpan;
 use crate::error::{Error, Result};
 use crate::handle::Handle;
 use crate::site::{Function, Site};
+use crate::telemetry::TARGET;
 use crate::transaction::Verdict;
 
 /// What a body returns: a `Result` whose error can carry an [`Error`].
 #[diagnostic::on_unimplemented(
-    message = "a transaction's function must return a `Result` whose error implements `From<multidb::Error>`, and this \
-               returns `{Self}`",
+    message = "a transaction's function must return a `Result` whose error implements `From<multidb::Error>` and `Debug`, \
+               and this returns `{Self}`",
     label = "can't carry the library's errors",
-    note = "give the error type a variant such as `#[error(transparent)] Database(#[from] multidb::Error)`"
+    note = "give the error type a variant such as `#[error(transparent)] Database(#[from] multidb::Error)`, and derive `Debug`"
 )]
 pub trait Returned {
     /// The error of a scope that could not be opened or committed.
     fn from_error(error: Error) -> Self;
     /// Whether the scope commits.
     fn is_ok(&self) -> bool;
+    /// What is returned if the end of the scope has failed with `error`.
+    #[must_use]
+    fn ended_with(self, error: Error) -> Self;
 }
 
 #[diagnostic::do_not_recommend]
-impl<T, E: From<Error>> Returned for Result<T, E> {
+impl<T, E: From<Error> + Debug> Returned for Result<T, E> {
     fn from_error(error: Error) -> Self {
         Err(error.into())
+    }
+
+    fn ended_with(self, error: Error) -> Self {
+        match self {
+            Ok(_) => Err(error.into()),
+            Err(failing) => Err(error.beside(&failing).map_or(failing, E::from)),
+        }
     }
 
     fn is_ok(&self) -> bool {
@@ -194,13 +206,20 @@ fn run_in<R: Returned>(scope: &mut Scope<'_>, body: impl FnOnce(&Scope<'_>) -> R
             let verdict = if returned.is_ok() { Verdict::Keep } else { Verdict::Undo };
             match scope.close(verdict) {
                 Ok(()) => returned,
-                Err(error) => R::from_error(error),
+                Err(error) => returned.ended_with(error),
             }
         }
         Err(panic) => {
             // Rolled back and given back first: r2d2 would discard the connection while the thread panics.
-            let _ = scope.close(Verdict::Undo);
+            close_in_panic(scope);
             resume_unwind(panic)
         }
+    }
+}
+
+/// Rolls a scope back whose body has panicked. The panic goes on, so what could not be undone is an event.
+pub(super) fn close_in_panic(scope: &mut Scope<'_>) {
+    if let Err(error) = scope.close(Verdict::Undo) {
+        tracing::error!(target: TARGET, %error, "the function of a scope panicked, and its work could not be undone");
     }
 }

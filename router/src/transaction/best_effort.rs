@@ -80,7 +80,7 @@ fn stop(
     }
     let is_known = failure.is_some();
     let error = match (failure, permanent.first()) {
-        (Some(_), Some(database)) => Error::ImplicitCommit { database: database.clone() },
+        (Some(_), Some(database)) => Error::implicit_commit(database.clone()),
         (Some(error), None) => error,
         (None, _) => {
             let databases = std::iter::once(alias(branch)).chain(permanent).collect();
@@ -93,7 +93,7 @@ fn stop(
         let failed = std::iter::once(branch).chain(open.into_iter().rev()).map(alias).collect();
         return NotCommitted { result: Err(Error::PartialCommit { committed, failed }), outcome: None };
     }
-    if let Error::ImplicitCommit { database } = &error {
+    if let Error::ImplicitCommit { database, .. } = &error {
         // Otherwise it could be run again.
         gate.ended(database);
     }

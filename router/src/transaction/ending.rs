@@ -26,8 +26,9 @@ pub(crate) enum Verdict {
 
 /// Ends what a ticket has opened. `Ok` means: kept if that was the verdict, and undone if that was.
 ///
-/// A failure to undo is an event, never an error: it must not hide the error that the body returned. What could not be
-/// undone dooms the level below, or is discarded with its connection.
+/// A failure to undo is an event, not an error: it must not hide the error that the body returned. What could not be
+/// undone dooms the level below, or is discarded with its connection. If a statement has ended the transaction, that is the
+/// error, be the verdict what it may: what ran before it may be permanent.
 #[expect(clippy::needless_pass_by_value, reason = "a level is ended once")]
 pub(crate) fn leave(ticket: Ticket, verdict: Verdict) -> Result<()> {
     match take_plain(&ticket) {
@@ -346,7 +347,7 @@ fn end_transaction(transaction: Box<Transaction>, verdict: Verdict) -> Result<()
         None => None,
     };
     if let Some(result) = refused {
-        return end_uncommitted(transaction, verdict, result, Some(When::RolledBack));
+        return end_uncommitted(transaction, result, Some(When::RolledBack));
     }
     let committed = commit(&transaction, proof.as_ref());
     if !matches!(committed, Err(NotCommitted { outcome: Some(When::RolledBack), .. })) {
@@ -358,7 +359,7 @@ fn end_transaction(transaction: Box<Transaction>, verdict: Verdict) -> Result<()
             Ok(())
         }
         Ok(()) => run_hooks(transaction, Ok(()), Some(When::Committed)),
-        Err(NotCommitted { result, outcome }) => end_uncommitted(transaction, verdict, result, outcome),
+        Err(NotCommitted { result, outcome }) => end_uncommitted(transaction, result, outcome),
     }
 }
 
@@ -372,12 +373,7 @@ fn note_independent_commit(transaction: &Transaction) {
 }
 
 /// Rolls back, unless nobody knows what became of the transaction.
-fn end_uncommitted(
-    transaction: Box<Transaction>,
-    verdict: Verdict,
-    mut result: Result<()>,
-    mut outcome: Option<When>,
-) -> Result<()> {
+fn end_uncommitted(transaction: Box<Transaction>, mut result: Result<()>, mut outcome: Option<When>) -> Result<()> {
     let undone = transaction.frames.first().is_some_and(|frame| frame.undone);
     if outcome == Some(When::RolledBack) {
         roll_back_all(&transaction.branches);
@@ -388,9 +384,7 @@ fn end_uncommitted(
             telemetry::outcome("unknown");
             // Neither kind of hook would be right.
             outcome = None;
-            if verdict == Verdict::Keep || matches!(result, Err(Error::Doomed { .. })) {
-                result = Err(error);
-            }
+            result = Err(error);
         } else {
             telemetry::outcome("rolled_back");
             if transaction.terms.repeats

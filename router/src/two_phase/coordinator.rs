@@ -187,7 +187,7 @@ impl Run<'_> {
                 }
                 Ok(Answer::Done)
             }
-            Step::CommitAlone(at) => self.commit_alone(at),
+            Step::CommitAlone(at) => Ok(self.commit_alone(at)),
             Step::Prepare(at) => self.prepare(at),
             Step::Decide => {
                 fault::point("prepare.all_done");
@@ -332,15 +332,14 @@ impl Run<'_> {
         Rest { databases: self.joint.databases.clone(), id, branches, on }.hand_over();
     }
 
-    fn commit_alone(&mut self, at: usize) -> Result<Answer> {
+    fn commit_alone(&mut self, at: usize) -> Answer {
         let verifies = self.joint.verifies && !self.joint.rehearsed;
         if verifies {
-            // It holds the decision about itself.
-            self.id = Some(name(self.joint.databases, &self.joint.id, self.slot(at))?);
-            if let Err(error) = self.id().and_then(|id| decision::intend(self.slot(at), &id, "", true)) {
-                self.error = Some(error);
+            if let Err(error) = self.prove(at) {
+                // COMMIT was never sent.
+                self.error.get_or_insert(error);
                 let _ = self.slot(at).roll_back();
-                return Ok(Answer::RolledBack);
+                return Answer::RolledBack;
             }
             self.proven = true;
         }
@@ -350,7 +349,14 @@ impl Run<'_> {
         if verifies && answer == Answer::Unknown {
             answer = self.ask(at);
         }
-        Ok(answer)
+        answer
+    }
+
+    /// Leaves the decision about the only branch that has written in itself.
+    fn prove(&mut self, at: usize) -> Result<()> {
+        let id = name(self.joint.databases, &self.joint.id, self.slot(at))?;
+        self.id = Some(id.clone());
+        decision::intend(self.slot(at), &id, "", true).map(drop)
     }
 
     fn outcome(&mut self, outcome: Outcome) -> Answer {

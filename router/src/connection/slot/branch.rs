@@ -70,7 +70,7 @@ impl<B: Dialect> Slot<B> {
         self.gate.doom(if implicit { 1 } else { level }, failure);
         if implicit {
             self.gate.ended(self.alias());
-            return Error::ImplicitCommit { database: self.alias().clone() };
+            return Error::implicit_commit(self.alias().clone());
         }
         error.into()
     }
@@ -110,7 +110,7 @@ impl<B: Dialect> Slot<B> {
         }
         drop(lease);
         if B::is_implicit_commit(&message) {
-            return Outcome::RolledBack(Error::ImplicitCommit { database: self.alias().clone() });
+            return Outcome::RolledBack(Error::implicit_commit(self.alias().clone()));
         }
         Outcome::RolledBack(error.into())
     }
@@ -159,7 +159,7 @@ impl<B: Dialect> Slot<B> {
         if B::is_implicit_commit(&message) && !undone {
             // What ran before it may be permanent: it is not run again, and no hook runs.
             self.gate.ended(self.alias());
-            return Err(Error::ImplicitCommit { database: self.alias().clone() });
+            return Err(Error::implicit_commit(self.alias().clone()));
         }
         Err(error.into())
     }
@@ -360,7 +360,7 @@ impl<B: Dialect> AnySlot for Slot<B> {
         self.settle(lease, Some(&error))?;
         if B::is_implicit_commit(&error.to_string()) {
             self.gate.ended(self.alias());
-            return Err(Error::ImplicitCommit { database: self.alias().clone() });
+            return Err(Error::implicit_commit(self.alias().clone()));
         }
         Err(error.into())
     }

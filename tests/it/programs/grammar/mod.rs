@@ -145,6 +145,9 @@ const HARMLESS: [(&str, &str); 6] = [
     ("\u{feff}", ""),
 ];
 
+/// What a text has that handles failures of its own.
+const HANDLING: [&str; 2] = [" HANDLER FOR ", "EXCEPTION WHEN"];
+
 /// Puts another text in front of it.
 fn join(rng: &mut Rng, kind: Kind, text: &mut Text) {
     let own = own(kind);
@@ -152,5 +155,9 @@ fn join(rng: &mut Rng, kind: Kind, text: &mut Text) {
     if first.marks.is_empty() {
         text.sql = format!("{}; {}", first.sql, text.sql);
         (text.single, text.rows) = (false, false);
+        // What handles its own failures may have put nothing: the text before may lock the table.
+        if HANDLING.iter().any(|word| text.sql.contains(word)) {
+            text.marks.fill(Mark::Unsure);
+        }
     }
 }
