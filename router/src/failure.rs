@@ -7,6 +7,9 @@ use std::fmt;
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
+use crate::alias::Alias;
+use crate::connection::named::alias_of;
+
 /// The class of a failed statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -23,7 +26,8 @@ pub enum FailureClass {
     NotConnected,
     /// The reply to COMMIT was lost, and the database has said since that nothing was committed.
     NotCommitted,
-    /// The connection is gone.
+    /// The connection is gone. A transaction that has lost it before its COMMIT was sent is rolled back and may be run again; what
+    /// became of a statement in autocommit is unknown.
     ConnectionLost,
     /// A time limit was reached: that of a statement on its server, or the `timeout` of a scope.
     Timeout,
@@ -47,6 +51,12 @@ impl FailureClass {
         }
     }
 
+    /// Whether a transaction that such a failure has ended before its COMMIT was sent may be run again: a lost connection has
+    /// taken it along.
+    pub(crate) fn passes(self) -> bool {
+        self.is_retryable() || self == Self::ConnectionLost
+    }
+
     /// Whether the transaction may be run again, and the database may have undone all of it by itself, savepoints included.
     /// A lock timeout undoes its statement alone.
     pub(crate) fn undoes_all(self) -> bool {
@@ -58,17 +68,25 @@ impl FailureClass {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     class: FailureClass,
+    database: Option<Alias>,
     message: String,
 }
 
 impl Failure {
     pub(crate) fn new(class: FailureClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into() }
+        Self { class, database: None, message: message.into() }
+    }
+
+    /// The failure of this database, unless it is known to be another's.
+    pub(crate) fn on(mut self, database: &Alias) -> Self {
+        self.database.get_or_insert_with(|| database.clone());
+        self
     }
 
     /// The failure that a database reported; `None` for errors that no database reported, such as `NotFound`.
     pub(crate) fn of(error: &DieselError) -> Option<Self> {
-        classify(error).map(|class| Self::new(class, error.to_string()))
+        let database = alias_of(error).map(|alias| Alias::from(alias.to_owned()));
+        classify(error).map(|class| Self { class, database, message: error.to_string() })
     }
 
     /// The class of the failure.
@@ -76,7 +94,12 @@ impl Failure {
         self.class
     }
 
-    /// What the database said.
+    /// The database that it happened on, if it is one's.
+    pub fn database(&self) -> Option<&Alias> {
+        self.database.as_ref()
+    }
+
+    /// What the database has reported, in its own words.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -84,6 +107,9 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(database) = &self.database {
+            write!(f, "database `{database}`: ")?;
+        }
         f.write_str(&self.message)
     }
 }
@@ -113,6 +139,8 @@ const BY_TEXT: &[(&str, FailureClass)] = &[
     ("due to statement timeout", FailureClass::Timeout),
     ("max_statement_time exceeded", FailureClass::Timeout),
     ("maximum statement execution time exceeded", FailureClass::Timeout),
+    // Nothing was sent.
+    ("number of parameters must be between", FailureClass::Other),
     ("server closed the connection", FailureClass::ConnectionLost),
     ("terminating connection", FailureClass::ConnectionLost),
     ("connection to server", FailureClass::ConnectionLost),

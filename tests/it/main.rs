@@ -42,6 +42,7 @@ macro_rules! backend {
             mod django_routers;
             mod django_transactions;
             mod doom;
+            mod ended;
             mod exact;
             mod handle;
             mod handle_transactions;
@@ -50,6 +51,7 @@ macro_rules! backend {
             mod lent;
             mod levels;
             mod manual;
+            mod named_errors;
             mod newsroom;
             mod once;
             mod options;

@@ -201,3 +201,31 @@ fn the_table_of_diesels_migrations_made_in_a_scope_is_an_implicit_commit() {
     });
     assert!(matches!(run, Err(Error::ImplicitCommit { .. })), "{run:?}");
 }
+
+#[test]
+fn the_language_of_the_servers_messages_hides_no_implicit_commit() {
+    for way in 0..3 {
+        let Some(fixture) = fixture() else { return };
+        let _entered = fixture.databases().enter();
+        let run = atomic::<Item>().run(|conn: &mut MysqlConn| {
+            let german = "SET lc_messages = 'de_DE'";
+            match way {
+                0 => conn.batch_execute(german)?,
+                1 => conn.with_raw(|raw| raw.batch_execute(german).map_err(Error::from))?,
+                _ => conn.batch_execute("EXECUTE IMMEDIATE CONCAT('SET lc_', 'messages = ''de_DE''')")?,
+            }
+            put(1, 10)?;
+            let _ = conn.batch_execute("CREATE TABLE made (id INT)");
+            Ok::<_, Error>(())
+        });
+        assert!(matches!(run, Err(Error::ImplicitCommit { .. })), "{way}: {run:?}");
+        assert_eq!(fixture.rows("default"), [(1, 10)]);
+        // A setting of the whole server reaches new sessions alone, and the library's own are born in English.
+        let error = atomic::<Item>().run(|conn: &mut MysqlConn| {
+            put(2, 20)?;
+            let _ = conn.batch_execute("SELECT * FROM missing");
+            Ok::<_, Error>(())
+        });
+        assert!(error.unwrap_err().to_string().contains("doesn't exist"), "{way}");
+    }
+}

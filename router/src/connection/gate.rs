@@ -39,6 +39,8 @@ struct Detail {
     doom: Option<Doom>,
     /// A statement has ended the transaction of this database.
     ended: Option<Alias>,
+    /// A DDL has, which was allowed to.
+    ended_by_ddl: bool,
     /// The limits of the open scopes that have any, the outermost first.
     limited: Vec<Limited>,
     /// A failure after which the transaction may be run again, in a level that was undone; until the next statement, since
@@ -104,7 +106,14 @@ impl Gate {
             watched: AtomicBool::new(manual),
             across: AtomicBool::new(false),
             writes: AtomicU32::new(0),
-            detail: Mutex::new(Detail { site, doom: None, ended: None, limited: Vec::new(), undone: None }),
+            detail: Mutex::new(Detail {
+                site,
+                doom: None,
+                ended: None,
+                ended_by_ddl: false,
+                limited: Vec::new(),
+                undone: None,
+            }),
         }
     }
 
@@ -119,6 +128,7 @@ impl Gate {
         if self.watched.swap(manual, Relaxed) | self.careful.swap(false, Relaxed) {
             let mut detail = self.detail();
             (detail.doom, detail.ended, detail.undone) = (None, None, None);
+            detail.ended_by_ddl = false;
             detail.limited.clear();
         }
     }
@@ -333,6 +343,17 @@ impl Gate {
         self.detail().ended = Some(database.clone());
     }
 
+    /// A DDL has ended a transaction that allows it: found out only as it should have been undone.
+    pub fn ended_by_ddl(&self) {
+        self.doom(1, Failure::new(FailureClass::Other, "a DDL has committed the transaction"));
+        self.detail().ended_by_ddl = true;
+    }
+
+    /// Whether that has happened.
+    pub fn has_ended_by_ddl(&self) -> bool {
+        self.detail().ended_by_ddl
+    }
+
     /// The levels above `depth` were undone: so is a doom of theirs.
     pub fn lift(&self, depth: u32) {
         let mut detail = self.detail();
@@ -369,7 +390,7 @@ impl Gate {
         }
         let detail = self.detail();
         match &detail.doom {
-            Some(doom) => doom.first.class().is_retryable().then(|| Arc::clone(&doom.first)),
+            Some(doom) => doom.first.class().passes().then(|| Arc::clone(&doom.first)),
             None => detail.undone.clone(),
         }
     }

@@ -1,6 +1,8 @@
 //! A handle's own instrumentation, lent to whichever connection the handle reaches.
 
+use std::any::Any;
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use diesel::connection::{Connection, DebugQuery, Instrumentation, InstrumentationEvent};
@@ -10,22 +12,62 @@ use super::stale::{Stale, stale};
 use super::text::{self, Effect, SessionEffect, Syntax};
 use crate::failure::Failure;
 
+/// What a panic carries.
+pub type Payload = Box<dyn Any + Send>;
+
 /// One instrumentation, shared by a handle and the connection under it.
+///
+/// Its panics are kept until the statement has come back: Diesel would be left in the middle of an exchange with its server, and
+/// what became of a COMMIT would be unknown.
 #[derive(Clone)]
-pub struct SharedInstrumentation(Arc<Mutex<Box<dyn Instrumentation>>>);
+pub struct SharedInstrumentation(Arc<Mutex<Shared>>);
+
+struct Shared {
+    instrumentation: Box<dyn Instrumentation>,
+    /// The first panic that was not taken yet.
+    panic: Option<Payload>,
+}
 
 impl SharedInstrumentation {
     /// Shares `instrumentation`.
     pub fn new(instrumentation: impl Instrumentation) -> Self {
-        Self(Arc::new(Mutex::new(Box::new(instrumentation))))
+        Self::boxed(Box::new(instrumentation))
+    }
+
+    /// Shares Diesel's default, if there is one.
+    pub fn of_default() -> Option<Self> {
+        diesel::connection::get_default_instrumentation().map(Self::boxed)
+    }
+
+    fn boxed(instrumentation: Box<dyn Instrumentation>) -> Self {
+        Self(Arc::new(Mutex::new(Shared { instrumentation, panic: None })))
+    }
+
+    /// The first panic since the last call.
+    pub fn take_panic(&self) -> Option<Payload> {
+        self.shared().panic.take()
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Instrumentation for SharedInstrumentation {
     fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
-        // It only watches: one that panicked earlier may watch on.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).on_connection_event(event);
+        let mut shared = self.shared();
+        let Shared { instrumentation, panic } = &mut *shared;
+        // It only watches: one that panicked may watch on.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| instrumentation.on_connection_event(event))) {
+            panic.get_or_insert(payload);
+        }
     }
+}
+
+/// The text of a panic.
+pub fn panic_text(payload: &Payload) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }
 
 /// What a [`Watcher`] saw.
@@ -62,7 +104,7 @@ pub struct Watcher(Arc<Mutex<Watched>>);
 
 #[expect(clippy::struct_excessive_bools, reason = "each is seen by itself")]
 struct Watched {
-    forward: Option<Box<dyn Instrumentation>>,
+    forward: Option<SharedInstrumentation>,
     syntax: Syntax,
     /// The first failure in each open transaction of the borrower's own, the outermost first.
     failures: Vec<Option<Failure>>,
@@ -88,12 +130,8 @@ const CALL: &str = "multidb: is the watcher there?";
 pub const TEXTS_LIMIT: u32 = 4_096;
 
 impl Watcher {
-    /// Forwards to `forward`, or to Diesel's default. With `keeps_texts` it keeps the texts that it sees.
+    /// Forwards to `forward`. With `keeps_texts` it keeps the texts that it sees.
     pub fn new(forward: Option<SharedInstrumentation>, syntax: Syntax, keeps_texts: bool) -> Self {
-        let forward = match forward {
-            Some(forward) => Some(Box::new(forward) as Box<dyn Instrumentation>),
-            None => diesel::connection::get_default_instrumentation(),
-        };
         let watched = Watched {
             forward,
             syntax,

@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use diesel::connection::{
-    AnsiTransactionManager, CacheSize, Connection, SimpleConnection, TransactionManager, TransactionManagerStatus,
-    ValidTransactionManagerStatus,
+    AnsiTransactionManager, CacheSize, Connection, Instrumentation, SimpleConnection, TransactionManager,
+    TransactionManagerStatus, ValidTransactionManagerStatus,
 };
 use diesel::query_builder::{QueryBuilder, QueryFragment, QueryId};
 use diesel::result::QueryResult;
@@ -20,7 +20,7 @@ use super::characteristics::Limits;
 use super::control::Control;
 use super::holders::Seat;
 use super::identity::{self, Identity};
-use super::instrument::{Seen, SharedInstrumentation, Watcher};
+use super::instrument::{Payload, Seen, SharedInstrumentation, Watcher, panic_text};
 use super::question::{Breach, Question};
 use super::reach::Reach;
 #[cfg(feature = "testing")]
@@ -41,6 +41,7 @@ pub struct Link<B: Dialect> {
     broken: bool,
     holds_branch: bool,
     lent: Lent,
+    instrumentation: Option<SharedInstrumentation>,
     /// How many statements Diesel keeps prepared.
     pub(super) cache: CacheSize,
     /// The connection is the database itself, which would be lost with it.
@@ -61,6 +62,8 @@ pub struct Link<B: Dialect> {
     read_only: bool,
     /// Whether a DDL may end the transaction, on MySQL and MariaDB.
     allows_ddl: bool,
+    /// A text was let through in it that may have ended it.
+    let_through: bool,
     /// What all connections of its pool begin with.
     births: Arc<Births>,
     /// What is known of the session beside.
@@ -110,12 +113,14 @@ impl<B: Dialect> Link<B> {
             sql: String::new(),
             repeated,
             restore: B::restore(settings).map(String::into_boxed_str),
+            instrumentation: None,
             renewal: B::renewal(settings).map(Arc::from),
             settings_before: None,
             breach: None,
             marks: 0,
             read_only: false,
             allows_ddl: false,
+            let_through: false,
             births,
             session: Session::Born,
             identity: None,
@@ -156,6 +161,24 @@ impl<B: Dialect> Link<B> {
         self.read_only
     }
 
+    /// Takes note of a text of which the server is not asked whether it has ended the transaction.
+    pub(super) fn note_let_through(&mut self) {
+        self.let_through = true;
+    }
+
+    /// Whether the transaction must be asked about before it is rolled back: a text was let through that may have ended it.
+    pub fn may_have_ended(&self) -> bool {
+        self.let_through
+    }
+
+    /// Rolls such a transaction back. Whether there was one.
+    pub fn roll_back_what_is_left(&mut self) -> bool {
+        self.let_through = false;
+        let found = B::finds_leftover(&mut self.raw);
+        self.set_outside();
+        found
+    }
+
     /// Whether a DDL may end the transaction, as in Diesel's migrations on MySQL and MariaDB.
     pub(super) fn allows_ddl(&self) -> bool {
         self.allows_ddl
@@ -175,6 +198,7 @@ impl<B: Dialect> Link<B> {
             Control::Begin(start) => {
                 self.read_only = start.characteristics.limits.read_only;
                 self.allows_ddl = B::SYNTAX == Syntax::Mysql && !start.tripwire;
+                self.let_through = false;
             }
             Control::Narrow(limits) => self.read_only |= limits.read_only,
             Control::Widen { to, .. } => self.read_only = to.read_only,
@@ -350,6 +374,7 @@ impl<B: Dialect> Link<B> {
     ) -> QueryResult<(T, Seen)> {
         let question = self.before_lending()?;
         let inside = self.in_transaction();
+        let forward = forward.or_else(|| self.instrumentation.clone());
         let watcher = Watcher::new(forward.clone(), B::SYNTAX, self.attached.is_some());
         self.lent.settings = true;
         self.note_unproven();
@@ -372,10 +397,7 @@ impl<B: Dialect> Link<B> {
             resume_unwind(panic)
         });
         self.after_body(question, blind, depth, &mut seen);
-        match forward {
-            Some(forward) => self.raw.set_instrumentation(forward),
-            None => self.raw.set_instrumentation(diesel::connection::get_default_instrumentation()),
-        }
+        self.watch_with(forward);
         self.discard_if(seen.stale);
         Ok((result, seen))
     }
@@ -526,7 +548,33 @@ impl<B: Dialect> Link<B> {
     /// Lends the connection an instrumentation until it is returned.
     pub fn instrument(&mut self, instrumentation: SharedInstrumentation) {
         self.lent.settings = true;
-        self.raw.set_instrumentation(instrumentation);
+        self.watch_with(Some(instrumentation));
+    }
+
+    /// Gives the connection an instrumentation, or takes it away.
+    pub fn watch_with(&mut self, instrumentation: Option<SharedInstrumentation>) {
+        // Diesel finds a missing one in such a box alone, and passes it over.
+        let boxed = instrumentation.clone().map(|shared| Box::new(shared) as Box<dyn Instrumentation>);
+        self.raw.set_instrumentation(boxed);
+        self.instrumentation = instrumentation;
+    }
+
+    /// The first panic of its instrumentation since the last call.
+    #[inline]
+    pub fn take_panic(&mut self) -> Option<Payload> {
+        match &self.instrumentation {
+            Some(instrumentation) => instrumentation.take_panic(),
+            None => None,
+        }
+    }
+
+    /// A panic of its instrumentation changes nothing of what has happened: at an end it is an event.
+    #[inline]
+    pub fn report_panic(&mut self) {
+        if let Some(panic) = self.take_panic() {
+            let (alias, panic) = (self.database(), panic_text(&panic));
+            tracing::error!(target: crate::telemetry::TARGET, %alias, panic, "the instrumentation of a connection panicked");
+        }
     }
 
     /// Sets Diesel's statement cache until the connection is returned.
@@ -546,6 +594,7 @@ impl<B: Dialect> Link<B> {
     /// Undoes what a handle has set on the connection.
     #[inline]
     pub fn reset(&mut self) {
+        self.report_panic();
         #[cfg(feature = "testing")]
         if self.rehearsal.is_some() {
             let lost = self.broken || self.lent.away || self.is_lost();
@@ -573,7 +622,7 @@ impl<B: Dialect> Link<B> {
             self.broken |= self.raw.batch_execute(restore).is_err();
         }
         if lent.settings {
-            self.raw.set_instrumentation(diesel::connection::get_default_instrumentation());
+            self.watch_with(SharedInstrumentation::of_default());
             self.cache = CacheSize::Unbounded;
             self.raw.set_prepared_statement_cache_size(self.cache);
         }

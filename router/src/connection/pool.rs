@@ -1,10 +1,11 @@
 //! The pool of one database.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
-use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
+use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection, TransactionManager};
 use diesel::r2d2::{self, ManageConnection, PooledConnection};
 use diesel::result::{ConnectionError, QueryResult};
 use scheduled_thread_pool::ScheduledThreadPool;
@@ -15,9 +16,10 @@ use super::beside::Connecting;
 use super::born::Births;
 use super::decision;
 use super::holders::{Holder, Holders};
-use super::instrument::SharedInstrumentation;
+use super::instrument::{SharedInstrumentation, panic_text};
 use super::link::Link;
 use super::migrations::{Migrations, Ran};
+use super::named::named;
 use super::right_of_way::RightOfWay;
 use super::settings::Settings;
 use super::survey::{Survey, Surveyor};
@@ -297,6 +299,7 @@ impl<B: Dialect> Pool<B> {
     ) -> QueryResult<T> {
         let mut lease = self.lease_once(site, instrumentation)?;
         let result = statement(&mut lease);
+        let panic = lease.take_panic();
         if let Err(error) = &result {
             lease.note_stale(error);
         }
@@ -307,7 +310,11 @@ impl<B: Dialect> Pool<B> {
         if result.is_ok() {
             lease.settle_autocommit()?;
         }
-        result
+        if let Some(panic) = panic {
+            drop(lease);
+            resume_unwind(panic);
+        }
+        result.map_err(|error| named(error, &self.settings.alias))
     }
 
     fn exhausted_or_unreachable(&self, error: &r2d2::PoolError, waited: Duration) -> Error {
@@ -389,11 +396,23 @@ impl<B: Dialect> ManageConnection for Manager<B> {
     type Error = ConnectionError;
 
     fn connect(&self) -> Result<Box<Link<B>>, ConnectionError> {
-        let mut raw = B::connect(&self.settings)?;
+        // A panic in the pool's thread would take one of its connections away for ever.
+        let connected = catch_unwind(AssertUnwindSafe(|| B::connect(&self.settings)));
+        let mut raw = connected.unwrap_or_else(|panic| {
+            let text = format!("the default instrumentation panicked: {}", panic_text(&panic));
+            Err(ConnectionError::BadConnection(text))
+        })?;
+        // From here on its panics are kept.
+        let instrumentation = SharedInstrumentation::of_default();
+        if let Some(instrumentation) = &instrumentation {
+            raw.set_instrumentation(instrumentation.clone());
+        }
         // Later the session may be another one.
         self.births.of::<B>(&mut raw).map_err(ConnectionError::CouldntSetupConfiguration)?;
-        #[cfg_attr(not(feature = "testing"), expect(unused_mut, reason = "a test begins a transaction on it"))]
         let mut link = Box::new(Link::new(raw, &self.settings, Arc::clone(&self.births), self.holders.seat()));
+        if instrumentation.is_some() {
+            link.watch_with(instrumentation);
+        }
         #[cfg(feature = "testing")]
         link.rehearse().map_err(ConnectionError::CouldntSetupConfiguration)?;
         Ok(link)

@@ -63,12 +63,12 @@ impl<B: Dialect> Link<B> {
         }
         self.note_unproven();
         self.doubt_session(found.session);
+        let lets_through = found.is_tame && self.allows_ddl();
+        if unknown && inside && lets_through {
+            self.note_let_through();
+        }
         let question = Question {
-            mark: if unknown && inside && !(found.is_tame && self.allows_ddl()) {
-                Some(self.set_mark()?)
-            } else {
-                None
-            },
+            mark: if unknown && inside && !lets_through { Some(self.set_mark()?) } else { None },
             leftover: unknown && !inside,
             late: found.may_fail_late,
         };
@@ -205,7 +205,7 @@ impl<B: Dialect> Link<B> {
         self.set_outside();
     }
 
-    fn set_outside(&mut self) {
+    pub(super) fn set_outside(&mut self) {
         *AnsiTransactionManager::transaction_manager_status_mut(self.raw()) = TransactionManagerStatus::default();
     }
 

@@ -11,7 +11,7 @@ use diesel::result::Error as DieselError;
 use crate::alias::Alias;
 use crate::failure::Failure;
 use crate::transaction_id::TransactionId;
-use text::{Aliases, At, ENDED, Failing, Refused, Refuser, remedy};
+use text::{Aliases, At, ENDED, Failing, Refused, Refuser, Reported, remedy};
 
 /// What a function of this library returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -435,8 +435,8 @@ pub enum Error {
     },
 
     /// The database refused a statement, or Diesel could not build or read one.
-    #[error(transparent)]
-    Query(DieselError),
+    #[error("{}", Reported(.0))]
+    Query(#[source] DieselError),
 }
 
 #[cfg(test)]

@@ -16,10 +16,41 @@ impl Error {
         match self {
             // Nothing was sent.
             Self::PoolExhausted { .. } | Self::Pool { .. } => true,
-            Self::Doomed { first, .. } => first.class().is_retryable(),
+            // A transaction that is doomed was never committed, be its connection lost.
+            Self::Doomed { first, .. } => first.class().passes(),
             Self::Query(error) => classify(error).is_some_and(FailureClass::is_retryable),
             _ => false,
         }
+    }
+
+    /// The class of what a database has reported, or of what has doomed the transaction. `None` for errors that come from
+    /// neither, such as those of configuration.
+    ///
+    /// ```
+    /// use multidb::{Error, FailureClass};
+    ///
+    /// fn status_code(error: &Error) -> u16 {
+    ///     match error.class() {
+    ///         Some(FailureClass::Constraint) => 409,
+    ///         _ if error.is_timeout() || error.is_retryable() => 503,
+    ///         _ => 500,
+    ///     }
+    /// }
+    /// ```
+    pub fn class(&self) -> Option<FailureClass> {
+        match self {
+            Self::Doomed { first, .. } => Some(first.class()),
+            Self::Query(error) => classify(error),
+            Self::Pool { .. } | Self::PoolExhausted { .. } => Some(FailureClass::NotConnected),
+            _ => None,
+        }
+    }
+
+    /// Whether a limit of time was reached: the `timeout` of a scope, a statement's on its server, that of a wait for a lock, or
+    /// that of a wait for a connection. Nothing was committed. The database may be less busy later: a service answers 503.
+    pub fn is_timeout(&self) -> bool {
+        let limits = [FailureClass::Timeout, FailureClass::LockTimeout, FailureClass::Locked];
+        matches!(self, Self::PoolExhausted { .. }) || self.class().is_some_and(|class| limits.contains(&class))
     }
 
     /// Whether the work, or a part of it, may be committed although this is an error.

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use diesel::result::Error as DieselError;
+
 use crate::alias::Alias;
+use crate::connection::named::alias_of;
 use crate::failure::FailureClass;
 
 /// The database and the key, as far as they are known.
@@ -75,6 +78,18 @@ impl fmt::Display for Failing<'_> {
             Some(failing) => write!(f, "; the scope's function itself has failed with {failing}"),
             None => Ok(()),
         }
+    }
+}
+
+/// What a database has reported, with its name if that is known.
+pub(super) struct Reported<'a>(pub(super) &'a DieselError);
+
+impl fmt::Display for Reported<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(database) = alias_of(self.0) {
+            write!(f, "database `{database}`: ")?;
+        }
+        self.0.fmt(f)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The handle itself.
 
 use std::fmt;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use diesel::connection::{
@@ -112,6 +113,10 @@ impl<B: Backend> Conn<B> {
                     lease.break_off();
                 }
                 lease.alive();
+                if let Some(panic) = lease.take_panic() {
+                    drop(lease);
+                    resume_unwind(panic);
+                }
                 let value = result?;
                 #[cfg(feature = "testing")]
                 lease.was_kept_open(&seen)?;

@@ -18,9 +18,11 @@ use diesel::row::{Field, PartialRow, Row, RowIndex, RowSealed};
 
 use super::conn::{Conn, Place};
 use super::copies::Copies;
+use crate::alias::Alias;
 use crate::connection::backend::Dialect;
 use crate::connection::gate::Gate;
 use crate::connection::link::Link;
+use crate::connection::named::named;
 use crate::connection::pool::Lease;
 use crate::connection::slot::State;
 use crate::connection::stale::{Stale, stale};
@@ -72,8 +74,8 @@ impl<B: Dialect> Drop for Hold<'_, B> {
     }
 }
 
-/// The target of a cursor's reports, and whether an error will come back on the connection.
-struct Reports(Report, Rc<Cell<Option<Stale>>>);
+/// The target of a cursor's reports, whether an error will come back on the connection, and the database.
+struct Reports(Report, Rc<Cell<Option<Stale>>>, Alias);
 
 /// Where a cursor reports that the database failed to give a row, without looking into its [`Hold`].
 enum Report {
@@ -89,7 +91,7 @@ impl Reports {
         let Some(failure) = Failure::of(error) else { return false };
         self.1.set(self.1.get().or_else(|| stale(error)));
         match &self.0 {
-            Report::Gate(gate, level) => gate.doom(*level, failure),
+            Report::Gate(gate, level) => gate.doom(*level, failure.on(&self.2)),
             Report::Lease(failed) => failed.set(true),
         }
         true
@@ -184,7 +186,7 @@ where
                 (Hold::Pool { lease, failed: Rc::clone(&failed), stale: Rc::clone(&found) }, Report::Lease(failed))
             }
         };
-        let report = Reports(report, found);
+        let report = Reports(report, found, conn.alias().clone());
         let mut hold = Rc::new(hold);
         let kept = Rc::get_mut(&mut hold).expect("it is not shared yet");
         if let Hold::Slot { state, .. } = kept {
@@ -217,7 +219,7 @@ where
                 if report.failure(&error) {
                     Rc::get_mut(&mut hold).expect("there is no cursor").link().forget_failed(&error);
                 }
-                Err(error)
+                Err(named(error, &report.2))
             }
         }
     }
@@ -240,7 +242,7 @@ where
             Some(Ok(row)) => return Some(Ok(StreamRow(OneRow::Live { row, _hold: Rc::clone(&live.hold) }))),
             // The database has no part in it, and the next row may be read.
             Some(Err(error)) if !live.report.failure(&error) => return Some(Err(error)),
-            Some(Err(error)) => Some(Err(error)),
+            Some(Err(error)) => Some(Err(named(error, &live.report.2))),
             None => None,
         };
         live.ended = true;

@@ -11,7 +11,7 @@ use crate::connection::characteristics::Limits;
 use crate::connection::gate::Gate;
 use crate::connection::slot::AnySlot;
 use crate::error::{Error, Result};
-use crate::failure::{Failure, FailureClass, classify};
+use crate::failure::{Failure, FailureClass};
 use crate::site::Site;
 use crate::telemetry::{self, TARGET};
 
@@ -385,6 +385,11 @@ fn end_uncommitted(transaction: Box<Transaction>, mut result: Result<()>, mut ou
             // Neither kind of hook would be right.
             outcome = None;
             result = Err(error);
+        } else if transaction.gate.has_ended_by_ddl() {
+            // As with Diesel alone, and its error is the one that says why.
+            note_independent_commit(&transaction);
+            telemetry::outcome("unknown");
+            outcome = None;
         } else {
             telemetry::outcome("rolled_back");
             if transaction.terms.repeats
@@ -418,11 +423,8 @@ fn run_hooks(mut transaction: Box<Transaction>, result: Result<()>, outcome: Opt
 /// Why a transaction that was rolled back may be run again.
 fn passing(result: &Result<()>, gate: &Gate) -> Option<Error> {
     let first = match result {
-        Err(Error::Doomed { first, .. }) => first.class().is_retryable().then(|| Arc::clone(first)),
-        Err(Error::Query(error)) => {
-            let class = classify(error).filter(|class| class.is_retryable());
-            class.map(|class| Arc::new(Failure::new(class, error.to_string())))
-        }
+        Err(Error::Doomed { first, .. }) => first.class().passes().then(|| Arc::clone(first)),
+        Err(Error::Query(error)) => Failure::of(error).filter(|failure| failure.class().passes()).map(Arc::new),
         _ => gate.passing_failure(),
     };
     first.map(|first| gate.blame(first))

@@ -1,6 +1,8 @@
 //! Panics at odd places, cursors that are kept or forgotten, and what ends in the middle of a scope.
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
 use diesel::connection::{Connection, DefaultLoadingMode, Instrumentation, InstrumentationEvent, SimpleConnection};
 use diesel::prelude::*;
@@ -8,6 +10,7 @@ use multidb::{Error, Propagation, atomic, atomic_many, atomic_on, connection, sc
 
 use super::*;
 use crate::fixture::Kind;
+use crate::journal::Journal;
 
 fn insert(conn: &mut H, id: i64) -> QueryResult<usize> {
     diesel::insert_into(items::table).values((items::id.eq(id), items::value.eq(0))).execute(conn)
@@ -54,8 +57,8 @@ fn an_instrumentation_that_panics_leaves_the_pool_clean() {
             }));
             let rows = fixture.rows("default");
             let committed = rows.contains(&(2, 20));
-            if text == "COMMIT" && after {
-                assert!(committed, "the panic came after the commit");
+            if text == "COMMIT" {
+                assert!(committed && matches!(ran, Ok(Ok(()))), "what only watches doesn't change what happens");
             } else {
                 assert!(!committed && ran.is_err(), "{text} {after}: {rows:?}");
             }
@@ -67,6 +70,41 @@ fn an_instrumentation_that_panics_leaves_the_pool_clean() {
             next += 1;
         }
     }
+}
+
+#[test]
+fn an_instrumentation_that_panics_at_the_commit_changes_neither_the_outcome_nor_the_hooks() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.builder(1).build().unwrap();
+    let _entered = databases.enter();
+    let journal = Journal::default();
+    for (id, after) in [(1, false), (2, true)] {
+        for manual in [false, true] {
+            let hooks = Rc::new(RefCell::new(Vec::new()));
+            let [committed, rolled_back] = [Rc::clone(&hooks), Rc::clone(&hooks)];
+            let scope = atomic::<Item>();
+            let scope = if manual { scope.manual() } else { scope };
+            let run = journal.watch(|| {
+                scope.run(|conn: &mut H| {
+                    conn.set_instrumentation(Grenade { text: "COMMIT", after });
+                    scope::on_commit(move || committed.borrow_mut().push("committed"));
+                    scope::on_rollback(move || rolled_back.borrow_mut().push("rolled back"));
+                    put(id + 10 * i64::from(manual), 0)?;
+                    if manual { scope::commit() } else { Ok(()) }
+                })
+            });
+            run.unwrap();
+            assert_eq!(hooks.take(), ["committed"], "{after}, {manual}");
+            let events = journal.events();
+            let told = events.iter().any(|(text, fields)| {
+                text.contains("instrumentation of a connection panicked") && fields["alias"] == "default"
+            });
+            assert!(told, "{events:?}");
+        }
+    }
+    let rows = fixture.rows("default");
+    assert_eq!(rows.len(), 4, "{rows:?}");
+    assert_eq!(in_use(&databases, "default"), 0);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use diesel::prelude::*;
-use multidb::{Databases, Error, atomic, connection, scope};
+use multidb::{Databases, Error, FailureClass, atomic, connection, scope};
 
 use super::witness::behind_proxy;
 use super::*;
@@ -239,4 +239,31 @@ fn a_rolled_back_test_whose_connection_dies_is_told_so_from_then_on_and_never_go
     let _entered = databases.enter();
     put(4, 40).unwrap();
     assert_eq!(fixture.rows("default"), [(4, 40)]);
+}
+
+#[test]
+fn a_transaction_that_has_lost_its_connection_before_the_commit_may_be_run_again() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    let _entered = databases.enter();
+    let attempts = Cell::new(0);
+    let body = |conn: &mut H| {
+        attempts.set(attempts.get() + 1);
+        put(attempts.get(), 0)?;
+        if attempts.get() % 2 == 1 {
+            fixture.witness().kill_all(1);
+        }
+        Ok::<_, Error>(items::table.count().get_result::<i64>(conn).map(drop)?)
+    };
+    let run = atomic::<Item>().run(|conn: &mut H| {
+        let lost = body(conn);
+        let class = lost.as_ref().err().and_then(Error::class);
+        assert_eq!(class, Some(FailureClass::ConnectionLost), "{lost:?}");
+        Ok::<_, Error>(())
+    });
+    let error = run.unwrap_err();
+    assert!(matches!(&error, Error::Doomed { .. }) && error.is_retryable() && !error.is_in_doubt(), "{error}");
+    attempts.set(0);
+    atomic::<Item>().retry(1).run(body).unwrap();
+    assert_eq!((attempts.get(), fixture.rows("default")), (2, vec![(2, 0)]));
 }

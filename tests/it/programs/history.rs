@@ -43,6 +43,8 @@ pub(super) struct Level {
     pub(super) kind: Kind,
     pub(super) read_only: bool,
     pub(super) manual: bool,
+    /// It allows DDL that commits it, and reports nothing: Diesel's migrations run it in such a transaction.
+    pub(super) allows_ddl: bool,
     /// Another attempt came after it.
     pub(super) repeated: bool,
     /// What `set_rollback` has said last.
@@ -168,6 +170,7 @@ impl History {
             kind,
             read_only,
             manual,
+            allows_ddl: false,
             repeated: false,
             undone: false,
             unsure: false,

@@ -73,7 +73,8 @@ fn may_commit(sent: &Sent) -> bool {
     ];
     let text = sent.what.to_uppercase();
     sent.came.says() == Says::Ended
-        || (matches!(sent.came, Came::Ok | Came::Panic) && WORDS.iter().any(|word| text.contains(word)))
+        || (matches!(sent.came, Came::Ok | Came::Panic | Came::Err(Says::Lost, _))
+            && WORDS.iter().any(|word| text.contains(word)))
 }
 
 /// A test whose work is rolled back leaves nothing, unless an error or a text of the user's has said so.
@@ -177,12 +178,15 @@ fn end_of(history: &History, transaction: usize, at: usize) -> (End, usize) {
         Came::Ok => End::Committed,
         Came::Not => End::Unknown,
         // Nothing can be told by a panic.
-        Came::Panic if history.sent.iter().any(|sent| is_in(history, transaction, sent) && may_commit(sent)) => {
-            End::Ended
-        }
+        Came::Panic if has_committed_itself(history, transaction) => End::Ended,
+        Came::Panic | Came::Err(..) if level.allows_ddl && has_committed_itself(history, transaction) => End::Ended,
         Came::Panic | Came::Err(..) => told.unwrap_or(End::RolledBack),
     };
     (end, level.ended)
+}
+
+fn has_committed_itself(history: &History, transaction: usize) -> bool {
+    history.sent.iter().any(|sent| is_in(history, transaction, sent) && may_commit(sent))
 }
 
 fn is_in(history: &History, transaction: usize, sent: &Sent) -> bool {

@@ -296,12 +296,13 @@ impl Run<'_> {
 
     fn transaction(&self, site: usize, steps: &[Step]) -> Ran {
         let kind = self.kind(Propagation::Nested).unwrap_or(Kind::Nested);
-        self.levelled(
-            kind,
-            false,
-            false,
-            |body| handle!(self, site, conn => conn.transaction(|_| body(&|| self.steps(steps)))),
-        )
+        let allows_ddl = kind == Kind::Transaction && self.ground.sites[site].kind == fixture::Kind::Mysql;
+        self.levelled(kind, false, false, |body| {
+            handle!(self, site, conn => conn.transaction(|_| body(&|| {
+                self.history.borrow_mut().levels[self.here.get()].allows_ddl = allows_ddl;
+                self.steps(steps)
+            })))
+        })
     }
 
     fn savepoint(&self, ending: Ending, steps: &[Step]) -> Ran {

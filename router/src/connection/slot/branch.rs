@@ -14,10 +14,12 @@ use crate::connection::control::{Control, Gid, Joint, Start};
 use crate::connection::identity::Identity;
 use crate::connection::levels::{Ending, Levels};
 use crate::connection::link::Link;
+use crate::connection::named::named;
 use crate::connection::own::{TextRow, explained};
 use crate::connection::pool::Lease;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
+use crate::telemetry::TARGET;
 
 /// Ends a transaction without a tripwire.
 const PLAIN: Start =
@@ -31,7 +33,7 @@ impl<B: Dialect> Slot<B> {
         }
         let mut state = self.lock().inspect_err(|error| {
             // A cursor has outlived its level. The level can't be ended, so the transaction must not be committed.
-            self.gate.doom(1, Failure::new(FailureClass::Other, error.to_string()));
+            self.doom(1, Failure::new(FailureClass::Other, error.to_string()));
         })?;
         let State { phase: Phase::Open(lease), levels, .. } = &mut *state else {
             return Ok(());
@@ -67,12 +69,12 @@ impl<B: Dialect> Slot<B> {
         let failure = Failure::of(&error).unwrap_or_else(|| Failure::new(FailureClass::Other, error.to_string()));
         let implicit = B::is_implicit_commit(failure.message()) && self.gate.failure().is_none();
         // The level below holds what could not be undone, so the doom becomes its own.
-        self.gate.doom(if implicit { 1 } else { level }, failure);
+        self.doom(if implicit { 1 } else { level }, failure);
         if implicit {
             self.gate.ended(self.alias());
             return Error::implicit_commit(self.alias().clone());
         }
-        error.into()
+        named(error, self.alias()).into()
     }
 
     /// Why a transaction that seemed fit for it must not be committed.
@@ -88,7 +90,7 @@ impl<B: Dialect> Slot<B> {
             self.gate.ended(self.alias());
         } else if link.aborted() {
             let text = "the database had aborted the transaction before COMMIT";
-            self.gate.doom(1, Failure::new(FailureClass::Other, text));
+            self.doom(1, Failure::new(FailureClass::Other, text));
         }
         let doomed = self.gate.doomed();
         // In the transaction, where no other process can change a file's journal any more.
@@ -112,7 +114,7 @@ impl<B: Dialect> Slot<B> {
         if B::is_implicit_commit(&message) {
             return Outcome::RolledBack(Error::implicit_commit(self.alias().clone()));
         }
-        Outcome::RolledBack(error.into())
+        Outcome::RolledBack(named(error, self.alias()).into())
     }
 
     /// Runs what belongs to the end of the transaction. Its gate is closed by then.
@@ -131,12 +133,22 @@ impl<B: Dialect> Slot<B> {
         let link = state.link();
         let result = work(link);
         self.settle(link, result.as_ref().err())?;
-        result.map_err(|error| explained(error.into(), self.alias()))
+        result.map_err(|error| explained(named(error, self.alias()).into(), self.alias()))
     }
 
     fn roll_back_open(&self, mut lease: Lease<B>, begun: bool, start: &Start) -> Result<()> {
         if !begun && !lease.in_transaction() {
             drop(lease);
+            return Ok(());
+        }
+        if lease.may_have_ended() {
+            let is_undone = lease.roll_back_what_is_left();
+            drop(lease);
+            if !is_undone {
+                self.gate.ended_by_ddl();
+                let alias = self.alias();
+                tracing::error!(target: TARGET, %alias, "a DDL has committed a transaction that was to be rolled back");
+            }
             return Ok(());
         }
         let result = lease.control([Control::Rollback(start)]);
@@ -161,7 +173,7 @@ impl<B: Dialect> Slot<B> {
             self.gate.ended(self.alias());
             return Err(Error::implicit_commit(self.alias().clone()));
         }
-        Err(error.into())
+        Err(named(error, self.alias()).into())
     }
 }
 
@@ -303,7 +315,7 @@ impl<B: Dialect> AnySlot for Slot<B> {
                 state.phase = Phase::Lazy;
                 continue;
             }
-            return Err(explained(error.into(), self.alias()));
+            return Err(explained(named(error, self.alias()).into(), self.alias()));
         }
     }
 
@@ -396,8 +408,8 @@ impl<B: Dialect> AnySlot for Slot<B> {
         lease.hold_for_branch(!over);
         state.phase = Phase::Closed;
         let failure = Failure::of(&error).unwrap_or_else(|| Failure::new(FailureClass::Other, error.to_string()));
-        self.gate.doom(1, failure);
-        Err(NotPrepared { error: explained(error.into(), self.alias()), in_doubt })
+        self.doom(1, failure);
+        Err(NotPrepared { error: explained(named(error, self.alias()).into(), self.alias()), in_doubt })
     }
 
     fn take_prepared(&self) -> Result<Box<dyn Prepared>> {

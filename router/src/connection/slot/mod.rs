@@ -3,6 +3,7 @@
 mod branch;
 
 use std::any::Any;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -14,9 +15,10 @@ use super::characteristics::Limits;
 use super::control::{Control, Gid, Start};
 use super::gate::Gate;
 use super::identity::Identity;
-use super::instrument::SharedInstrumentation;
+use super::instrument::{Payload, SharedInstrumentation, panic_text};
 use super::levels::Levels;
 use super::link::Link;
+use super::named::named;
 use super::own::TextRow;
 use super::pool::{Lease, Pool};
 use super::question::Breach;
@@ -227,8 +229,26 @@ impl<B: Dialect> Slot<B> {
     pub fn run<T>(&self, statement: impl FnOnce(&mut Link<B>) -> QueryResult<T>) -> QueryResult<T> {
         let mut state = self.ready()?;
         let result = statement(state.link());
-        self.settle(state.link(), result.as_ref().err())?;
-        result
+        let panic = state.link().take_panic();
+        let settled = self.settle(state.link(), result.as_ref().err());
+        if let Some(panic) = panic {
+            self.pass_on(state, panic);
+        }
+        settled?;
+        result.map_err(|error| named(error, self.alias()))
+    }
+
+    fn doom(&self, level: u32, failure: Failure) {
+        self.gate.doom(level, failure.on(self.alias()));
+    }
+
+    /// The instrumentation panicked at a statement, which has come back since. A body that catches the panic can't commit.
+    #[cold]
+    fn pass_on(&self, state: MutexGuard<'_, State<B>>, panic: Payload) -> ! {
+        drop(state);
+        let text = format!("the instrumentation panicked at a statement: {}", panic_text(&panic));
+        self.doom(1, Failure::new(FailureClass::Other, text));
+        resume_unwind(panic)
     }
 
     /// The lock of a slot whose connection is open at the transaction's depth.
@@ -301,9 +321,13 @@ impl<B: Dialect> Slot<B> {
         if failure.is_none() && !link.aborted() {
             return;
         }
-        let failure = failure.unwrap_or_else(|| Failure::new(FailureClass::Other, error.to_string()));
+        let mut failure = failure.unwrap_or_else(|| Failure::new(FailureClass::Other, error.to_string()));
+        // Only the server knows: the words may be a user's own, and what was never sent has lost nothing.
+        if failure.class() == FailureClass::ConnectionLost && link.alive() {
+            failure = Failure::new(FailureClass::Other, error.to_string());
+        }
         let level = if failure.class() == FailureClass::ConnectionLost { 1 } else { self.gate.depth() };
-        self.gate.doom(level, failure);
+        self.doom(level, failure);
     }
 
     /// Whether its connection holds several files.
@@ -337,22 +361,27 @@ impl<B: Dialect> Slot<B> {
             }
         }
         if let Some(failure) = seen.failure {
-            self.gate.doom(self.gate.depth(), failure);
+            self.doom(self.gate.depth(), failure);
         }
         if seen.left_open {
             let text = "a transaction begun inside `with_raw` was never ended";
-            self.gate.doom(self.gate.depth(), Failure::new(FailureClass::Other, text));
+            self.doom(self.gate.depth(), Failure::new(FailureClass::Other, text));
         }
         let link = state.link();
         if link.aborted() {
             let text = "the database aborted the transaction inside `with_raw`";
-            self.gate.doom(self.gate.depth(), Failure::new(FailureClass::Other, text));
+            self.doom(self.gate.depth(), Failure::new(FailureClass::Other, text));
         }
+        let panic = link.take_panic();
         // What follows must not run in autocommit, nor in a transaction that the scope knows nothing of.
-        self.settle(link, None).map_err(Error::from)?;
+        let settled = self.settle(link, None);
+        if let Some(panic) = panic {
+            self.pass_on(state, panic);
+        }
+        settled.map_err(Error::from)?;
         if let Err(error) = seen.answer {
             self.record(link, &error);
-            return Err(Error::from(error).into());
+            return Err(Error::from(named(error, self.alias())).into());
         }
         result
     }
@@ -427,7 +456,7 @@ impl<B: Dialect> Slot<B> {
             let class = if fresh && !alive { Some(FailureClass::NotConnected) } else { None };
             let only_begin = fresh && depth == 1 && B::begins_at_once(start);
             self.could_not_open(phase, only_begin, class, &error);
-            return Err(error.into());
+            return Err(named(error, self.alias()).into());
         }
     }
 
@@ -444,7 +473,7 @@ impl<B: Dialect> Slot<B> {
     fn could_not_open(&self, phase: &mut Phase<B>, only_begin: bool, class: Option<FailureClass>, error: &DieselError) {
         let found = Failure::of(error).unwrap_or_else(|| Failure::new(FailureClass::Other, error.to_string()));
         let failure = class.map_or(found, |class| Failure::new(class, error.to_string()));
-        self.gate.doom(1, failure);
+        self.doom(1, failure);
         // A BEGIN that stood alone and failed has left the connection as it was; otherwise part of the batch may stand.
         if !only_begin && let Phase::Open(lease) = phase {
             lease.break_off();
@@ -462,7 +491,7 @@ impl<B: Dialect> Slot<B> {
         match conflict {
             TryLockError::Poisoned(poisoned) => {
                 // A statement panicked half-way, so nobody knows what the connection waits for.
-                self.gate.doom(1, Failure::new(FailureClass::Other, "a statement panicked"));
+                self.doom(1, Failure::new(FailureClass::Other, "a statement panicked"));
                 let mut state = poisoned.into_inner();
                 if let Phase::Open(lease) = &mut state.phase {
                     lease.note_panic();
