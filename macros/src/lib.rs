@@ -106,8 +106,8 @@ use text_hash::text_hash;
 /// # Again, and once
 ///
 /// - `retry = 3`: runs the function up to three times more, and up to 1000, where the database says that this may help: a
-///   serialization failure, a deadlock, a lock timeout, a locked SQLite file, or a connection that was gone before anything
-///   was sent. It counts on the function that opens the transaction; inside another one the error goes there. What the
+///   serialization failure, a deadlock, a lock timeout, a locked SQLite file, or a connection that was lost before COMMIT was
+///   sent. It counts on the function that opens the transaction; inside another one the error goes there. What the
 ///   body does outside of the database is done again.
 ///
 ///   Each run gets a clone of every argument that is taken by value and used, so these are `Clone`; shared references are
