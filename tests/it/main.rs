@@ -85,6 +85,8 @@ mod checks;
 mod cursors;
 #[cfg(feature = "postgres")]
 mod faked;
+#[cfg(all(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod home_reads;
 #[cfg(all(feature = "sqlite", feature = "testing"))]
 mod layouts;
 #[cfg(all(feature = "postgres", feature = "mysql", feature = "sqlite"))]

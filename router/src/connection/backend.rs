@@ -64,6 +64,10 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// The statement after which nothing can lift the read-only mode of the open transaction. `None` if there is none.
     const KEEPS_READ_ONLY: Option<&str> = None;
 
+    /// Asks how many rows the connection has changed since it was opened. A number that has not changed proves a transaction a
+    /// read, as long as only rows were changed.
+    const CHANGES: Option<&'static str> = None;
+
     /// Whether a prepared query that failed while its rows came must not be run again. libmariadb would wait without end for the
     /// rest of the rows.
     const FAILED_QUERIES_HANG: bool = false;

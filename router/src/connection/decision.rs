@@ -39,7 +39,11 @@ pub fn write(slot: &dyn AnySlot, id: &TransactionId) -> Result<()> {
 
 /// Writes the row into the open transaction of home: always, or only if home has written. Whether it is there.
 pub fn intend(slot: &dyn AnySlot, id: &TransactionId, participants: &str, always: bool) -> Result<bool> {
-    let sql = if always || slot.is_opaque() { INSERT } else { INSERT_IF_WRITTEN };
+    let is_asked = !always && !slot.is_opaque();
+    if is_asked && slot.has_only_read() {
+        return Ok(false);
+    }
+    let sql = if is_asked { INSERT_IF_WRITTEN } else { INSERT };
     Ok(slot.execute_at_end(sql, &[&id.to_string(), participants])? > 0)
 }
 

@@ -166,6 +166,11 @@ impl<B: Dialect> Link<B> {
         self.let_through = true;
     }
 
+    /// How many rows the connection has changed since it was opened, on a database that counts them.
+    pub fn changes(&mut self) -> Option<String> {
+        B::ask(&mut self.raw, B::CHANGES?, &[]).ok()?.pop()?.a
+    }
+
     /// Whether the transaction must be asked about before it is rolled back: a text was let through that may have ended it.
     pub fn may_have_ended(&self) -> bool {
         self.let_through

@@ -18,7 +18,11 @@ const SELECT: &str = "SELECT branch AS a, NULL AS b, NULL AS c FROM multidb_rece
 /// Leaves the receipt in a branch, unless the server knows that the branch has not written. Whether it is there.
 pub fn leave(slot: &dyn AnySlot, id: &TransactionId, branch: &str, participants: &str) -> Result<bool> {
     slot.put_back()?;
-    let sql = if slot.is_opaque() { INSERT } else { INSERT_IF_WRITTEN };
+    let is_opaque = slot.is_opaque();
+    if !is_opaque && slot.has_only_read() {
+        return Ok(false);
+    }
+    let sql = if is_opaque { INSERT } else { INSERT_IF_WRITTEN };
     Ok(slot.execute_at_end(sql, &[&id.to_string(), branch, participants])? > 0)
 }
 

@@ -37,6 +37,8 @@ impl Dialect for Sqlite {
     type Binds =
         <<Native as diesel::backend::Backend>::BindCollector<'static> as MoveableBindCollector<Native>>::BindData;
 
+    const CHANGES: Option<&'static str> = Some("SELECT total_changes() AS a, NULL AS b, NULL AS c");
+
     const NATIVE: Native = Native;
     const NAMES: Names = Names { backend: "SQLite", handle: "SqliteConn" };
     const SYNTAX: Syntax = Syntax::Sqlite;

@@ -352,6 +352,12 @@ impl<B: Dialect> AnySlot for Slot<B> {
         }
     }
 
+    fn has_only_read(&self) -> bool {
+        let Ok(mut state) = self.lock() else { return false };
+        let State { phase: Phase::Open(lease), changes: Some(before), .. } = &mut *state else { return false };
+        lease.changes().is_some_and(|now| now == *before)
+    }
+
     fn execute_at_end(&self, sql: &str, binds: &[&str]) -> Result<usize> {
         self.at_end(|link| link.own(|raw, born| B::execute_own(raw, born, sql, binds)))
     }

@@ -97,6 +97,8 @@ pub trait AnySlot: Any + Send + Sync {
     fn go_across(&self, name: &Arc<str>, xa: Option<Gid>) -> Result<()>;
     /// Whether the server may keep a secret of what the branch has done, such as a NOTIFY: it was sent what proves nothing.
     fn is_opaque(&self) -> bool;
+    /// Whether the database is known to have changed no row in it. Servers are asked in the statement that would leave a row.
+    fn has_only_read(&self) -> bool;
     /// As [`execute_own`](Self::execute_own), after the scope has ended: at the outermost level, and it begins the
     /// transaction where nothing has.
     fn execute_at_end(&self, sql: &str, binds: &[&str]) -> Result<usize>;
@@ -138,6 +140,8 @@ pub struct State<B: Dialect> {
     cache: Option<CacheSize>,
     /// A cursor was opened whose statement Diesel doesn't keep, so that it ends with the cursor alone.
     loose: bool,
+    /// How many rows the connection had changed when a transaction over several databases began, if it counts them.
+    changes: Option<String>,
 }
 
 enum Phase<B: Dialect> {
@@ -150,7 +154,15 @@ enum Phase<B: Dialect> {
 
 impl<B: Dialect> State<B> {
     fn fresh(start: Start) -> Self {
-        Self { phase: Phase::Lazy, levels: Levels::default(), start, instrumentation: None, cache: None, loose: false }
+        Self {
+            phase: Phase::Lazy,
+            levels: Levels::default(),
+            start,
+            instrumentation: None,
+            cache: None,
+            loose: false,
+            changes: None,
+        }
     }
 
     /// Makes it as good as new, but for its start.
@@ -159,6 +171,7 @@ impl<B: Dialect> State<B> {
         self.phase = Phase::Lazy;
         self.levels = Levels::default();
         (self.instrumentation, self.cache, self.loose) = (None, None, false);
+        self.changes = None;
     }
 
     /// The connection, of a state that [`Slot::ready`] has given.
@@ -423,7 +436,7 @@ impl<B: Dialect> Slot<B> {
             if matches!(state.phase, Phase::Lazy) {
                 self.take_connection(state)?;
             }
-            let State { phase, levels, start, .. } = &mut *state;
+            let State { phase, levels, start, changes, .. } = &mut *state;
             let controls = levels.send(depth, start);
             let Phase::Open(lease) = phase else { unreachable!("opened above") };
             // Limits go with the BEGIN itself, or with a savepoint.
@@ -442,6 +455,9 @@ impl<B: Dialect> Slot<B> {
                 }
                 levels.confirm();
                 self.open.store(depth, Ordering::Relaxed);
+                if fresh && start.across.is_some() {
+                    *changes = lease.changes();
+                }
                 return Ok(());
             };
             levels.fail();
