@@ -100,3 +100,23 @@ fn a_query_of_several_statements_is_an_error_and_no_part_of_it_is_lost_silently(
         .unwrap();
     assert_eq!(fixture.rows("default"), [(2, 20)]);
 }
+
+#[test]
+fn a_savepoint_whose_statement_fails_leaves_no_transaction_open() {
+    let fixture = fixture().unwrap();
+    let _entered = fixture.builder(1).build().unwrap().enter();
+    put(1, 10).unwrap();
+    let text = "SAVEPOINT a; INSERT INTO items VALUES (1, 0); RELEASE a";
+    for raw in [true, false] {
+        let mut conn = connection::<Item, SqliteConn>().unwrap();
+        let failed = if raw {
+            conn.with_raw(|raw| raw.batch_execute(text).map_err(Error::from))
+        } else {
+            conn.batch_execute(text).map_err(Error::from)
+        };
+        assert!(failed.is_err(), "{failed:?}");
+        let id = if raw { 2 } else { 3 };
+        put(id, 0).unwrap();
+        assert!(fixture.rows("default").contains(&(id, 0)), "a transaction was left open");
+    }
+}

@@ -427,7 +427,8 @@ impl<B: Dialect> Link<B> {
             if doubtful {
                 self.note_end();
             }
-        } else if doubtful || seen.failure.is_none() || self.in_transaction() {
+        } else if doubtful || seen.failure.is_none() || self.in_transaction() || B::SYNTAX == Syntax::Sqlite {
+            // On SQLite a savepoint begins a transaction, and a statement that fails after it leaves it open.
             seen.answer = self.after_text(question, !(blind || seen.may_fail_late));
         }
         if seen.copies && seen.failure.is_none() {

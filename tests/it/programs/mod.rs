@@ -15,6 +15,7 @@ mod send;
 mod shrink;
 mod site;
 mod trial;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;

@@ -46,6 +46,26 @@ pub(super) enum Action {
     Hooks,
     /// All sessions of the service on a site are killed.
     Kill(usize),
+    /// From here on the instrumentation of the connection panics at a moment. A row is put.
+    Explode(usize, Moment),
+    /// Somebody else holds a lock on the table while the steps run.
+    Wait(usize, Relief, Vec<Step>),
+}
+
+/// When an instrumentation panics: at a statement with these words, before it is sent or after it has come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moment {
+    pub(super) words: &'static str,
+    pub(super) after: bool,
+}
+
+/// How a wait for a lock ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Relief {
+    /// The lock is given back.
+    Release,
+    /// The session that waits is killed.
+    Kill,
 }
 
 /// How a row is put through Diesel.
@@ -179,7 +199,8 @@ impl Action {
             Self::Scope(_, steps)
             | Self::Transaction(_, steps)
             | Self::Savepoint(_, steps)
-            | Self::Stream(_, steps) => Some(steps),
+            | Self::Stream(_, steps)
+            | Self::Wait(_, _, steps) => Some(steps),
             _ => None,
         }
     }
@@ -189,7 +210,8 @@ impl Action {
             Self::Scope(_, steps)
             | Self::Transaction(_, steps)
             | Self::Savepoint(_, steps)
-            | Self::Stream(_, steps) => Some(steps),
+            | Self::Stream(_, steps)
+            | Self::Wait(_, _, steps) => Some(steps),
             _ => None,
         }
     }
@@ -220,6 +242,7 @@ impl Action {
             Self::Transaction(site, _) => format!("handle.transaction on {site}"),
             Self::Savepoint(ending, _) => format!("savepoint, then {ending:?}"),
             Self::Stream(site, _) => format!("cursor open on {site}"),
+            Self::Wait(site, relief, _) => format!("{site} is locked by somebody else; then {relief:?}"),
             Self::Send(site, channel, text) => {
                 format!("send on {site} by {channel:?}: {:?}, marks {:?}", text.sql, text.marks)
             }

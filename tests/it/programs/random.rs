@@ -5,7 +5,8 @@ use multidb::testing::{Fault, Point};
 use multidb::{CommitMode, Propagation};
 
 use super::grammar;
-use super::program::{Action, Channel, Ending, How, On, Program, Scope, Step};
+use super::program::{Action, Channel, Ending, How, Moment, On, Program, Relief, Scope, Step};
+use super::trouble::MOMENTS;
 use crate::fixture::Kind;
 
 /// How deep a program is, how many steps a body has, and how many the whole.
@@ -118,7 +119,10 @@ impl Maker<'_> {
             }
             38 => Action::Stumble(self.site()),
             _ if self.one_in(3) => Action::Kill(self.site()),
-            _ => Action::Hooks,
+            _ => {
+                let words = pick(self.rng, &MOMENTS);
+                Action::Explode(self.site(), Moment { words, after: self.rng.bool() })
+            }
         }
     }
 
@@ -146,6 +150,10 @@ impl Maker<'_> {
             16 | 17 => {
                 let ending = *pick(self.rng, &[Ending::Release, Ending::RollBack, Ending::Drop]);
                 Action::Savepoint(ending, self.body(depth + 1))
+            }
+            18 if self.one_in(4) => {
+                let relief = if self.one_in(3) { Relief::Kill } else { Relief::Release };
+                Action::Wait(self.site(), relief, self.body(depth + 1))
             }
             _ => Action::Stream(self.site(), self.body(depth + 1)),
         }

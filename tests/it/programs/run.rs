@@ -4,15 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
-use diesel::connection::SimpleConnection;
-use diesel::prelude::*;
+use diesel::connection::{Connection, SimpleConnection};
 use multidb::{
     AnyConn, Error, Isolation, MysqlConn, PgConn, Propagation, SqliteConn, atomic_many, atomic_on, connection_on, scope,
 };
 
 use super::ground::{ALIASES, Bank, Ground, Ledger};
 use super::history::{Came, History, Hook, Kind, OUTSIDE, Sent, Verb, says};
-use super::program::{Action, Ending, Mark, On, Program, Scope, Step};
+use super::program::{Action, Ending, Mark, Moment, On, Program, Scope, Step};
+use super::trouble::{Grenade, Holder};
 use crate::fixture;
 
 /// An error type as users write them.
@@ -137,11 +137,30 @@ impl Run<'_> {
                 self.hooks();
                 Ok(())
             }
+            Action::Explode(site, moment) => self.explode(*site, *moment),
+            Action::Wait(site, relief, steps) => {
+                let site = &self.ground.sites[*site];
+                let _holder = (!site.in_memory).then(|| Holder::of(site, *relief));
+                self.steps(steps)
+            }
             Action::Kill(site) => {
                 self.ground.kill(*site);
                 Ok(())
             }
         }
+    }
+
+    fn explode(&self, site: usize, moment: Moment) -> Ran {
+        let Moment { words, after } = moment;
+        let id = self.id();
+        let sql = self.ground.sites[site].fill("INSERT INTO {t} (id) VALUES ({0})", &[id]);
+        self.sent(site, &sql, true, vec![(id, Mark::Put)], || {
+            handle!(self, site, conn => {
+                conn.set_instrumentation(Grenade { words, after });
+                conn.batch_execute(&sql)?;
+            });
+            Ok(())
+        })
     }
 
     /// Writes a statement down, with what it returned.

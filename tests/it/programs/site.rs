@@ -226,6 +226,11 @@ impl Site {
         }
     }
 
+    /// The service's role.
+    pub(super) fn app(&self) -> &str {
+        &self.roles[0]
+    }
+
     /// Kills all sessions of the service.
     pub(super) fn kill(&self) {
         let app = &self.roles[0];

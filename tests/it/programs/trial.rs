@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::ground::{ALIASES, Ground};
 use super::history::Came;
 use super::judge::{judge, judge_undone};
-use super::program::{Action, Channel, How, Mark, On, Program, Scope, Step, Text};
+use super::program::{Action, Channel, How, Mark, On, Program, Relief, Scope, Step, Text};
 use super::run::run;
 use super::shrink::shrink;
 use crate::fixture::Kind;
@@ -176,7 +176,7 @@ fn innocents() -> Vec<Program> {
 
 fn kills(steps: &[Step]) -> bool {
     steps.iter().any(|step| match &step.action {
-        Action::Kill(_) => true,
+        Action::Kill(_) | Action::Wait(_, Relief::Kill, _) => true,
         Action::Send(_, _, text) => text.sql.contains("terminate") || text.sql.contains("KILL"),
         other => other.inner().is_some_and(|steps| kills(steps)),
     })
