@@ -1,11 +1,14 @@
 //! Claims that only MySQL and MariaDB can meet.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
-use multidb::{Error, FailureClass, MysqlConn, atomic, connection};
+use multidb::{Error, FailureClass, MysqlConn, atomic, connection, scope};
 
+use crate::journal::Journal;
 use crate::mysql::*;
 use crate::recorder::Recorder;
 
@@ -302,4 +305,35 @@ fn an_empty_text_is_an_error_and_reads_no_memory_of_others() {
         let query = diesel::sql_query(empty).execute(&mut connection::<Item, MysqlConn>().unwrap()).unwrap_err();
         assert_eq!(query.to_string(), "Query was empty");
     }
+}
+
+#[test]
+fn a_ddl_in_a_handles_own_transaction_that_is_rolled_back_runs_no_hook_and_is_an_event() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    for (id, ddl) in [(1, true), (2, false)] {
+        let hooks = Rc::new(RefCell::new(Vec::new()));
+        let told = Rc::clone(&hooks);
+        let journal = Journal::default();
+        let run = journal.watch(|| {
+            connection::<Item, MysqlConn>().unwrap().transaction(|conn| {
+                put(id, 0)?;
+                scope::on_rollback(move || told.borrow_mut().push("rolled back"));
+                if ddl {
+                    conn.batch_execute("CREATE TABLE made (id INT)")?;
+                }
+                Err::<(), _>(Mishap::OnPurpose)
+            })
+        });
+        // A migration's own error must not be hidden.
+        assert!(matches!(run, Err(Mishap::OnPurpose)), "{run:?}");
+        let events = journal.events();
+        let is_told = events.iter().any(|(text, fields)| {
+            text.contains("a DDL has committed a transaction") && fields["alias"] == "default"
+        });
+        assert_eq!(is_told, ddl, "{events:?}");
+        assert_eq!(hooks.take().is_empty(), ddl);
+    }
+    assert_eq!(fixture.rows("default"), [(1, 0)]);
+    put(3, 30).unwrap();
 }

@@ -134,3 +134,28 @@ fn a_snapshot_can_be_exported_by_a_text_and_inside_with_raw() {
         })
         .unwrap();
 }
+
+#[test]
+fn a_copy_that_was_sent_as_a_text_is_never_ok() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.builder(1).build().unwrap().enter();
+    let text = "COPY items FROM STDIN; INSERT INTO items VALUES (1, 10)";
+    let lend = |conn: &mut PgConn| conn.with_raw(|raw| raw.batch_execute(text).map_err(Error::from));
+    let alone = lend(&mut connection::<Item, PgConn>().unwrap());
+    assert!(matches!(alone, Err(Error::CopyByText { .. })), "{alone:?}");
+    let run = atomic::<Item>().run(|conn: &mut PgConn| {
+        put(2, 20)?;
+        let _ = lend(conn);
+        Ok::<_, Error>(())
+    });
+    assert!(run.is_err(), "{run:?}");
+    assert_eq!(fixture.rows("default"), []);
+    // Diesel's own COPY is no such text.
+    let copied = connection::<Item, PgConn>().unwrap().with_raw(|raw| {
+        let rows = vec![(items::id.eq(3_i64), items::value.eq(30_i64))];
+        Ok::<_, Error>(diesel::copy_from(items::table).from_insertable(rows).execute(raw)?)
+    });
+    assert_eq!(copied.unwrap(), 1);
+    put(4, 40).unwrap();
+    assert_eq!(fixture.rows("default"), [(3, 30), (4, 40)]);
+}
