@@ -328,9 +328,9 @@ fn a_ddl_in_a_handles_own_transaction_that_is_rolled_back_runs_no_hook_and_is_an
         // A migration's own error must not be hidden.
         assert!(matches!(run, Err(Mishap::OnPurpose)), "{run:?}");
         let events = journal.events();
-        let is_told = events.iter().any(|(text, fields)| {
-            text.contains("a DDL has committed a transaction") && fields["alias"] == "default"
-        });
+        let is_told = events
+            .iter()
+            .any(|(text, fields)| text.contains("a DDL has committed a transaction") && fields["alias"] == "default");
         assert_eq!(is_told, ddl, "{events:?}");
         assert_eq!(hooks.take().is_empty(), ddl);
     }

@@ -217,7 +217,7 @@ impl<R, K> Atomic<R, K> {
     options!();
 
     /// Runs the body up to `retries` times more, where the database says that this may help: a serialization failure, a
-    /// deadlock, a lock timeout, a locked SQLite file, or a connection that was gone before anything was sent. Counts on the
+    /// deadlock, a lock timeout, a locked SQLite file, or a connection that was lost before COMMIT was sent. Counts on the
     /// scope that opens the transaction; inside another one the error goes there.
     ///
     /// Before each repetition there is a short wait. Hooks of failed attempts are dropped. What the body does outside of the

@@ -22,8 +22,10 @@ fn insert(conn: &mut H, id: i64) -> Result<(), DieselError> {
     diesel::insert_into(items::table).values((items::id.eq(id), items::value.eq(0))).execute(conn).map(drop)
 }
 
+type Statement = fn(&mut H) -> Result<(), DieselError>;
+
 /// Statements that the database refuses, each in another way of Diesel's.
-const REFUSED: [(&str, fn(&mut H) -> Result<(), DieselError>); 6] = [
+const REFUSED: [(&str, Statement); 6] = [
     ("execute", |conn| insert(conn, 1)),
     ("batch", |conn| conn.batch_execute("INSERT INTO items VALUES (1, 10)")),
     ("sql_query", |conn| diesel::sql_query("INSERT INTO items VALUES (1, 10)").execute(conn).map(drop)),
@@ -65,7 +67,11 @@ fn an_error_that_a_database_has_reported_names_it_and_keeps_its_words() {
                 Ok::<_, Error>(())
             });
             let Err(Error::Doomed { first, .. }) = &run else { panic!("{way}: {run:?}") };
-            assert_eq!((first.database().map(|name| name.as_str()), first.message()), (Some(alias), &*words), "{way}");
+            assert_eq!(
+                (first.database().map(multidb::Alias::as_str), first.message()),
+                (Some(alias), &*words),
+                "{way}"
+            );
             let text = run.unwrap_err().to_string();
             assert!(text.contains(&format!("database `{alias}`: {words}")), "{way}: {text}");
         }
