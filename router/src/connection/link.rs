@@ -167,8 +167,8 @@ impl<B: Dialect> Link<B> {
     }
 
     /// How many rows the connection has changed since it was opened, on a database that counts them.
-    pub fn changes(&mut self) -> Option<String> {
-        B::ask(&mut self.raw, B::CHANGES?, &[]).ok()?.pop()?.a
+    pub fn changes(&mut self) -> Option<i64> {
+        B::ask(&mut self.raw, B::CHANGES?, &[]).ok()?.pop()?.a?.parse().ok()
     }
 
     /// Whether the transaction must be asked about before it is rolled back: a text was let through that may have ended it.

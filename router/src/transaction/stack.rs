@@ -416,9 +416,14 @@ pub(super) fn retire(mut transaction: Box<Transaction>) {
         .pop()
         .map(|branch| branch.slot)
         .and_then(|mut slot| Arc::get_mut(&mut slot)?.detach().then_some(slot));
-    transaction.branches.clear();
+    // A list of what is dropped would be called for it, also an empty one.
+    if !transaction.branches.is_empty() {
+        transaction.branches.clear();
+    }
+    if !transaction.hooks.is_empty() {
+        transaction.hooks.clear();
+    }
     transaction.frames.clear();
-    transaction.hooks.clear();
     transaction.pins.clear();
     transaction.databases = None;
     transaction.id = OnceCell::new();

@@ -212,25 +212,29 @@ impl<B: Dialect> AnySlot for Slot<B> {
             // The connection is discarded with the cursor that holds it, which rolls back.
             Err(error) => return Outcome::RolledBack(error),
         };
-        let mut lease = match std::mem::replace(&mut state.phase, Phase::Closed) {
-            Phase::Open(lease) => lease,
-            Phase::Lazy | Phase::Finished => return Outcome::Committed,
+        let State { phase, levels, start, .. } = &mut *state;
+        let failed = match phase {
+            // Used where it is, since it is large to move. Nothing of the user's can panic here.
+            Phase::Open(lease) if levels.begun() || lease.holds_branch() => match self.objection(lease) {
+                Some(objection) => Err(Ok(objection)),
+                None => lease.control_alone(Control::Commit(start)).map_err(Err),
+            },
+            // Or it was only asked what its database is.
+            Phase::Open(_) | Phase::Lazy | Phase::Finished => Ok(()),
             // Ended already, and not by a commit of this transaction.
             Phase::Closed => return Outcome::RolledBack(Error::Closed { database: self.alias().clone() }),
         };
-        if !state.levels.begun() && !lease.holds_branch() {
-            // It was only asked what its database is.
+        let Err(failure) = failed else {
+            *phase = Phase::Closed;
             return Outcome::Committed;
-        }
-        let start = &state.start;
-        if let Some(error) = self.objection(&mut lease) {
-            let _ = self.roll_back_open(lease, true, start);
-            return Outcome::RolledBack(error);
-        }
-        match lease.control_alone(Control::Commit(start)) {
-            Ok(()) => {
-                drop(lease);
-                Outcome::Committed
+        };
+        let Phase::Open(lease) = std::mem::replace(phase, Phase::Closed) else {
+            unreachable!("only an open one has failed")
+        };
+        match failure {
+            Ok(objection) => {
+                let _ = self.roll_back_open(lease, true, start);
+                Outcome::RolledBack(objection)
             }
             Err(error) => self.commit_failed(lease, error),
         }
