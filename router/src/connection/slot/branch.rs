@@ -396,8 +396,17 @@ impl<B: Dialect> AnySlot for Slot<B> {
         lease.hold_for_branch(!over);
         state.phase = Phase::Closed;
         let failure = Failure::of(&error).unwrap_or_else(|| Failure::new(FailureClass::Other, error.to_string()));
+        let refused = if failure.class() == FailureClass::Other { B::not_prepared(failure.message()) } else { None };
+        let error = match refused {
+            Some(remedy) => Error::NotPreparable {
+                database: self.alias().clone(),
+                problem: format!("{}, so all of it was rolled back", failure.message()),
+                remedy: remedy.into(),
+            },
+            None => error.into(),
+        };
         self.gate.doom(1, failure);
-        Err(NotPrepared { error: explained(error.into(), self.alias()), in_doubt })
+        Err(NotPrepared { error, in_doubt })
     }
 
     fn take_prepared(&self) -> Result<Box<dyn Prepared>> {
