@@ -41,6 +41,7 @@ impl<T> Signature for fn() -> T {
 }
 
 /// Such as `on_commit(|| panic!("..."))`: since edition 2024 its closure never returns.
+#[diagnostic::do_not_recommend]
 impl HookResult for Never {
     fn into_result(self) -> Result<(), Box<dyn StdError + Send + Sync>> {
         match self {}
