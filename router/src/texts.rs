@@ -149,7 +149,9 @@ fn listed(titled: Vec<(&'static str, Vec<String>)>) -> String {
     let mut list = String::new();
     for (title, texts) in titled {
         writeln!(list, "{title}").expect("a String takes everything");
-        texts.iter().for_each(|text| writeln!(list, "    {text}").expect("a String takes everything"));
+        for text in texts {
+            writeln!(list, "    {text}").expect("a String takes everything");
+        }
     }
     list
 }

@@ -1,10 +1,13 @@
 //! What `Databases::check` says where the library's own tables are missing.
 
-use diesel::connection::{Connection, SimpleConnection};
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
 use multidb::{CrossDatabase, Databases, DatabasesBuilder, Error, schema};
 
 use crate::checks::schema_of;
 use crate::fixture::{Kind, create_statement, fresh_name, server};
+
+diesel::table! { items (id) { id -> BigInt, } }
 
 /// The tables of the library's that a transaction over several databases needs.
 const NEEDED: [&str; 3] = ["multidb_decision", "multidb_meta", "multidb_receipt"];
@@ -217,8 +220,6 @@ fn an_empty_search_path_hides_no_table_of_ours() {
         });
         assert!(run.is_ok(), "{run:?}");
     }
-    use diesel::prelude::*;
-    diesel::table! { items (id) { id -> BigInt, } }
     assert_eq!(items::table.count().get_result::<i64>(&mut observer), Ok(2));
 }
 

@@ -202,12 +202,14 @@ fn is_explained(error: &Error, on_home: bool) {
     assert!(!error.is_in_doubt() && !error.is_retryable(), "{error:?}");
 }
 
+/// A way to send a statement that commits.
+type Way = fn(&mut MysqlConn) -> Result<(), Error>;
+
 #[test]
 fn each_statement_that_commits_inside_listed_databases_is_told_with_its_database() {
     let Some((fixture, databases)) = installed(2) else { return };
     fixture.observer("other").batch_execute("CREATE PROCEDURE make() CREATE TABLE made (id BIGINT)").unwrap();
     let _entered = databases.enter();
-    type Way = fn(&mut MysqlConn) -> Result<(), Error>;
     let ways: [Way; 6] = [
         |conn| Ok(conn.batch_execute("LOCK TABLES items WRITE")?),
         |conn| Ok(conn.batch_execute("TRUNCATE TABLE items")?),

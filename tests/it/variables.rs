@@ -124,6 +124,9 @@ fn a_line_break_at_the_end_of_a_variable_is_no_part_of_the_file_name() {
 fn a_variable_of_blanks_alone_is_refused_as_empty() {
     let test = "a_variable_of_blanks_alone_is_refused_as_empty";
     with_variables(test, &[("DATABASE_URL", " \n")], || {
-        refused(Databases::from_env().and_then(|builder| builder.build()), &["`default`", "key `url`", "is empty"]);
+        refused(
+            Databases::from_env().and_then(multidb::DatabasesBuilder::build),
+            &["`default`", "key `url`", "is empty"],
+        );
     });
 }

@@ -209,6 +209,9 @@ pub fn names_missing_table(text: &str) -> bool {
         && ["no such table", "does not exist", "doesn't exist"].iter().any(|absent| text.contains(absent))
 }
 
+/// How an error begins if the database, or the session on it, takes no writes.
+const READ_ONLY: &str = "it is read-only, and the library has to write to its tables";
+
 /// Why a statement on a table of ours failed, if the way to it is to blame, and what to do.
 fn obstacle(text: &str) -> Option<(&'static str, &'static str)> {
     let names = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
@@ -226,7 +229,6 @@ fn obstacle(text: &str) -> Option<(&'static str, &'static str)> {
              taken another one, let it give that back",
         ));
     }
-    const READ_ONLY: &str = "it is read-only, and the library has to write to its tables";
     if names(&["in a read-only transaction", "READ ONLY transaction", "read-only option"]) {
         let remedy = "let the URL lead to the primary, and switch `default_transaction_read_only` off on PostgreSQL, `read_only` on \
                       MySQL and MariaDB";

@@ -316,10 +316,13 @@ pub(crate) fn slot(ticket: &Ticket, database: usize) -> Option<Arc<dyn AnySlot>>
     look(ticket, |open| open.branch(database).map(|branch| Arc::clone(&branch.slot)))
 }
 
+/// A slot, and the file of its database if the slot has several.
+type Reached = (Arc<dyn AnySlot>, Option<Box<OwnFile>>);
+
 /// The slot of a database in the transaction of a ticket, and its file if the slot has several.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "each handle is found here")]
-pub(crate) fn reached(ticket: &Ticket, database: usize) -> Option<(Arc<dyn AnySlot>, Option<Box<OwnFile>>)> {
+pub(crate) fn reached(ticket: &Ticket, database: usize) -> Option<Reached> {
     let has_file = |branch: &Branch| !branch.files().is_empty();
     let found = look(ticket, |open| open.branch(database).map(|branch| (Arc::clone(&branch.slot), has_file(branch))));
     let (slot, has_file) = found?;

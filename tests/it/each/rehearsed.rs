@@ -303,9 +303,9 @@ fn a_thread_that_needs_the_connection_of_an_open_scope_of_the_test_learns_why_it
     let mut config = multidb::DatabaseConfig::new("default", fixture.urls[0].clone());
     config.pool.connection_timeout = Some("300ms".into());
     let databases = multidb::Databases::builder().database(config).build().unwrap();
-    let test = rolled_back(&databases).unwrap();
+    let rehearsal = rolled_back(&databases).unwrap();
     let from_a_thread = || {
-        let databases = test.databases();
+        let databases = rehearsal.databases();
         std::thread::scope(|threads| {
             let thread = threads.spawn(|| {
                 let _entered = databases.enter();
