@@ -108,7 +108,11 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(database) = &self.database {
-            write!(f, "database `{database}`: ")?;
+            let database = format!("database `{database}`");
+            // A text of the library's own may have it already.
+            if !self.message.contains(&database) {
+                write!(f, "{database}: ")?;
+            }
         }
         f.write_str(&self.message)
     }

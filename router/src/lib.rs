@@ -29,6 +29,8 @@ mod site;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(test)]
+mod texts;
 mod transaction;
 mod transaction_id;
 mod two_phase;

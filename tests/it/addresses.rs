@@ -78,3 +78,74 @@ fn what_is_meant_for_a_server_makes_no_file() {
         assert!(!std::path::Path::new(url).exists(), "{url}");
     }
 }
+
+#[test]
+fn a_url_in_the_form_of_another_library_is_refused_with_its_key_and_what_to_write() {
+    for (url, known, write) in [
+        ("jdbc:postgresql://db/bank", "`jdbc:`", "`postgres://user:password@host/database`"),
+        ("jdbc:mysql://db/bank", "`jdbc:`", "`mysql://user:password@host/database`"),
+        ("jdbc:sqlite:/tmp/bank.db", "`jdbc:`", "`sqlite:path` or the path alone"),
+        ("r2dbc:mariadb://db/bank", "`r2dbc:`", "`mysql://user:password@host/database`"),
+        ("postgresql+psycopg2://db/bank", "`postgresql+psycopg2:`", "`postgres://user:password@host/database`"),
+        ("mysql+pymysql://db/bank", "`mysql+pymysql:`", "`mysql://user:password@host/database`"),
+        ("mysql2://db/bank", "`mysql2:`", "`mysql://user:password@host/database`"),
+        ("pgsql:host=db;dbname=bank", "`pgsql:`", "`postgres://user:password@host/database`"),
+        ("postgis://db/bank", "`postgis:`", "`postgres://user:password@host/database`"),
+        ("sqlite+aiosqlite:///bank.db", "`sqlite+aiosqlite:`", "`sqlite:path` or the path alone"),
+        ("sqlite3:bank.db", "`sqlite3:`", "`sqlite:path` or the path alone"),
+        ("sqlserver://db/bank", "`sqlserver:`", "PostgreSQL, MySQL, MariaDB and SQLite"),
+        ("oracle://db/bank", "`oracle:`", "PostgreSQL, MySQL, MariaDB and SQLite"),
+    ] {
+        let toml = Databases::from_toml(&format!("[default]\nurl = '{url}'\n")).unwrap().build_lazy().expect_err(url);
+        let called = Databases::builder().postgres("default", url).build_lazy().expect_err(url);
+        for error in [toml, called] {
+            let text = error.to_string();
+            for part in ["database `default`", "key `url`", known, write] {
+                assert!(error.is_config() && text.contains(part), "{part} is missing for {url}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_url_of_blanks_alone_is_empty_and_no_database_in_memory() {
+    for url in ["", " ", "\n", " \t\r\n"] {
+        let toml = format!("[default]\nurl = \"\"\"{url}\"\"\"\n");
+        // TOML takes a line break right behind the quotes away.
+        let errors = [
+            Databases::from_toml(&toml).unwrap().build_lazy().expect_err(url),
+            Databases::builder().sqlite("default", url).build_lazy().expect_err(url),
+        ];
+        for error in errors {
+            let text = error.to_string();
+            assert!(text.contains("key `url`") && text.contains("is empty"), "{text}");
+        }
+    }
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn blanks_around_a_path_are_no_part_of_the_file_name() {
+    let folder = tempfile::tempdir().unwrap();
+    for (url, name) in [("a.db\n", "a.db"), (" b.db\r\n", "b.db"), ("sqlite:c.db ", "c.db")] {
+        let (scheme, path) = url.trim_start().split_once(':').unwrap_or(("", url.trim_start()));
+        let colon = if scheme.is_empty() { "" } else { ":" };
+        let url = format!(" {scheme}{colon}{}/{path}", folder.path().display());
+        Databases::builder().sqlite("default", url).build().unwrap();
+        let found: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert!(found.iter().any(|file| file == name), "{found:?}");
+    }
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn blanks_around_the_url_of_a_server_are_no_part_of_its_database_name() {
+    let Some(fixture) = fixture() else { return };
+    // Without parameters, so that the line break would stand in the name of the database.
+    let bare = fixture.urls[0].split_once('?').unwrap().0;
+    for url in [format!("{bare}\n"), format!("\t {bare} \r\n")] {
+        Databases::builder().postgres("default", &url).build().unwrap();
+        let toml = format!("[default]\nurl = \"\"\"\n{url}\"\"\"\n");
+        Databases::from_toml(&toml).unwrap().build().unwrap();
+    }
+}

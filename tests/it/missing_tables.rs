@@ -1,10 +1,13 @@
 //! What `Databases::check` says where the library's own tables are missing.
 
-use diesel::connection::{Connection, SimpleConnection};
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
 use multidb::{CrossDatabase, Databases, DatabasesBuilder, Error, schema};
 
 use crate::checks::schema_of;
 use crate::fixture::{Kind, create_statement, fresh_name, server};
+
+diesel::table! { items (id) { id -> BigInt, } }
 
 /// The tables of the library's that a transaction over several databases needs.
 const NEEDED: [&str; 3] = ["multidb_decision", "multidb_meta", "multidb_receipt"];
@@ -139,4 +142,119 @@ fn a_role_that_may_neither_read_the_tables_nor_make_them_is_told_what_it_needs()
     drop(poor);
     on_postgres.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).unwrap();
     on_mysql.batch_execute(&format!("DROP USER {role}")).unwrap();
+}
+
+/// Runs what needs each of the library's tables: a key, a proof of the commit, and a commit over several databases.
+fn own_work(databases: &Databases) -> Vec<Error> {
+    let _entered = databases.enter();
+    let verified = multidb::atomic_on("a")
+        .verify_commit()
+        .run(|conn: &mut multidb::AnyConn| Ok::<_, Error>(conn.batch_execute("INSERT INTO items VALUES (1)")?));
+    vec![keyed(databases), verified.unwrap_err()]
+}
+
+/// What a scope with a key fails with.
+fn keyed(databases: &Databases) -> Error {
+    let scope = multidb::atomic_on("a").databases(databases).once("a key");
+    scope.run(|_: &mut multidb::AnyConn| Ok::<_, Error>(1)).unwrap_err()
+}
+
+#[track_caller]
+fn each_has(errors: Vec<Error>, parts: &[&str], lacks: &[&str]) {
+    for error in errors {
+        let text = error.to_string();
+        assert!(matches!(error, Error::Config { .. }), "{error:?}");
+        for part in parts {
+            assert!(text.contains(part), "{part} is missing in: {text}");
+        }
+        for part in lacks {
+            assert!(!text.contains(part), "{part} is in: {text}");
+        }
+    }
+}
+
+#[test]
+fn each_reason_for_which_postgres_keeps_the_tables_from_us_has_its_own_text() {
+    let Some((url, mut observer)) = fresh_postgres() else { return };
+    let (role, schema) = (fresh_name(), schema_of(&url).to_owned());
+    let poor = {
+        let rest = url.split_once('@').unwrap().1;
+        Databases::builder().postgres("a", format!("postgres://{role}:x@{rest}")).build_lazy().unwrap()
+    };
+    let made = format!(
+        "CREATE TABLE items (id BIGINT); CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT USAGE ON SCHEMA {schema} TO {role}; \
+         GRANT ALL ON items TO {role}"
+    );
+    observer.batch_execute(&made).unwrap();
+    let missing = "a table of the library is missing";
+    each_has(own_work(&poor), &["database `a`", missing, "schema::install"], &["grant"]);
+    schema::install(&Databases::builder().postgres("a", &url).build().unwrap()).unwrap();
+    each_has(own_work(&poor), &["database `a`", "permission denied for table", "grant SELECT"], &["install"]);
+    let all =
+        format!("GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role}; REVOKE USAGE ON SCHEMA {schema} FROM {role}");
+    observer.batch_execute(&all).unwrap();
+    let named = format!("permission denied for schema {schema}");
+    each_has(vec![keyed(&poor)], &["database `a`", &named, "grant USAGE on the schema"], &["install"]);
+    let grant =
+        format!("GRANT USAGE ON SCHEMA {schema} TO {role}; ALTER ROLE {role} SET default_transaction_read_only = on");
+    drop(poor);
+    observer.batch_execute(&grant).unwrap();
+    let rest = url.split_once('@').unwrap().1;
+    let reads = Databases::builder().postgres("a", format!("postgres://{role}:x@{rest}")).build().unwrap();
+    each_has(vec![keyed(&reads)], &["database `a`", "read-only", "primary"], &["install", "grant"]);
+    drop(reads);
+    observer.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).unwrap();
+}
+
+#[test]
+fn an_empty_search_path_hides_no_table_of_ours() {
+    let Some((url, mut observer)) = fresh_postgres() else { return };
+    observer.batch_execute("CREATE TABLE items (id BIGINT)").unwrap();
+    let databases = Databases::builder().postgres("a", &url).build().unwrap();
+    schema::install(&databases).unwrap();
+    let _entered = databases.enter();
+    for key in ["one", "two"] {
+        let run = multidb::atomic_on("a").once(key).verify_commit().run(|conn: &mut multidb::AnyConn| {
+            conn.batch_execute("INSERT INTO items VALUES (1); SET LOCAL search_path TO ''")?;
+            Ok::<_, Error>(1)
+        });
+        assert!(run.is_ok(), "{run:?}");
+    }
+    assert_eq!(items::table.count().get_result::<i64>(&mut observer), Ok(2));
+}
+
+#[test]
+fn each_reason_for_which_mariadb_keeps_the_tables_from_us_has_its_own_text() {
+    let Some((url, mut observer)) = fresh_mysql() else { return };
+    let role = fresh_name();
+    let (address, database) = url.rsplit_once('/').unwrap();
+    let host = address.split_once('@').unwrap().1;
+    let made = format!(
+        "CREATE TABLE items (id BIGINT); CREATE USER {role} IDENTIFIED BY 'x'; GRANT ALL ON {database}.* TO {role}"
+    );
+    observer.batch_execute(&made).unwrap();
+    let open = || Databases::builder().mysql("a", format!("mysql://{role}:x@{host}/{database}")).build().unwrap();
+    let missing = "a table of the library is missing";
+    each_has(own_work(&open()), &["database `a`", missing, "schema::install"], &["grant"]);
+    schema::install(&Databases::builder().mysql("a", &url).build().unwrap()).unwrap();
+    let less = format!("REVOKE ALL ON {database}.* FROM {role}; GRANT ALL ON {database}.items TO {role}");
+    observer.batch_execute(&less).unwrap();
+    each_has(own_work(&open()), &["database `a`", "command denied", "grant SELECT"], &["install"]);
+    observer.batch_execute(&format!("DROP USER {role}")).unwrap();
+}
+
+#[test]
+fn a_file_that_can_not_be_written_is_told_as_read_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.db");
+    let mut observer = diesel::SqliteConnection::establish(file.to_str().unwrap()).unwrap();
+    observer.batch_execute("CREATE TABLE items (id BIGINT)").unwrap();
+    let open = |mode: &str| {
+        let url = format!("sqlite:{}?mode={mode}", file.display());
+        Databases::builder().sqlite("a", url).build().unwrap()
+    };
+    let missing = "a table of the library is missing";
+    each_has(own_work(&open("rw")), &["database `a`", missing, "schema::install"], &["grant"]);
+    schema::install(&open("rw")).unwrap();
+    each_has(vec![keyed(&open("ro"))], &["database `a`", "read-only", "mode"], &["install", "grant"]);
 }

@@ -64,7 +64,7 @@ fn a_ddl_inside_listed_databases_is_refused_by_the_server_and_nothing_is_kept() 
             diesel::sql_query("CREATE TABLE made (id BIGINT)").execute(&mut conn)?;
             Ok::<_, Error>(())
         });
-        assert!(run.is_err());
+        is_explained(&run.unwrap_err(), on_home);
         assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![], vec![]));
         assert!(databases.recover().unwrap().is_clear());
     }
@@ -189,5 +189,51 @@ fn a_branch_that_the_server_says_to_have_ended_and_has_not_is_left_and_told_of()
         assert!(said.starts_with("`other`: branch 2_") || said.starts_with("`other`: branch 1_"), "{said}");
         assert!(report.heuristic().is_empty() && report.committed().is_empty() && report.rolled_back().is_empty());
         assert_eq!(far.agree(id, "in vain"), decided);
+    }
+}
+
+/// The error of a statement that commits, in a branch that began with its name.
+fn is_explained(error: &Error, on_home: bool) {
+    let told = error.to_string();
+    let alias = if on_home { "database `default`" } else { "database `other`" };
+    for part in [alias, "DDL or LOCK TABLES", "XAER_RMFAIL", "before or after the scope"] {
+        assert!(told.contains(part), "{part} is missing in: {told}");
+    }
+    assert!(!error.is_in_doubt() && !error.is_retryable(), "{error:?}");
+}
+
+/// A way to send a statement that commits.
+type Way = fn(&mut MysqlConn) -> Result<(), Error>;
+
+#[test]
+fn each_statement_that_commits_inside_listed_databases_is_told_with_its_database() {
+    let Some((fixture, databases)) = installed(2) else { return };
+    fixture.observer("other").batch_execute("CREATE PROCEDURE make() CREATE TABLE made (id BIGINT)").unwrap();
+    let _entered = databases.enter();
+    let ways: [Way; 6] = [
+        |conn| Ok(conn.batch_execute("LOCK TABLES items WRITE")?),
+        |conn| Ok(conn.batch_execute("TRUNCATE TABLE items")?),
+        |conn| Ok(conn.batch_execute("ALTER TABLE items ADD COLUMN more INT")?),
+        |conn| Ok(diesel::sql_query("CALL make()").execute(conn).map(drop)?),
+        |conn| Ok(diesel::sql_query("ANALYZE TABLE items").load::<Setting>(conn).map(drop)?),
+        |conn| conn.with_raw(|raw| Ok::<_, Error>(raw.batch_execute("CREATE TABLE made (id BIGINT)")?)),
+    ];
+    for (at, way) in ways.into_iter().enumerate() {
+        for swallows in [false, true] {
+            let run = atomic_many::<(Item, Record)>().run(|scope| {
+                put(1, 10)?;
+                put_record(1, 20)?;
+                let done = way(&mut scope.conn::<Record, MysqlConn>()?);
+                if swallows { Ok(()) } else { done }
+            });
+            let error = run.unwrap_err();
+            match error {
+                // The library hands a body's own use of the connection back as it was.
+                Error::Query(_) if at == 5 && !swallows => {}
+                error => is_explained(&error, false),
+            }
+            assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![], vec![]), "{at}");
+            assert!(databases.recover().unwrap().is_clear());
+        }
     }
 }

@@ -46,19 +46,38 @@ fn with_more(on_home: bool, more: impl Fn(&mut PgConn) -> Result<(), diesel::res
 fn what_postgres_cannot_prepare_is_told_and_nothing_is_kept() {
     let Some((fixture, databases)) = installed() else { return };
     let _entered = databases.enter();
-    for (text, named) in [
-        ("NOTIFY nobody", "NOTIFY"),
-        ("SELECT pg_notify('nobody', '')", "NOTIFY"),
-        ("LISTEN nobody", "LISTEN"),
-        ("CREATE TEMPORARY TABLE fleeting (id BIGINT) ON COMMIT DROP", "temporary"),
+    let both_locks = "WITH id AS (SELECT hashtext(current_schema()) AS id) SELECT pg_advisory_lock(id), pg_advisory_xact_lock(id) \
+                      FROM id";
+    for (text, words, remedy) in [
+        ("NOTIFY nobody", "has executed LISTEN, UNLISTEN, or NOTIFY", "on_commit"),
+        ("SELECT pg_notify('nobody', '')", "has executed LISTEN, UNLISTEN, or NOTIFY", "on_commit"),
+        ("LISTEN nobody", "has executed LISTEN, UNLISTEN, or NOTIFY", "a connection of its own"),
+        ("CREATE TEMPORARY TABLE fleeting (id BIGINT) ON COMMIT DROP", "temporary objects", "ordinary table"),
+        (both_locks, "session-level and transaction-level locks", "one kind of advisory lock"),
+        ("DECLARE held CURSOR WITH HOLD FOR SELECT 1", "cursor WITH HOLD", "WITHOUT HOLD"),
     ] {
         let run = with_more(false, |conn| diesel::sql_query(text).execute(conn).map(drop));
         let error = run.unwrap_err();
-        assert!(!error.is_in_doubt() && error.to_string().contains(named), "{text}: {error}");
+        let told = error.to_string();
+        assert!(!error.is_in_doubt() && !error.is_retryable(), "{text}: {error}");
+        for part in ["database `other`", words, remedy, "a model of `other` first"] {
+            assert!(told.contains(part), "{part} is missing for {text}: {error}");
+        }
         assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![], vec![]), "{text}");
         assert_eq!((in_use(&databases, "default"), in_use(&databases, "other")), (0, 0), "{text}");
         assert!(databases.recover().unwrap().is_clear(), "{text}");
     }
+    // Not after a nested scope, whose savepoint may still be open.
+    let run = atomic_many::<(Item, Record)>().run(|scope| {
+        for conn in [&mut scope.conn::<Item, PgConn>()?, &mut scope.conn::<Record, PgConn>()?] {
+            diesel::insert_into(items::table).values((items::id.eq(1), items::value.eq(10))).execute(conn)?;
+        }
+        diesel::sql_query("SELECT pg_export_snapshot()").execute(&mut scope.conn::<Record, PgConn>()?)?;
+        Ok::<_, Error>(())
+    });
+    let told = run.unwrap_err().to_string();
+    assert!(told.contains("database `other`") && told.contains("export the snapshot in a scope of its own"), "{told}");
+    assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![], vec![]));
     // Home isn't prepared.
     with_more(true, |conn| diesel::sql_query("NOTIFY nobody").execute(conn).map(drop)).unwrap();
     assert_eq!((fixture.rows("default").len(), fixture.rows("other").len()), (1, 1));
@@ -361,4 +380,17 @@ fn a_lost_commit_of_a_home_that_was_failed_over_is_an_unknown_outcome() {
     far.near.adopt("default").unwrap();
     far.recover();
     assert_eq!((far.prepared(), far.fixture.rows("default").len(), far.fixture.rows("other").len()), (0, 1, 1));
+}
+
+#[test]
+fn an_error_of_a_deferred_trigger_at_prepare_stays_the_databases_own() {
+    let Some((fixture, databases)) = installed() else { return };
+    let _entered = databases.enter();
+    let trigger = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not in the morning'; END $$; \
+                   CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON items DEFERRABLE INITIALLY DEFERRED FOR EACH ROW \
+                   EXECUTE FUNCTION refuse()";
+    fixture.observer("other").batch_execute(trigger).unwrap();
+    let error = with_more(false, |_| Ok(())).unwrap_err();
+    assert!(matches!(error, Error::Query(_)) && error.to_string().contains("not in the morning"), "{error:?}");
+    assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![], vec![]));
 }

@@ -109,3 +109,24 @@ fn a_file_that_a_variable_alone_names_must_be_there_or_be_asked_for() {
         assert!(error.contains("`DATABASE_URL_ORDRS`") && !Path::new("new.db").exists(), "{error}");
     });
 }
+
+#[test]
+fn a_line_break_at_the_end_of_a_variable_is_no_part_of_the_file_name() {
+    let test = "a_line_break_at_the_end_of_a_variable_is_no_part_of_the_file_name";
+    with_variables(test, &[("DATABASE_URL", "there.db\n"), ("DATABASE_URL_ORDERS", " orders.db\r\n")], || {
+        std::fs::write("there.db", "").unwrap();
+        Databases::from_env().unwrap().router(ByApp).models::<(Order,)>().build().unwrap();
+        assert!(Path::new("orders.db").exists());
+    });
+}
+
+#[test]
+fn a_variable_of_blanks_alone_is_refused_as_empty() {
+    let test = "a_variable_of_blanks_alone_is_refused_as_empty";
+    with_variables(test, &[("DATABASE_URL", " \n")], || {
+        refused(
+            Databases::from_env().and_then(multidb::DatabasesBuilder::build),
+            &["`default`", "key `url`", "is empty"],
+        );
+    });
+}

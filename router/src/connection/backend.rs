@@ -277,6 +277,17 @@ pub trait Dialect: Sized + Send + Sync + 'static {
         false
     }
 
+    /// What the database refuses in a part of a transaction over several databases, if the error of a statement says that it does,
+    /// and what to do.
+    fn not_in_branch(_message: &str) -> Option<(&'static str, &'static str)> {
+        None
+    }
+
+    /// What to do, if a failed PREPARE says that the transaction holds what can't be prepared.
+    fn not_prepared(_message: &str) -> Option<&'static str> {
+        None
+    }
+
     /// The bind values of a statement, ready to be used with a statement text of their own.
     fn collect_binds<T: QueryFragment<Self::Native>>(raw: &mut Self::Raw, statement: &T) -> QueryResult<Self::Binds>;
 

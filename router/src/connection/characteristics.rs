@@ -139,6 +139,29 @@ pub struct Conflict {
     pub inner: Declared,
 }
 
+impl Conflict {
+    /// Which scope has to change, and how.
+    pub fn remedy(&self) -> &'static str {
+        match (self.outer, self.inner) {
+            (Declared::Flag(_), Declared::No(_)) => {
+                "let the inner scope be `read_only` too if it only reads, drop `read_only` on the outer one, or let the \
+                 inner one have `propagation = requires_new`"
+            }
+            (Declared::Timeout(_), _) => {
+                "raise `timeout` on the outer scope, lower it on the inner one, or let that have `propagation = \
+                 requires_new`"
+            }
+            (Declared::Isolation(_), _) => {
+                "give the outer scope the stricter level, drop it on the inner one, or let that have `propagation = \
+                 requires_new`"
+            }
+            _ => {
+                "declare it on the outer scope too, drop it on the inner one, or let that have `propagation = requires_new`"
+            }
+        }
+    }
+}
+
 /// What a scope says of one characteristic, as errors show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Declared {

@@ -290,6 +290,21 @@ impl Dialect for Mysql {
         message.contains("SAVEPOINT multidb_") && message.contains("does not exist")
     }
 
+    fn not_in_branch(message: &str) -> Option<(&'static str, &'static str)> {
+        // The code begins the message in every language.
+        if message.contains("XAER_RMFAIL") && message.contains("ACTIVE") {
+            return Some((
+                "a statement that commits by itself, such as DDL or LOCK TABLES, is refused there",
+                "run it before or after the scope, or as a migration",
+            ));
+        }
+        // MySQL.
+        message.contains("xa_detach_on_prepare").then_some((
+            "temporary tables are refused there",
+            "use an ordinary table, or a scope of its own (`propagation = requires_new`)",
+        ))
+    }
+
     own_statements!(Native, MysqlConnection, ());
 
     fn collect_binds<T: QueryFragment<Native>>(_raw: &mut MysqlConnection, statement: &T) -> QueryResult<Self::Binds> {

@@ -202,43 +202,60 @@ macro_rules! own_statements {
     };
 }
 
-/// Whether a database says that a table of ours is not there.
+/// Whether a database says that a table of ours is not there. Its savepoints have names of ours too.
 pub fn names_missing_table(text: &str) -> bool {
     text.contains(PREFIX)
+        && !text.to_ascii_lowercase().contains("savepoint")
         && ["no such table", "does not exist", "doesn't exist"].iter().any(|absent| text.contains(absent))
 }
 
-/// Whether a database says that the role may not do something to a table of ours.
-fn names_refused_table(text: &str) -> bool {
-    text.contains(PREFIX) && ["permission denied", "command denied"].iter().any(|denied| text.contains(denied))
+/// How an error begins if the database, or the session on it, takes no writes.
+const READ_ONLY: &str = "it is read-only, and the library has to write to its tables";
+
+/// Why a statement on a table of ours failed, if the way to it is to blame, and what to do.
+fn obstacle(text: &str) -> Option<(&'static str, &'static str)> {
+    let names = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    if names(&["permission denied for schema"]) {
+        return Some((
+            "the role may not use the schema of the library's tables",
+            "grant USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on its tables, to the role that connections \
+             begin with",
+        ));
+    }
+    if text.contains(PREFIX) && names(&["permission denied", "command denied"]) {
+        return Some((
+            "the role may not use a table of the library",
+            "grant SELECT, INSERT, UPDATE and DELETE to the role that connections begin with; if a trigger or a function has \
+             taken another one, let it give that back",
+        ));
+    }
+    if names(&["in a read-only transaction", "READ ONLY transaction", "read-only option"]) {
+        let remedy = "let the URL lead to the primary, and switch `default_transaction_read_only` off on PostgreSQL, `read_only` on \
+                      MySQL and MariaDB";
+        return Some((READ_ONLY, remedy));
+    }
+    if text.contains("readonly database") {
+        return Some((READ_ONLY, "open the file without `mode=ro`, and let the process write to it and to its folder"));
+    }
+    names_missing_table(text).then_some((
+        "a table of the library is missing",
+        "call `multidb::schema::install(&databases)` once, when the application is set up",
+    ))
 }
 
 /// The error of a statement on a table of ours that is not there, has not its row, or is kept from the role.
 pub fn explained(error: Error, database: &Alias) -> Error {
     let text = match &error {
-        Error::Query(diesel::result::Error::NotFound) => "does not exist: the row of multidb_meta".to_owned(),
+        Error::Query(diesel::result::Error::NotFound) => "multidb_meta does not exist: it has no row".to_owned(),
         Error::Query(query) => query.to_string(),
         _ => return error,
     };
-    if names_refused_table(&text) {
-        return Error::Config {
-            alias: Some(database.clone()),
-            key: None,
-            problem: format!("the role may not use a table of the library: {text}"),
-            remedy:
-                "grant SELECT, INSERT, UPDATE and DELETE to the role that connections begin with; where a trigger or a \
-                     function has taken another one, let it give that back"
-                    .into(),
-        };
-    }
-    if !names_missing_table(&text) {
-        return error;
-    }
+    let Some((problem, remedy)) = obstacle(&text) else { return error };
     Error::Config {
         alias: Some(database.clone()),
         key: None,
-        problem: format!("a table of the library is missing: {text}"),
-        remedy: "call `multidb::schema::install(&databases)` once, when the application is set up".into(),
+        problem: format!("{problem}: {text}"),
+        remedy: remedy.into(),
     }
 }
 

@@ -322,7 +322,11 @@ impl<B: Dialect> Pool<B> {
         let size = self.settings.pool.max_size;
         if connections >= size && idle == 0 {
             let database = self.settings.alias.clone();
-            Error::PoolExhausted { database, size, waited, holders: self.holders.to_string() }
+            let remedy = "raise `pool.max_size`, or hold connections for less time";
+            // There it has one connection, whatever the configuration says.
+            #[cfg(feature = "testing")]
+            let remedy = if self.settings.is_rolled_back() { super::rehearsal::SHARED } else { remedy };
+            Error::PoolExhausted { database, size, waited, holders: self.holders.to_string(), remedy }
         } else {
             self.unreachable(&error.to_string())
         }

@@ -48,6 +48,19 @@ const CONFIRM: [&str; 3] = [
     "RESET statement_timeout",
 ];
 
+/// What a transaction can't hold that is to be prepared, by the server's words, and what to do.
+const UNPREPARED: &[(&str, &str)] = &[
+    ("NOTIFY", "send NOTIFY after the commit, from `on_commit`, and LISTEN on a connection of its own"),
+    ("WITH HOLD", "declare the cursor WITHOUT HOLD, and read it before the scope ends"),
+    ("temporary", "use an ordinary table, or a scope of its own for temporary ones (`propagation = requires_new`)"),
+    ("snapshot", "export the snapshot in a scope of its own (`propagation = requires_new`)"),
+    ("locks", "take one kind of advisory lock on an object: that of the transaction, by `pg_advisory_xact_lock`"),
+];
+
+/// What to do about anything else.
+const ALONE: &str =
+    "do that in a scope of its own (`propagation = requires_new`), or after the commit, from `on_commit`";
+
 /// The library's own tables.
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
@@ -334,6 +347,15 @@ impl Dialect for Postgres {
 
     fn commit_may_have_happened(_message: &str) -> bool {
         false
+    }
+
+    fn not_prepared(message: &str) -> Option<&'static str> {
+        // The keyword is the same in every language; the texts about its limits have it in small letters.
+        if !message.contains("PREPARE") {
+            return None;
+        }
+        let known = UNPREPARED.iter().find(|(words, _)| message.contains(words));
+        Some(known.map_or(ALONE, |(_, remedy)| remedy))
     }
 
     own_statements!(Pg, PgConnection, ());

@@ -263,3 +263,8 @@ impl<B: Dialect> Link<B> {
 /// Why there is no second connection in a test whose work is rolled back.
 pub const ONLY_ONE: &str = "a test whose work is rolled back has one connection for each database, and this thread holds \
                             it; `requires_new`, `not_supported` and a handle from outside need `testing::committed`";
+
+/// What to do if another thread holds the one connection of such a test.
+pub const SHARED: &str = "a test whose work is rolled back (`testing::rolled_back`) has one connection for each database, and an \
+                          open scope keeps it: let the other thread work before or after its scope, or use \
+                          `testing::committed`";

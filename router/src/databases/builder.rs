@@ -192,7 +192,7 @@ fn open(config: DatabaseConfig) -> Result<Database> {
         let problem = format!("this is no name for a database: {objection}");
         return Err(config.error(None, problem, "choose a name such as `orders`"));
     }
-    if config.url().is_empty() {
+    if config.url().trim().is_empty() {
         return Err(config.error(Some("url"), "it is empty, or a path that is not UTF-8", "write the path or the URL"));
     }
     let kind = config.kind()?;

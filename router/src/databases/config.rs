@@ -15,7 +15,7 @@ use super::conninfo::is_conninfo;
 use super::database::Kind;
 use super::keys;
 use super::named::Named;
-use super::url::{kind_of, mask};
+use super::url::{instead_of, kind_of, mask};
 use crate::alias::Alias;
 use crate::connection::settings::{PoolSettings, SqliteSettings};
 use crate::error::{Error, Result};
@@ -108,9 +108,7 @@ impl DatabaseConfig {
     }
 
     pub(super) fn kind(&self) -> Result<Kind> {
-        let named = kind_of(&self.url).map_err(|problem| {
-            self.error(Some("url"), problem, "write `postgres://`, `mysql://` or the path of a SQLite file")
-        })?;
+        let named = kind_of(&self.url).map_err(|problem| self.error(Some("url"), problem, instead_of(&self.url)))?;
         match self.kind {
             // Its user knows that it is a path.
             Some(Kind::Sqlite) if is_conninfo(&self.url) && mask(&self.url) == self.url => Ok(Kind::Sqlite),

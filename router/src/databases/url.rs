@@ -20,7 +20,10 @@ pub(crate) fn kind_of(url: &str) -> Result<Kind, String> {
             "sqlite" | "file" => return Ok(Kind::Sqlite),
             // Windows.
             drive if drive.len() == 1 => return Ok(Kind::Sqlite),
-            "jdbc" => return Err("`jdbc:` is Java's, and user and password stand elsewhere there".into()),
+            "jdbc" | "r2dbc" => {
+                return Err(format!("`{scheme}:` is Java's, and user and password stand elsewhere there"));
+            }
+            other if known_as(other).is_some() => return Err(format!("`{other}:` is a scheme of other libraries")),
             other if rest.contains("://") || rest.starts_with("//") => {
                 return Err(format!("`{other}:` is no scheme that is known"));
             }
@@ -34,6 +37,55 @@ pub(crate) fn kind_of(url: &str) -> Result<Kind, String> {
         return Err("what stands before its `://` is no scheme".into());
     }
     path(url)
+}
+
+/// Schemes under which other libraries know a database, and its kind.
+const ELSEWHERE: &[(&str, Kind)] = &[
+    ("pg", Kind::Postgres),
+    ("pgsql", Kind::Postgres),
+    ("psql", Kind::Postgres),
+    ("postgis", Kind::Postgres),
+    ("mysql2", Kind::Mysql),
+    ("mysqli", Kind::Mysql),
+    ("mysqlx", Kind::Mysql),
+    ("sqlite3", Kind::Sqlite),
+    ("libsql", Kind::Sqlite),
+];
+
+/// The database that is meant by a scheme of other libraries, the driver's name behind a `+` included.
+fn known_as(scheme: &str) -> Option<Kind> {
+    let (base, driver) = scheme.split_once('+').unwrap_or((scheme, ""));
+    let own = match base {
+        "postgres" | "postgresql" => Some(Kind::Postgres),
+        "mysql" | "mariadb" => Some(Kind::Mysql),
+        "sqlite" => Some(Kind::Sqlite),
+        _ => None,
+    };
+    let elsewhere = ELSEWHERE.iter().find(|(known, _)| *known == base).map(|(_, kind)| *kind);
+    elsewhere.or_else(|| own.filter(|_| !driver.is_empty()))
+}
+
+/// What to write in place of a URL that [`kind_of`] refuses.
+pub(crate) fn instead_of(url: &str) -> String {
+    let named = |url: &str| {
+        let (scheme, _) = scheme(url)?;
+        known_as(&scheme).or_else(|| kind_of(&format!("{scheme}://")).ok())
+    };
+    let url = url.trim();
+    let meant = match scheme(url) {
+        Some((java, rest)) if java == "jdbc" || java == "r2dbc" => named(rest),
+        _ => named(url),
+    };
+    let written = match meant {
+        Some(Kind::Postgres) => "write `postgres://user:password@host/database`",
+        Some(Kind::Mysql) => "write `mysql://user:password@host/database`",
+        Some(Kind::Sqlite) => "write `sqlite:path` or the path alone",
+        None => {
+            "write `postgres://user:password@host/database`, `mysql://..` or the path of a SQLite file; PostgreSQL, MySQL, \
+             MariaDB and SQLite are known"
+        }
+    };
+    written.to_owned()
 }
 
 /// The scheme in lower case, and what follows its colon.

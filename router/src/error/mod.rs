@@ -101,7 +101,7 @@ pub enum Error {
     /// Every connection of the pool is taken, and none came back in time.
     #[error(
         "all {size} connections of database `{database}` are taken, and none came back in {} ms; held by {holders}; \
-         raise `pool.max_size`, or hold connections for less time",
+         {remedy}",
         waited.as_millis()
     )]
     PoolExhausted {
@@ -113,6 +113,8 @@ pub enum Error {
         waited: Duration,
         /// Who holds the connections.
         holders: String,
+        /// What to do.
+        remedy: &'static str,
     },
 
     /// The connection is in the middle of something else.
@@ -139,6 +141,16 @@ pub enum Error {
     NoScope {
         /// What was asked.
         asked: String,
+    },
+
+    /// A savepoint, or another level of a transaction, that was to be ended and has ended already.
+    #[error(
+        "{what} has ended already, with its scope, with an earlier savepoint, or by `commit` or `rollback` of a manual scope, \
+         and nothing was changed now; end it before its scope ends"
+    )]
+    AlreadyEnded {
+        /// What was to be ended.
+        what: String,
     },
 
     /// A `durable` scope inside a transaction.
@@ -198,6 +210,20 @@ pub enum Error {
         reason: String,
         /// What would do instead.
         remedies: String,
+    },
+
+    /// Work that a database can't do as a part of a transaction over several databases: it refuses the statement, or to prepare
+    /// what was done. Nothing is committed on any of them.
+    #[error(
+        "database `{database}` can't do this as a part of a transaction over several databases: {problem}; {remedy}"
+    )]
+    NotPreparable {
+        /// The database.
+        database: Alias,
+        /// What it refuses, with its own words.
+        problem: String,
+        /// What to do.
+        remedy: String,
     },
 
     /// A statement on a handle of one SQLite file that would reach another one, which shares its connection. It was not run.

@@ -33,26 +33,25 @@ fn whole_work(options: &Options) -> Option<(&'static str, &'static str)> {
 /// How many models are listed counts, and not on how many databases they are: what may run must not depend on the route.
 pub(super) fn agrees(site: Site, targets: &[Target], options: &Options, best_effort: bool) -> Result<()> {
     let reads = options.terms.characteristics.limits.read_only;
-    let asked = match (best_effort, options.commit) {
-        (false, Some(CommitMode::BestEffort)) => format!("`commit = best_effort` of {site}"),
-        (true, Some(CommitMode::Atomic)) => format!("`commit = atomic` of {site}"),
+    let as_a_whole = "let the inner scope have `propagation = requires_new`, so that it commits by itself, or drop `commit = \
+                      best_effort` on the outer one";
+    let too = "let the inner scope have `propagation = requires_new`, so that it commits by itself, or `commit = best_effort` \
+               too if a part of it may stay behind, or drop that on the outer one";
+    let declared =
+        "declare it on the outer scope too, drop it on the inner one, or let that have `propagation = requires_new`";
+    let (no, asked, remedy) = match (best_effort, options.commit) {
+        (false, Some(CommitMode::BestEffort)) => ("no ", format!("`commit = best_effort` of {site}"), declared),
+        (true, Some(CommitMode::Atomic)) => ("", format!("`commit = atomic` of {site}"), too),
         (true, None) if targets.len() > 1 && !reads => {
-            format!("that {site} lists several models, and so commits them as one,")
+            ("", format!("that {site} lists several models, and so commits them as one,"), too)
         }
         (true, _) => match whole_work(options) {
-            Some((key, _)) => format!("`{key}` of {site}, which promises something of its work as a whole,"),
+            Some((key, _)) => {
+                ("", format!("`{key}` of {site}, which promises something of its work as a whole,"), as_a_whole)
+            }
             None => return Ok(()),
         },
         (false, _) => return Ok(()),
-    };
-    let (no, remedy) = if best_effort {
-        let remedy = "let the inner scope say `propagation = requires_new`, so that it commits by itself, or `commit = \
-                      best_effort` too where a part of it may stay behind, or drop that on the outer one";
-        ("", remedy)
-    } else {
-        let remedy = "declare it on the outer scope too, drop it on the inner one, or let that say `propagation = \
-                      requires_new`";
-        ("no ", remedy)
     };
     Err(Error::OptionConflict { outer: format!("{no}`commit = best_effort` of {}", outermost()), inner: asked, remedy })
 }

@@ -9,7 +9,8 @@ use crate::transaction::{self, HOOKS_LIMIT, HookBody, When};
 /// What a hook may return: nothing, or a `Result` whose error is told of.
 #[diagnostic::on_unimplemented(
     message = "a hook returns nothing or a `Result`, and this returns `{Self}`",
-    note = "end the closure with `;`, or with `Ok::<(), Error>(())`"
+    note = "end the closure with `;` to drop the value, or with `Ok::<(), Error>(())`; the `Result` of a call is `Result<(), _>` \
+            after `.map(drop)`"
 )]
 pub trait HookResult {
     /// The error, if there is one.
@@ -22,6 +23,28 @@ pub trait HookResult {
 impl HookResult for () {
     fn into_result(self) -> Result<(), Box<dyn StdError + Send + Sync>> {
         Ok(())
+    }
+}
+
+/// What a function that never returns "returns", which stable Rust has no name for.
+type Never = <fn() -> ! as Signature>::Output;
+
+/// Names the output of a function pointer.
+#[doc(hidden)]
+pub trait Signature {
+    /// What it returns.
+    type Output;
+}
+
+impl<T> Signature for fn() -> T {
+    type Output = T;
+}
+
+/// Such as `on_commit(|| panic!("..."))`: since edition 2024 its closure never returns.
+#[diagnostic::do_not_recommend]
+impl HookResult for Never {
+    fn into_result(self) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        match self {}
     }
 }
 

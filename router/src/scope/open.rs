@@ -292,12 +292,11 @@ fn fits(targets: &[Target], options: &Options, entering: Entering, site: Site) -
         Entering::Level | Entering::Join => {
             let found = transaction::top(|open| (open.conflict(asked), open.is_best_effort()));
             let (conflict, best_effort) = found.unwrap_or_default();
-            let Some((Conflict { outer, inner }, by)) = conflict else {
+            let Some((conflict, by)) = conflict else {
                 return commit_mode::agrees(site, targets, options, best_effort);
             };
-            let remedy = "declare it on the outer scope too, drop it on the inner one, or let that say `propagation = \
-                          requires_new`";
-            (format!("{outer} of {by}"), format!("{inner} of {site}"), remedy)
+            let Conflict { outer, inner } = &conflict;
+            (format!("{outer} of {by}"), format!("{inner} of {site}"), conflict.remedy())
         }
     };
     Err(Error::OptionConflict { outer, inner, remedy })
@@ -324,15 +323,14 @@ fn other_registry(site: Site) -> Error {
 
 /// A manual scope's `commit` would be an `Ok` that lies, where it is a part of another transaction or of none.
 fn manual_inside(site: Site, entering: Entering) -> Error {
-    let outer = match entering {
-        Entering::Autocommit => "which is none: the scope would run in autocommit".to_owned(),
-        _ => outermost(),
+    let (outer, remedy) = match entering {
+        Entering::Autocommit | Entering::Suspend => (
+            "which is none: the scope would run in autocommit".to_owned(),
+            "let it have `propagation = requires_new`, or drop `mode = manual`",
+        ),
+        _ => (outermost(), "call it outside, or let it have `propagation = requires_new`"),
     };
-    Error::OptionConflict {
-        outer,
-        inner: format!("`mode = manual` of {site}"),
-        remedy: "call it outside, or let it say `propagation = requires_new`",
-    }
+    Error::OptionConflict { outer, inner: format!("`mode = manual` of {site}"), remedy }
 }
 
 /// Opens a level, and makes its databases parts of the transaction in it: it takes those with it that joined there.
@@ -376,8 +374,8 @@ fn not_locked_by_this_thread(indices: &Indices, databases: &Databases) -> Result
                 open.databases().same_as(databases) && open.branch(index).is_some_and(|branch| branch.slot.begun())
             });
         if locked {
-            let reason = "this thread's open transaction holds the write lock of the SQLite file, and an independent \
-                          one would wait for it for ever; drop `requires_new`, or put the model on another database";
+            let reason = "this thread's open transaction uses the SQLite file, and an independent one would wait for its \
+                          locks forever; drop `requires_new`, call it outside, or put the model on another database";
             return Err(Error::Busy { database: database.alias().clone(), reason });
         }
     }

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use crate::connection::characteristics::Limits;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::site::{Call, Site};
 use crate::transaction::{self, Kind, Ticket, Verdict};
 
@@ -37,8 +37,8 @@ impl Savepoint {
     /// after it.
     ///
     /// # Errors
-    /// [`Error::NoScope`](crate::Error::NoScope) where the savepoint has ended with its scope, or with an earlier one.
-    /// [`Error::OptionConflict`](crate::Error::OptionConflict) inside of a scope that was entered since.
+    /// [`Error::AlreadyEnded`](crate::Error::AlreadyEnded) if the savepoint has ended with its scope, with an earlier one, or by
+    /// `commit` or `rollback` of a manual scope. [`Error::OptionConflict`](crate::Error::OptionConflict) inside of a scope that was entered since.
     /// [`Error::Doomed`](crate::Error::Doomed) where the database could not go back to it: on MySQL and MariaDB a deadlock has
     /// undone the whole transaction.
     pub fn rollback(self) -> Result<()> {
@@ -49,14 +49,18 @@ impl Savepoint {
     ///
     /// # Errors
     /// [`Error::Doomed`](crate::Error::Doomed) where the database has refused a statement since: then everything since
-    /// the savepoint is undone. [`Error::NoScope`](crate::Error::NoScope) where the savepoint has ended already.
+    /// the savepoint is undone. [`Error::AlreadyEnded`](crate::Error::AlreadyEnded) if the savepoint has ended already.
     /// [`Error::OptionConflict`](crate::Error::OptionConflict) inside of a scope that was entered since.
     pub fn release(self) -> Result<()> {
         self.end(Verdict::Keep)
     }
 
     fn end(self, verdict: Verdict) -> Result<()> {
-        transaction::no_scope_inside(&self.ticket, || format!("savepoint `{}`", self.name))?;
+        let what = || format!("savepoint `{}`", self.name);
+        transaction::no_scope_inside(&self.ticket, what)?;
+        if !transaction::has_level(&self.ticket) {
+            return Err(Error::AlreadyEnded { what: what() });
+        }
         transaction::leave(self.ticket, verdict)
     }
 }

@@ -1,5 +1,6 @@
 //! Transactions over several databases: how another database becomes a part of one.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use once_cell::unsync::OnceCell;
@@ -332,7 +333,7 @@ fn may_join(databases: &Databases, enlisting: &Enlisting<'_>, open: &Open) -> Re
     };
     let Enlisting { site, target, .. } = enlisting;
     let alias = database.alias();
-    let reason = format!(
+    let mut reason = format!(
         "{site} needs {target} on `{alias}`, inside the transaction that {} opened on `{}`, and {why}",
         open.outermost,
         home.map_or("no database", |home| home.alias().as_str()),
@@ -346,12 +347,28 @@ fn may_join(databases: &Databases, enlisting: &Enlisting<'_>, open: &Open) -> Re
     } else {
         format!("; if a part may stay behind, let {} say `commit = best_effort`", open.outermost)
     };
-    let remedies = format!(
-        "list {target} in `#[transactional(..)]` of {} too, route both to one database, or let the inner function say \
-         `propagation = requires_new`, so that it commits by itself{in_part}",
-        open.outermost
-    );
+    let remedies = if let Some(before) = led_elsewhere(databases, enlisting) {
+        write!(reason, "; the hint that holds now leads {target} there, and another one led it to `{before}` before")
+            .expect("a String takes everything");
+        format!(
+            "let one hint hold for a whole transaction: end that of {} first, or let the inner function have `propagation = \
+             requires_new`, so that it commits by itself{in_part}",
+            open.outermost
+        )
+    } else {
+        format!(
+            "list {target} in `#[transactional(..)]` of {} too, route both to one database, or let the inner function say \
+             `propagation = requires_new`, so that it commits by itself{in_part}",
+            open.outermost
+        )
+    };
     Err(Error::NotAtomic { databases: involved, reason, remedies })
+}
+
+/// Where the transaction has been with the same model or application, if another hint has led it there.
+fn led_elsewhere(databases: &Databases, enlisting: &Enlisting<'_>) -> Option<Alias> {
+    let before = top(|open| open.pinned_elsewhere(&enlisting.target.to_string(), enlisting.database)).flatten()?;
+    Some(databases.at(before).alias().clone())
 }
 
 /// A database that can't prepare was enlisted to be read.

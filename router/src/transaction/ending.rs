@@ -179,7 +179,13 @@ fn discard(transaction: &Transaction) {
 }
 
 fn gone() -> Error {
-    Error::no_scope("ending a transaction that has ended already")
+    Error::AlreadyEnded { what: "this level of a transaction".into() }
+}
+
+/// Whether the ticket's level is still there to be ended.
+pub(crate) fn has_level(ticket: &Ticket) -> bool {
+    let has = |open: &mut Transaction| open.frames.iter().any(|frame| Some(frame.number) == ticket.frame);
+    stack::with(|stack| find(stack, ticket.serial).is_some_and(has))
 }
 
 /// What has to be known of a level to end it, taken out so that nothing stays borrowed.

@@ -17,7 +17,7 @@ mod stack;
 mod terms;
 
 pub(crate) use across::{Enlisting, begin_across, branch_of, id};
-pub(crate) use ending::{Verdict, abandon, leave, no_scope_inside};
+pub(crate) use ending::{Verdict, abandon, has_level, leave, no_scope_inside};
 pub(crate) use frame::Kind;
 pub(crate) use hooks::{HOOKS_LIMIT, HookBody, When, run_now as run_hook};
 #[cfg(feature = "testing")]

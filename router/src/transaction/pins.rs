@@ -45,6 +45,14 @@ pub(crate) fn pin(subject: Subject, database: usize) -> Result<()> {
 }
 
 impl Transaction {
+    /// The database to which other hints have led this model or application within the transaction.
+    #[cold]
+    pub(super) fn pinned_elsewhere(&self, subject: &str, database: usize) -> Option<usize> {
+        let hints = hints_number();
+        let is_other = |pin: &&Pin| pin.hints != hints && !self.databases().are_same(pin.database, database);
+        self.pins.iter().filter(is_other).find(|pin| pin.subject.to_string() == subject).map(|pin| pin.database)
+    }
+
     /// The error of a route that is another one now.
     #[cold]
     fn changed(&self, pin: &Pin, now: usize) -> Error {

@@ -316,7 +316,7 @@ pub(crate) fn slot(ticket: &Ticket, database: usize) -> Option<Arc<dyn AnySlot>>
     look(ticket, |open| open.branch(database).map(|branch| Arc::clone(&branch.slot)))
 }
 
-/// A slot, and which of its files is meant if it has several.
+/// A slot, and the file of its database if the slot has several.
 pub(crate) type Reached = (Arc<dyn AnySlot>, Option<Box<OwnFile>>);
 
 /// The slot of a database in the transaction of a ticket, and its file if the slot has several.

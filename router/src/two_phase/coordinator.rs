@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::applying::{Branch, Rest};
 use super::cleaning;
 use super::protocol::{Answer, Coordinator, Ending, Part, Step};
+use super::rules::Ability;
 use crate::alias::Alias;
 use crate::connection::control::Gid;
 use crate::connection::decision;
@@ -305,8 +306,27 @@ impl Run<'_> {
             }
             Err(NotPrepared { error, in_doubt }) => {
                 self.in_doubt[at] = in_doubt;
-                Err(unprepared(error, self.slot(at).alias()))
+                Err(self.unprepared(error, at))
             }
+        }
+    }
+
+    /// Why a branch is not prepared, and what to do. PostgreSQL's own words leave that out.
+    fn unprepared(&self, error: Error, at: usize) -> Error {
+        let alias = self.slot(at).alias();
+        match error {
+            Error::NotPreparable { database, problem, remedy } => {
+                let home = self.joint.databases.at(self.joint.members[0].database);
+                // Home commits by itself. Which database it is can be chosen if all of them prepare.
+                let or_home = match Ability::of(home) {
+                    Ability::Prepares => {
+                        format!("; or list a model of `{alias}` first, since the first one is not prepared")
+                    }
+                    Ability::OnlyDecides(_) | Ability::Nothing(_) => String::new(),
+                };
+                Error::NotPreparable { database, problem, remedy: remedy + &or_home }
+            }
+            other => beyond_limit(other, alias),
         }
     }
 
@@ -480,8 +500,8 @@ impl Run<'_> {
     }
 }
 
-/// PostgreSQL's own words leave out what to set.
-fn unprepared(error: Error, alias: &Alias) -> Error {
+/// The error of a server that prepares no more transactions than it is set to.
+fn beyond_limit(error: Error, alias: &Alias) -> Error {
     let text = error.to_string();
     let is_limit = ["prepared transactions are disabled", "maximum number of prepared transactions reached"];
     if !is_limit.iter().any(|limit| text.contains(limit)) {

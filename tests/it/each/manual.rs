@@ -260,7 +260,10 @@ fn an_older_savepoint_takes_the_younger_ones_with_it() {
         older.rollback()?;
         let other = savepoint("other")?;
         put(4, 40)?;
-        assert!(matches!(younger.rollback(), Err(Error::NoScope { .. })), "it is not the one that now has its place");
+        assert!(
+            matches!(younger.rollback(), Err(Error::AlreadyEnded { .. })),
+            "it is not the one that now has its place"
+        );
         other.release()?;
         Ok::<_, Error>(())
     });
@@ -410,5 +413,38 @@ fn a_doom_after_a_savepoint_that_a_joined_scope_dropped_dooms_the_level_that_it_
         Ok::<_, Error>(())
     });
     assert!(matches!(run, Err(Error::Doomed { .. })), "{run:?}");
+    assert_eq!(fixture.rows("default"), [(1, 10)]);
+}
+
+#[test]
+fn a_savepoint_that_is_used_after_its_scope_has_an_error_of_its_own() {
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let set = || {
+        atomic::<Item>().run(|_: &mut H| {
+            put(1, 10)?;
+            savepoint("kept too long")
+        })
+    };
+    let by_commit = atomic::<Item>().manual().run(|_: &mut H| {
+        let own = savepoint("kept too long")?;
+        put(2, 20)?;
+        commit()?;
+        let error = own.rollback().unwrap_err();
+        Ok::<_, Error>(error)
+    });
+    let outside = set().unwrap().rollback().unwrap_err();
+    fixture.observer("default").batch_execute("DELETE FROM items").unwrap();
+    let inside_another = atomic::<Item>().run(|_: &mut H| {
+        let nested = set()?;
+        Ok::<_, Error>(nested.release().unwrap_err())
+    });
+    for error in [outside, inside_another.unwrap(), by_commit.unwrap()] {
+        let text = error.to_string();
+        for part in ["savepoint `kept too long`", "has ended", "before its scope ends"] {
+            assert!(text.contains(part), "{part} is missing in: {text}");
+        }
+        assert!(matches!(error, Error::AlreadyEnded { .. }), "{error:?}");
+    }
     assert_eq!(fixture.rows("default"), [(1, 10)]);
 }

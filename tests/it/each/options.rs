@@ -471,3 +471,43 @@ fn a_timeout_that_no_clock_can_show_is_never_over() {
     atomic::<Item>().run(|_: &mut H| endless().run(|_: &mut H| put(2, 20))).unwrap();
     assert_eq!(fixture.rows("default"), [(1, 10), (2, 20)]);
 }
+
+#[test]
+fn each_conflict_of_options_names_the_scope_that_has_to_change() {
+    const BOTH: &str = "declare it on the outer scope too, drop it on the inner one";
+    let Some(fixture) = fixture() else { return };
+    let _entered = fixture.databases().enter();
+    let seconds = Duration::from_secs;
+    let within = |outer: &dyn Fn(Atomic) -> Atomic, inner: &dyn Fn(Atomic) -> Atomic| {
+        let run = outer(atomic::<Item>()).run(|_: &mut H| {
+            let run = inner(atomic::<Item>()).run(|_: &mut H| Ok::<_, Error>(()));
+            Ok::<_, Error>(run.unwrap_err())
+        });
+        let error = run.unwrap();
+        let text = error.to_string();
+        assert!(matches!(error, Error::OptionConflict { .. }) && text.contains("requires_new"), "{text}");
+        text
+    };
+    let text = within(&|outer| outer.read_only(), &|inner| inner);
+    assert!(text.contains("let the inner scope be `read_only` too"), "{text}");
+    assert!(text.contains("drop `read_only` on the outer one") && !text.contains(BOTH), "{text}");
+    // A level that is read-only has the same rule.
+    let text = within(&|outer| outer.read_only().timeout(LONG), &|inner| inner.timeout(LONG));
+    assert!(text.contains("drop `read_only` on the outer one"), "{text}");
+    let text = within(&|outer| outer.timeout(seconds(50)), &|inner| inner.timeout(seconds(60)));
+    assert!(text.contains("raise `timeout` on the outer scope, lower it on the inner one"), "{text}");
+    assert!(!text.contains(BOTH), "{text}");
+    let text = within(&|outer| outer, &|inner| inner.isolation(Isolation::Serializable));
+    assert!(text.contains(BOTH), "{text}");
+    let at = |level| move |scope: Atomic| scope.isolation(level);
+    let text = within(&at(Isolation::RepeatableRead), &at(Isolation::Serializable));
+    assert!(text.contains("give the outer scope the stricter level, drop it on the inner one"), "{text}");
+    if KIND == Kind::Postgres {
+        let text = within(&|outer| outer.isolation(Isolation::Serializable), &|inner| inner.deferrable());
+        assert!(text.contains(BOTH), "{text}");
+    }
+    if KIND == Kind::Sqlite {
+        let text = within(&|outer| outer.immediate(), &|inner| inner.exclusive());
+        assert!(text.contains(BOTH), "{text}");
+    }
+}

@@ -296,3 +296,36 @@ fn a_planned_failure_can_be_retried_and_a_lost_reply_is_an_unknown_outcome() {
     put(12, 0).unwrap();
     assert_eq!(fixture.rows("default"), [(3, 0), (10, 0), (12, 0)]);
 }
+
+#[test]
+fn a_thread_that_needs_the_connection_of_an_open_scope_of_the_test_learns_why_it_waits_in_vain() {
+    let Some(fixture) = fixture() else { return };
+    let mut config = multidb::DatabaseConfig::new("default", fixture.urls[0].clone());
+    config.pool.connection_timeout = Some("300ms".into());
+    let databases = multidb::Databases::builder().database(config).build().unwrap();
+    let rehearsal = rolled_back(&databases).unwrap();
+    let from_a_thread = || {
+        let databases = rehearsal.databases();
+        std::thread::scope(|threads| {
+            let thread = threads.spawn(|| {
+                let _entered = databases.enter();
+                put(2, 20)
+            });
+            thread.join().unwrap()
+        })
+    };
+    let run = atomic::<Item>().run(|_: &mut H| {
+        put(1, 10)?;
+        Ok::<_, Error>(from_a_thread())
+    });
+    let error = run.unwrap().unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, Error::PoolExhausted { .. }), "{text}");
+    for part in ["`default`", "held by `put`", "rolled_back", "one connection", "after its scope", "testing::committed"]
+    {
+        assert!(text.contains(part), "{part} is missing in: {text}");
+    }
+    assert!(!text.contains("max_size"), "{text}");
+    from_a_thread().unwrap();
+    assert_eq!(seen(), [1, 2]);
+}

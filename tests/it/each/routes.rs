@@ -10,6 +10,7 @@ use multidb::{
 };
 
 use super::*;
+use crate::fixture::Kind;
 
 #[test]
 fn an_unknown_alias_is_an_error_that_names_the_router_and_what_was_meant() {
@@ -251,4 +252,60 @@ fn a_scope_can_name_its_registry() {
     });
     nested.unwrap();
     assert_eq!(fixture.rows("default"), [(1, 0), (3, 0), (4, 0)]);
+}
+
+/// The key of a tenant decides; each has a database of its own.
+struct ByTenant;
+
+impl Router for ByTenant {
+    fn select_db(&self, request: &RouteRequest<'_>) -> Route {
+        Route::to(if request.hint::<i64>() == Some(&7) { "other" } else { "default" })
+    }
+}
+
+#[test]
+fn another_tenants_hint_inside_a_scope_joins_or_is_refused_for_its_true_reason() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases().with_router(ByTenant);
+    if KIND != Kind::Sqlite {
+        multidb::schema::install(&databases).unwrap();
+    }
+    let _entered = databases.enter();
+    let ways: [fn() -> Result<(), Error>; 3] = [
+        || put(2, 20),
+        || connection::<Item, H>().map(drop),
+        || atomic::<Item>().propagation(multidb::Propagation::Join).run(|_: &mut H| Ok(())),
+    ];
+    for way in ways {
+        let run = with_hint(5_i64, || {
+            atomic::<Item>().run(|_: &mut H| {
+                put(1, 10)?;
+                let error = with_hint(7_i64, way).err();
+                assert_eq!(error.is_some(), KIND == Kind::Sqlite, "{error:?}");
+                if let Some(error) = error {
+                    let text = error.to_string();
+                    assert!(matches!(error, Error::NotAtomic { .. }) && !text.contains("list model"), "{text}");
+                    let parts = ["hint", "model `Item`", "`default`", "`other`", "SQLite", "requires_new", "one hint"];
+                    for part in parts {
+                        assert!(text.contains(part), "{part} is missing in: {text}");
+                    }
+                }
+                Err::<(), _>(Mishap::OnPurpose)
+            })
+        });
+        assert!(matches!(run, Err(Mishap::OnPurpose)), "{run:?}");
+    }
+    assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![], vec![]));
+    // What the error recommends.
+    let run = with_hint(5_i64, || {
+        atomic::<Item>().run(|_: &mut H| {
+            with_hint(7_i64, || {
+                let apart = atomic::<Item>().propagation(multidb::Propagation::RequiresNew);
+                apart.run(|_: &mut H| put(2, 20))
+            })?;
+            put(1, 10)
+        })
+    });
+    run.unwrap();
+    assert_eq!((fixture.rows("default"), fixture.rows("other")), (vec![(1, 10)], vec![(2, 20)]));
 }

@@ -162,7 +162,7 @@ fn an_older_savepoint_takes_the_younger_ones_with_it_on_every_database() {
             let younger = savepoint("younger")?;
             insert::<Audit>(3)?;
             older.rollback()?;
-            assert!(matches!(younger.rollback(), Err(Error::NoScope { .. })));
+            assert!(matches!(younger.rollback(), Err(Error::AlreadyEnded { .. })));
             put_entry(4)
         });
         run.unwrap();

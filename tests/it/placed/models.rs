@@ -81,6 +81,7 @@ pub(super) fn word<T>(ran: &Ran<T>) -> String {
         Error::Mandatory { .. } => "mandatory",
         Error::Never { .. } => "never",
         Error::NoScope { .. } => "no scope",
+        Error::AlreadyEnded { .. } => "ended",
         Error::NotManual { .. } => "not manual",
         Error::OptionConflict { .. } => "conflict",
         Error::PendingWork { .. } => "pending",

@@ -284,7 +284,7 @@ impl Mind {
         let open = self.open().unwrap();
         let Some(at) = open.frames.iter().position(|known| known.number == frame) else {
             // A commit of the manual scope has ended it.
-            return if end == End::Drop { Ok(()) } else { Err(Stop::Error("no scope")) };
+            return if end == End::Drop { Ok(()) } else { Err(Stop::Error("ended")) };
         };
         let level = open.frames[at].level;
         match end {

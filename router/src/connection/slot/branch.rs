@@ -418,8 +418,17 @@ impl<B: Dialect> AnySlot for Slot<B> {
         lease.hold_for_branch(!over);
         state.phase = Phase::Closed;
         let failure = Failure::of(&error).unwrap_or_else(|| Failure::new(FailureClass::Other, error.to_string()));
+        let refused = if failure.class() == FailureClass::Other { B::not_prepared(failure.message()) } else { None };
+        let error = match refused {
+            Some(remedy) => Error::NotPreparable {
+                database: self.alias().clone(),
+                problem: format!("{}, so all of it was rolled back", failure.message()),
+                remedy: remedy.into(),
+            },
+            None => explained(named(error, self.alias()).into(), self.alias()),
+        };
         self.doom(1, failure);
-        Err(NotPrepared { error: explained(named(error, self.alias()).into(), self.alias()), in_doubt })
+        Err(NotPrepared { error, in_doubt })
     }
 
     fn take_prepared(&self) -> Result<Box<dyn Prepared>> {

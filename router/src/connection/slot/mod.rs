@@ -312,9 +312,30 @@ impl<B: Dialect> Slot<B> {
             self.record(link, error);
         }
         match link.take_breach() {
-            None if error.is_some() || link.in_transaction() => Ok(()),
+            None if let Some(error) = error => self.refused_in_branch(error),
+            None if link.in_transaction() => Ok(()),
             None | Some(Breach::Ended) => Err(self.has_ended(link)),
             Some(Breach::Writable) => Err(self.gate.allowed_to_write(self.alias()).into()),
+        }
+    }
+
+    /// The error in place of a statement's that the database refuses in a part of a transaction over several databases.
+    #[cold]
+    fn refused_in_branch(&self, error: &DieselError) -> QueryResult<()> {
+        self.not_in_branch(&error.to_string()).map_or(Ok(()), |ours| Err(ours.into()))
+    }
+
+    fn not_in_branch(&self, message: &str) -> Option<Error> {
+        let (what, remedy) = B::not_in_branch(message)?;
+        let problem = format!("{what} ({message})");
+        Some(Error::NotPreparable { database: self.alias().clone(), problem, remedy: remedy.into() })
+    }
+
+    /// The failure with our words, if the database refuses the statement in a part of a transaction over several databases.
+    fn in_our_words(&self, failure: Failure) -> Failure {
+        match self.not_in_branch(failure.message()) {
+            Some(ours) => Failure::new(failure.class(), ours.to_string()),
+            None => failure,
         }
     }
 
@@ -340,6 +361,7 @@ impl<B: Dialect> Slot<B> {
         if failure.class() == FailureClass::ConnectionLost && link.alive() {
             failure = Failure::new(FailureClass::Other, error.to_string());
         }
+        let failure = self.in_our_words(failure);
         let level = if failure.class() == FailureClass::ConnectionLost { 1 } else { self.gate.depth() };
         self.doom(level, failure);
     }
@@ -375,7 +397,7 @@ impl<B: Dialect> Slot<B> {
             }
         }
         if let Some(failure) = seen.failure {
-            self.doom(self.gate.depth(), failure);
+            self.doom(self.gate.depth(), self.in_our_words(failure));
         }
         if seen.left_open {
             let text = "a transaction begun inside `with_raw` was never ended";
