@@ -146,7 +146,7 @@ const HARMLESS: [(&str, &str); 6] = [
 ];
 
 /// What a text has that handles failures of its own.
-const HANDLING: [&str; 2] = [" HANDLER FOR ", "EXCEPTION WHEN"];
+const HANDLING: [&str; 3] = [" HANDLER FOR ", "EXCEPTION WHEN", "_and_handle("];
 
 /// Puts another text in front of it.
 fn join(rng: &mut Rng, kind: Kind, text: &mut Text) {
