@@ -102,6 +102,22 @@ struct Branch {
     sites: Vec<usize>,
     level: usize,
     begun: bool,
+    /// It was begun in a transaction over several databases, so that SQLite has been asked how many rows were changed before.
+    counts: bool,
+    /// It has changed a row, be it undone.
+    changed: bool,
+}
+
+impl Branch {
+    fn new(sites: Vec<usize>, level: usize) -> Self {
+        Self { sites, level, begun: false, counts: false, changed: false }
+    }
+
+    /// Whether it counts as written.
+    fn has_written(&self, layout: &Layout) -> bool {
+        let knows_better = self.counts && layout.sites[self.sites[0]] == Kind::Sqlite;
+        self.begun && (self.changed || !knows_better)
+    }
 }
 
 /// What a scope has entered.
@@ -239,7 +255,12 @@ impl Mind {
         if open.is_doomed() {
             return Err(Stop::Error("doomed"));
         }
-        open.branches.iter_mut().find(|branch| branch.sites.contains(&site)).unwrap().begun = true;
+        let is_across = open.branches.len() > 1;
+        let branch = open.branches.iter_mut().find(|branch| branch.sites.contains(&site)).unwrap();
+        if !branch.begun {
+            (branch.begun, branch.counts) = (true, is_across);
+        }
+        branch.changed |= id != TAKEN;
         open.writes += 1;
         if id == TAKEN {
             open.top().doomed = true;
@@ -260,7 +281,7 @@ impl Mind {
         if !can_prepare {
             return Err(Stop::Error("not atomic"));
         }
-        open.branches.push(Branch { sites: vec![site], level: open.levels.len(), begun: false });
+        open.branches.push(Branch::new(vec![site], open.levels.len()));
         Ok(())
     }
 
@@ -370,7 +391,7 @@ impl Mind {
         // What can't prepare decides.
         let home = groups.iter().position(|group| self.layout.sites[group[0]] == Kind::Sqlite).unwrap_or(0);
         groups[..=home].rotate_right(1);
-        let branches = groups.into_iter().map(|sites| Branch { sites, level: 1, begun: false }).collect();
+        let branches = groups.into_iter().map(|sites| Branch::new(sites, 1)).collect();
         self.stack.push(Entry::Open(Transaction { branches, manual, ..Transaction::default() }));
         self.push(Of::Scope);
         Ok(Entered::Transaction)
@@ -448,12 +469,12 @@ impl Mind {
     /// Keeps or drops what the transaction did, and gives its hooks.
     fn finish(&mut self, open: &mut Transaction, commit: bool) -> Vec<Hook> {
         let levels = std::mem::replace(&mut open.levels, vec![Level::default()]);
-        let begun = open.branches.iter().filter(|branch| branch.begun).count();
-        if commit && begun > 1 {
-            self.told.proofs.push(begun - usize::from(open.branches[0].begun));
+        let written = open.branches.iter().filter(|branch| branch.has_written(self.layout)).count();
+        if commit && written > 1 {
+            self.told.proofs.push(written - usize::from(open.branches[0].has_written(self.layout)));
         }
         for branch in &mut open.branches {
-            (branch.begun, branch.level) = (false, 1);
+            *branch = Branch::new(std::mem::take(&mut branch.sites), 1);
         }
         open.writes = 0;
         let mut hooks = Vec::new();

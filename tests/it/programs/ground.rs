@@ -169,6 +169,7 @@ impl Ground {
 
     /// Finishes branches that a lost connection has left prepared, as a service does.
     pub(super) fn settle(&self) -> Result<(), String> {
+        self.sites.iter().for_each(Site::undo_prepared_by_texts);
         if self.sites.iter().all(|site| site.prepared().is_empty()) {
             return Ok(());
         }

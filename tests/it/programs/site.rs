@@ -226,6 +226,18 @@ impl Site {
         }
     }
 
+    /// Rolls back what texts of programs have prepared under names of their own: a server takes only so many.
+    pub(super) fn undo_prepared_by_texts(&self) {
+        let Observer::Postgres(conn) = &mut *self.observer() else { return };
+        let [app, role] = &self.roles;
+        let all = format!(
+            "SELECT gid AS word FROM pg_prepared_xacts WHERE owner IN ('{app}', '{role}') AND gid LIKE 'x%' AND database = current_database()"
+        );
+        for gid in words(diesel::sql_query(all).load(conn)) {
+            must(conn, &format!("ROLLBACK PREPARED '{gid}'"));
+        }
+    }
+
     /// The service's role.
     pub(super) fn app(&self) -> &str {
         &self.roles[0]
