@@ -159,12 +159,14 @@ fn one_application_moves_away_with_one_variable_and_the_other_stays() {
 
 #[test]
 fn an_import_keeps_its_commits_and_loses_what_was_pending_at_the_bad_line() {
-    for (databases, file) in [(ONE, "apps.db"), (TWO, "astakos.db")] {
+    for (databases, file, alias) in [(ONE, "apps.db", "default"), (TWO, "astakos.db", "astakos")] {
         let folder = Folder::new();
         let run = folder.tell(databases);
-        let stopped = "stopped at line 5: UNIQUE constraint failed: astakos_users.name; the first 3 are committed";
+        let stopped = format!(
+            "stopped at line 5: database `{alias}`: UNIQUE constraint failed: astakos_users.name; the first 3 are committed"
+        );
         // The second import adds dave again, who was pending: he would be refused if he were still there.
-        assert_eq!(said(&run, "import"), [stopped, "2 more from line 4 on, without line 5"]);
+        assert_eq!(said(&run, "import"), [&*stopped, "2 more from line 4 on, without line 5"]);
         assert_eq!(folder.users(file), ["alice", "bob", "carol", "dave", "erin"]);
     }
 }
