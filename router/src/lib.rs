@@ -49,7 +49,7 @@ pub use connection::postgres::Postgres;
 pub use connection::sqlite::Sqlite;
 pub use databases::{
     CheckReport, CrossDatabase, Database, DatabaseConfig, Databases, DatabasesBuilder, Entered, HANDED_OVER_LIMIT,
-    MigrationReport, OnLostHome, PoolConfig, PoolState, SqliteConfig,
+    MigrationReport, OnLostHome, PoolConfig, PoolState, SqliteConfig, Unapplied,
 };
 pub use error::{Error, Result};
 pub use failure::{Failure, FailureClass};

@@ -101,6 +101,8 @@ mod mysql_reads;
 mod mysql_sessions;
 #[cfg(feature = "mysql")]
 mod mysql_texts;
+#[cfg(feature = "mysql")]
+mod mysql_waits;
 #[cfg(feature = "sqlite")]
 mod one_file_each;
 #[cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "testing"))]
@@ -143,6 +145,7 @@ macro_rules! server {
             mod asked;
             mod best_effort;
             mod contended;
+            mod crossed;
             mod django_lost;
             mod elsewhere;
             mod faults;

@@ -75,7 +75,7 @@ fn the_limits_of_a_transaction_do_not_reach_the_connections_next_user() {
     let Some((fixture, databases)) = installed(1) else { return };
     let _entered = databases.enter();
     let limits = |conn: &mut MysqlConn| {
-        let query = "SELECT CONCAT(@@innodb_lock_wait_timeout, ' ', @@wait_timeout) AS value";
+        let query = "SELECT CONCAT(@@innodb_lock_wait_timeout, ' ', @@wait_timeout, ' ', @@lock_wait_timeout) AS value";
         diesel::sql_query(query).get_result::<Setting>(conn).unwrap().value
     };
     let before = limits(&mut connection::<Record, MysqlConn>().unwrap());
@@ -85,8 +85,8 @@ fn the_limits_of_a_transaction_do_not_reach_the_connections_next_user() {
             put(1, 10)?;
             put_record(1, 20)?;
             if looks {
-                assert_eq!(limits(&mut scope.conn::<Item, MysqlConn>()?), "5 60");
-                assert_eq!(limits(&mut scope.conn::<Record, MysqlConn>()?), "5 60");
+                assert_eq!(limits(&mut scope.conn::<Item, MysqlConn>()?), "5 60 5");
+                assert_eq!(limits(&mut scope.conn::<Record, MysqlConn>()?), "5 60 5");
             }
             if fails { Err(Mishap::OnPurpose) } else { Ok(()) }
         });

@@ -55,7 +55,8 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// How errors name it.
     const NAMES: Names;
 
-    /// The same for the open transaction alone.
+    /// As [`LOCK_LIMIT`](Self::LOCK_LIMIT), for the open transaction. If it outlives that,
+    /// [`restore`](Self::restore) takes it away.
     const LOCAL_LOCK_LIMIT: Option<[&str; 2]> = None;
 
     /// Whether any statement that fails may have rolled the whole transaction back.
@@ -88,8 +89,8 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     #[cfg(feature = "testing")]
     const CHECK_DEFERRED: &str = "";
 
-    /// Gives the session's lock waits a limit where they have none, and takes it away again. `None` where the server has a
-    /// limit anyway.
+    /// Gives the session's lock waits a limit where they have none, or a longer one, and takes it away again. `None` if
+    /// they have one anyway.
     const LOCK_LIMIT: Option<[&str; 2]> = None;
 
     /// Whether the server can keep a single level from writing. Where it can't, the handle refuses what is not proven a
@@ -188,8 +189,12 @@ pub trait Dialect: Sized + Send + Sync + 'static {
     /// The branches that are prepared in this database, or on its whole server, by their names.
     fn prepared(raw: &mut Self::Raw) -> QueryResult<Vec<(String, String)>>;
 
-    /// Makes the session of a recovery: it waits for nothing without a limit.
+    /// Makes the session of a recovery or a probe: it waits for nothing without a limit.
     const SURVEY: &str = "";
+
+    /// Makes DELETE and UPDATE find their rows by their keys alone, and lets them choose again. `None` if they never touch
+    /// other rows.
+    const BY_KEY: Option<[&str; 2]> = None;
 
     /// Commits a write that is replicated, where anything is: it proves that this is the primary, and that what was read is
     /// replicated. An error where no standby confirms it in time.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::characteristics::{Characteristics, Limits};
 
-/// How long a branch of a transaction over several databases waits for a lock at most.
+/// How long a branch of a transaction over several databases waits for a lock at most, be it of a row or of a whole table.
 pub const CROSS_LOCK_WAIT: Duration = Duration::from_secs(5);
 /// How long such a branch may be idle: it holds its locks for as long.
 pub const BRANCH_IDLE_LIMIT: Duration = Duration::from_mins(1);
@@ -19,8 +19,8 @@ pub const BRANCH_IDLE_LIMIT: Duration = Duration::from_mins(1);
 pub struct Start {
     /// MySQL and MariaDB: set a savepoint that an implicit commit destroys, so that COMMIT notices.
     pub tripwire: bool,
-    /// PostgreSQL: give lock waits a limit where they have none, since another transaction of this thread may hold the
-    /// lock, and no server sees that.
+    /// Servers: give lock waits a limit, since another transaction of this thread may hold the lock, and no server sees
+    /// that.
     pub lock_limit: bool,
     /// What the scope asks of the database.
     pub characteristics: Characteristics,
@@ -43,6 +43,11 @@ impl Start {
     pub fn xa(&self) -> Option<&Gid> {
         self.across.as_ref()?.xa.as_ref()
     }
+
+    /// Whether its lock waits have a limit of their own, which no `timeout` of a scope may lengthen.
+    pub fn limits_locks(&self) -> bool {
+        self.lock_limit || self.across.is_some()
+    }
 }
 
 /// One control statement. Levels are numbered from 1, the transaction itself.
@@ -55,13 +60,20 @@ pub enum Control<'a> {
     /// Open level n, for n above 1.
     Savepoint(u32),
     /// These limits hold from now on, for the level that was opened last.
-    Narrow(Limits),
+    Narrow {
+        /// The limits.
+        to: Limits,
+        /// Whether lock waits have a limit of their own: [`Start::limits_locks`].
+        locks_limited: bool,
+    },
     /// These limits hold again, after a level with narrower ones has ended. Says whether it was undone.
     Widen {
         /// The limits of what is open now.
         to: Limits,
         /// Whether the level was undone, which on PostgreSQL has undone its limits too.
         undone: bool,
+        /// As for [`Narrow`](Self::Narrow).
+        locks_limited: bool,
     },
     /// Keep the work of level n in level n - 1.
     Release(u32),

@@ -128,6 +128,6 @@ pub fn point_of(control: Control<'_>) -> Option<Point> {
         Control::Prepare(_) => Point::Prepare,
         Control::CommitPrepared(_) => Point::CommitPrepared,
         Control::RollbackPrepared(_) => Point::RollbackPrepared,
-        Control::Across(_) | Control::Decide(_) | Control::Narrow(_) | Control::Widen { .. } => return None,
+        Control::Across(_) | Control::Decide(_) | Control::Narrow { .. } | Control::Widen { .. } => return None,
     })
 }

@@ -4,10 +4,11 @@
 //! on whichever database the statement runs, and does not depend on the route.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use super::characteristics::Limits;
+use super::slot::AnySlot;
 use crate::alias::Alias;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
@@ -29,6 +30,10 @@ pub struct Gate {
     watched: AtomicBool,
     /// The transaction is on several databases, which is decided by what is known of its statements.
     across: AtomicBool,
+    /// It may take several connections, so that it matters in which order.
+    arranged: AtomicBool,
+    /// Its slots in that order, with the ranks of their databases.
+    order: Mutex<Vec<(usize, Weak<dyn AnySlot>)>>,
     /// Statements since the last commit that were not proven reads.
     writes: AtomicU32,
     detail: Mutex<Detail>,
@@ -105,6 +110,8 @@ impl Gate {
             covered: AtomicBool::new(false),
             watched: AtomicBool::new(manual),
             across: AtomicBool::new(false),
+            arranged: AtomicBool::new(false),
+            order: Mutex::default(),
             writes: AtomicU32::new(0),
             detail: Mutex::new(Detail {
                 site,
@@ -154,6 +161,45 @@ impl Gate {
     pub fn abandon(&self) {
         self.abandoned.store(true, Relaxed);
         self.close();
+    }
+
+    /// The transaction has these slots, of databases with these ranks.
+    pub fn arrange<'a>(&self, slots: impl Iterator<Item = (usize, &'a Arc<dyn AnySlot>)>) {
+        let mut order: Vec<_> = slots.map(|(rank, slot)| (rank, Arc::downgrade(slot))).collect();
+        order.sort_by_key(|(rank, _)| *rank);
+        *self.order() = order;
+        self.arranged.store(true, Relaxed);
+    }
+
+    /// Forgets them.
+    #[inline]
+    pub fn disarrange(&self) {
+        if self.arranged.load(Relaxed) {
+            self.forget_order();
+        }
+    }
+
+    #[cold]
+    fn forget_order(&self) {
+        self.arranged.store(false, Relaxed);
+        self.order().clear();
+    }
+
+    /// Whether it has several.
+    #[inline]
+    pub fn is_arranged(&self) -> bool {
+        self.arranged.load(Relaxed)
+    }
+
+    /// The slots whose connections are to be taken before that of this one, the first one first.
+    pub fn before(&self, slot: *const ()) -> Vec<Arc<dyn AnySlot>> {
+        let order = self.order();
+        let own = order.iter().position(|(_, other)| std::ptr::addr_eq(other.as_ptr(), slot));
+        order[..own.unwrap_or(0)].iter().filter_map(|(_, other)| other.upgrade()).collect()
+    }
+
+    fn order(&self) -> MutexGuard<'_, Vec<(usize, Weak<dyn AnySlot>)>> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether nobody can end the transaction any more.

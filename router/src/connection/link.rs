@@ -205,7 +205,7 @@ impl<B: Dialect> Link<B> {
                 self.allows_ddl = B::SYNTAX == Syntax::Mysql && !start.tripwire;
                 self.let_through = false;
             }
-            Control::Narrow(limits) => self.read_only |= limits.read_only,
+            Control::Narrow { to, .. } => self.read_only |= to.read_only,
             Control::Widen { to, .. } => self.read_only = to.read_only,
             Control::Commit(_) | Control::Rollback(_) | Control::Prepare(_) => self.read_only = false,
             _ => {}
@@ -236,11 +236,13 @@ impl<B: Dialect> Link<B> {
                 Control::Begin(start) => {
                     begins = true;
                     self.lent.read_only |= start.characteristics.limits.read_only;
-                    self.lent.limits |= start.characteristics.limits != Limits::NONE || start.across.is_some();
+                    self.lent.limits |= start.characteristics.limits != Limits::NONE
+                        || start.across.is_some()
+                        || start.lock_limit && B::LOCK_LIMIT.is_some();
                 }
-                Control::Narrow(limits) => {
+                Control::Narrow { to, .. } => {
                     self.lent.limits = true;
-                    self.lent.read_only |= limits.read_only;
+                    self.lent.read_only |= to.read_only;
                 }
                 // What it undoes may have made a table.
                 Control::RollbackTo(_) => self.reach.forget(),
@@ -440,8 +442,7 @@ impl<B: Dialect> Link<B> {
         }
     }
 
-    /// Takes note that limits of a scope are set, which outlive its transaction.
-    #[cfg(feature = "testing")]
+    /// Takes note that limits are set that outlive the transaction.
     pub(super) fn note_limits(&mut self) {
         self.lent.limits = true;
     }
@@ -519,7 +520,17 @@ impl<B: Dialect> Link<B> {
         if let Some(known) = &self.identity {
             return Ok(Arc::clone(known));
         }
-        let identity = Arc::new(self.own(|raw, born| identity::ask::<B>(raw, born))?);
+        let asked = |link: &mut Self| link.own(|raw, born| identity::ask::<B>(raw, born));
+        let identity = Arc::new(match B::LOCK_LIMIT {
+            // In a transaction it waits no longer than other statements.
+            Some([limit, free]) if !self.in_transaction() && !self.lent.lock_limit => {
+                self.raw.batch_execute(limit)?;
+                let identity = asked(self);
+                self.broken |= self.raw.batch_execute(free).is_err();
+                identity?
+            }
+            _ => asked(self)?,
+        });
         // A connection to a standby outlives its promotion.
         if identity.incarnation.is_some() {
             self.identity = Some(Arc::clone(&identity));
@@ -621,7 +632,8 @@ impl<B: Dialect> Link<B> {
         {
             self.broken |= self.raw.batch_execute(free).is_err();
         }
-        if lent.limits
+        // If nothing renews the session, a text may have set them too, and they are not among the settings that are compared.
+        if (lent.limits || lent.session == SessionEffect::Settings && self.renewal.is_none())
             && !self.broken
             && let Some(restore) = &self.restore
         {

@@ -31,6 +31,7 @@ pub mod pool;
 pub mod postgres;
 pub mod pragma;
 pub mod question;
+pub mod queue;
 pub mod reach;
 pub mod receipt;
 #[cfg(feature = "testing")]

@@ -32,16 +32,35 @@ pub enum Mysql {}
 /// The savepoint that an implicit commit destroys.
 const TRIPWIRE: &str = "multidb_0";
 
-/// Takes the limits of statements away again. MariaDB runs the first comment, MySQL the second.
-const UNLIMITED: &str = "SET SESSION innodb_lock_wait_timeout = DEFAULT /*M!100101 , max_statement_time = DEFAULT */ \
-                         /*!80000 , max_execution_time = DEFAULT */";
+/// For transactions that share a thread, and the library's own statements: waits for locks end after 5 s, or the user's own
+/// limit. Rows have one limit; whole tables, backups and DDL have another one, which is a day by default.
+const LIMIT_LOCKS: &str = "SET SESSION innodb_lock_wait_timeout = LEAST(@@innodb_lock_wait_timeout, 5), lock_wait_timeout = \
+                           LEAST(@@lock_wait_timeout, 5)";
+/// The session of a recovery.
+const SURVEY: &str = "SET SESSION TRANSACTION ISOLATION LEVEL read committed; SET SESSION innodb_lock_wait_timeout = \
+                      LEAST(@@innodb_lock_wait_timeout, 5), lock_wait_timeout = LEAST(@@lock_wait_timeout, 5)";
+const _: () = assert!(CROSS_LOCK_WAIT.as_secs() == 5, "as these texts have it");
+/// Takes that limit away again, and leaves a stricter one of the user's.
+const FREE_LOCKS: &str = "SET SESSION innodb_lock_wait_timeout = IF(@@innodb_lock_wait_timeout < 5, @@innodb_lock_wait_timeout, \
+                          @@GLOBAL.innodb_lock_wait_timeout), lock_wait_timeout = IF(@@lock_wait_timeout < 5, \
+                          @@lock_wait_timeout, @@GLOBAL.lock_wait_timeout)";
+/// Limits them as a branch of several databases, whatever was set before.
+const LOCKS_OF_BRANCH: &str = "SET SESSION innodb_lock_wait_timeout = LEAST(@@GLOBAL.innodb_lock_wait_timeout, 5), \
+                               lock_wait_timeout = LEAST(@@GLOBAL.lock_wait_timeout, 5)";
+/// Takes all limits for locks away again.
+const LOCKS_UNLIMITED: &str = "SET SESSION innodb_lock_wait_timeout = DEFAULT, lock_wait_timeout = DEFAULT";
+/// Takes the limits of statements away again, behind those for locks. MariaDB runs the first comment, MySQL the second.
+const STATEMENTS_UNLIMITED: &str =
+    " /*M!100101 , max_statement_time = DEFAULT */ /*!80000 , max_execution_time = DEFAULT */";
+/// The longest limit for the locks of tables that the servers take, in seconds.
+const LOCK_WAIT_MAX: u128 = 31_536_000;
 
 /// What a stored function may change, but for what the library sets itself.
 const SETTINGS: &str = "SELECT CONCAT_WS('|', @@autocommit, @@completion_type, @@sql_mode, @@lc_messages, /*M!100000 @@tx_isolation, \
                         @@tx_read_only, CURRENT_ROLE(), */ /*!80000 @@transaction_isolation, @@transaction_read_only, \
                         CURRENT_ROLE(), */ @@foreign_key_checks, @@unique_checks, @@time_zone, @@character_set_client, \
                         @@character_set_connection, @@character_set_results, @@collation_connection, @@sql_select_limit, \
-                        @@sql_safe_updates, @@lock_wait_timeout, @@group_concat_max_len, @@sql_auto_is_null, DATABASE()) AS a, \
+                        @@sql_safe_updates, @@group_concat_max_len, @@sql_auto_is_null, DATABASE()) AS a, \
                         NULL AS b, NULL AS c";
 
 /// The library's own tables.
@@ -68,9 +87,11 @@ impl Dialect for Mysql {
 
     const NATIVE: Native = Native;
     const NAMES: Names = Names { backend: "MySQL or MariaDB", handle: "MysqlConn" };
+    const LOCAL_LOCK_LIMIT: Option<[&str; 2]> = Some([LIMIT_LOCKS, FREE_LOCKS]);
     const FAILED_QUERIES_HANG: bool = true;
     const SYNTAX: Syntax = Syntax::Mysql;
     const DEFERS_RELEASE: bool = false;
+    const LOCK_LIMIT: Option<[&str; 2]> = Some([LIMIT_LOCKS, LOCKS_UNLIMITED]);
 
     const WORDS: Words = Words {
         now: "UNIX_TIMESTAMP()",
@@ -107,14 +128,20 @@ impl Dialect for Mysql {
         ),
     ];
     const DURABLE: &[(&str, &str)] = &[("innodb_flush_log_at_trx_commit", "1"), ("sync_binlog", "1")];
-    const PROBE: &str = "SET SESSION innodb_lock_wait_timeout = {wait}; SET TRANSACTION ISOLATION LEVEL read committed, READ WRITE; START \
-         TRANSACTION";
+    const PROBE: &str = "SET SESSION innodb_lock_wait_timeout = {wait}, lock_wait_timeout = {wait}; SET TRANSACTION ISOLATION \
+                         LEVEL read committed, READ WRITE; START TRANSACTION";
     // MariaDB gives the name of a branch free a moment before InnoDB does, when its session ends. Whoever finishes it in between is
     // told that it was done, and nothing was: the branch is on no list until the server restarts.
     const IS_HELD: Option<&'static str> = Some(
         "SELECT branch AS a, NULL AS b, NULL AS c FROM multidb_receipt WHERE gid = ? AND branch = ? FOR UPDATE NOWAIT",
     );
     const LEVELS_CAN_BE_READ_ONLY: bool = false;
+
+    // Read committed, so that what is deleted locks no gap.
+    const SURVEY: &str = SURVEY;
+    // A list of keys that is long for the table makes the server read all of it, and wait for each row that is locked. This is
+    // what keeps it from that.
+    const BY_KEY: Option<[&str; 2]> = Some(["SET SESSION sql_safe_updates = 1", "SET SESSION sql_safe_updates = 0"]);
 
     fn lacks(characteristics: &Characteristics) -> Option<&'static str> {
         match characteristics {
@@ -126,7 +153,7 @@ impl Dialect for Mysql {
     }
 
     fn restore(_settings: &Settings) -> Option<String> {
-        Some(format!("{UNLIMITED}; SET SESSION wait_timeout = DEFAULT"))
+        Some(format!("{LOCKS_UNLIMITED}, wait_timeout = DEFAULT{STATEMENTS_UNLIMITED}"))
     }
 
     fn born(raw: &mut MysqlConnection) -> QueryResult<Born> {
@@ -158,9 +185,11 @@ impl Dialect for Mysql {
         let written = match control {
             Control::Begin(start) => begin(start, sql),
             Control::Across(_) => across(sql),
-            Control::Narrow(limits) => limit_statements(limits.timeout, sql),
-            Control::Widen { to, .. } if to.timeout.is_some() => limit_statements(to.timeout, sql),
-            Control::Widen { .. } => sql.write_str(UNLIMITED),
+            Control::Narrow { to, locks_limited } => limit_statements(to.timeout, locks_limited, sql),
+            Control::Widen { to, locks_limited, .. } if to.timeout.is_some() => {
+                limit_statements(to.timeout, locks_limited, sql)
+            }
+            Control::Widen { locks_limited, .. } => unlimit_statements(locks_limited, sql),
             Control::Savepoint(level) => write!(sql, "SAVEPOINT {}", savepoint(level)),
             Control::Release(level) => write!(sql, "RELEASE SAVEPOINT {}", savepoint(level)),
             Control::RollbackTo(level) => write!(sql, "ROLLBACK TO SAVEPOINT {}", savepoint(level)),
@@ -319,12 +348,14 @@ impl Dialect for Mysql {
 fn begin(start: &Start, sql: &mut String) -> fmt::Result {
     let Characteristics { isolation, limits, .. } = start.characteristics;
     if limits.timeout.is_some() {
-        limit_statements(limits.timeout, sql)?;
+        limit_statements(limits.timeout, start.limits_locks(), sql)?;
         sql.write_str("; ")?;
     }
     if start.across.is_some() {
         across(sql)?;
         sql.write_str("; ")?;
+    } else if start.lock_limit {
+        write!(sql, "{LIMIT_LOCKS}; ")?;
     }
     // Both hold for the next transaction alone.
     if let Some(isolation) = isolation {
@@ -343,7 +374,8 @@ fn begin(start: &Start, sql: &mut String) -> fmt::Result {
 fn commit(start: &Start, sql: &mut String) -> fmt::Result {
     if start.characteristics.limits.timeout.is_some() {
         // No limit may interrupt the COMMIT itself: nobody would know what became of it.
-        write!(sql, "{UNLIMITED}; ")?;
+        unlimit_statements(start.limits_locks(), sql)?;
+        sql.write_str("; ")?;
     }
     match (start.xa(), start.tripwire) {
         (Some(gid), _) => write!(sql, "XA END {0}; XA COMMIT {0} ONE PHASE", gid.xa()),
@@ -356,25 +388,33 @@ fn commit(start: &Start, sql: &mut String) -> fmt::Result {
 fn across(sql: &mut String) -> fmt::Result {
     write!(
         sql,
-        "SET SESSION innodb_lock_wait_timeout = LEAST(@@innodb_lock_wait_timeout, {}), wait_timeout = \
-         LEAST(@@wait_timeout, {})",
+        "SET SESSION innodb_lock_wait_timeout = LEAST(@@innodb_lock_wait_timeout, {0}), lock_wait_timeout = \
+         LEAST(@@lock_wait_timeout, {0}), wait_timeout = LEAST(@@wait_timeout, {1})",
         CROSS_LOCK_WAIT.as_secs(),
         BRANCH_IDLE_LIMIT.as_secs()
     )
 }
 
-/// The server's limits for a single statement and for its lock waits, which MySQL's own limit leaves out.
-fn limit_statements(timeout: Option<Duration>, sql: &mut String) -> fmt::Result {
+/// The server's limits for a single statement and for its lock waits, which MySQL's own limit leaves out. If lock waits have
+/// a limit of their own, the shorter one holds.
+fn limit_statements(timeout: Option<Duration>, locks_limited: bool, sql: &mut String) -> fmt::Result {
     let Some(timeout) = timeout else { return Ok(()) };
     // 0 would be no limit. The greatest are the server's.
     let milliseconds = timeout.as_millis().clamp(1, 31_536_000_000);
-    let (seconds, lock_seconds) = (milliseconds / 1000, milliseconds.div_ceil(1000).min(1_073_741_824));
+    let most = if locks_limited { CROSS_LOCK_WAIT.as_secs().into() } else { LOCK_WAIT_MAX };
+    let (seconds, lock_seconds) = (milliseconds / 1000, milliseconds.div_ceil(1000).min(most));
     write!(
         sql,
-        "SET SESSION innodb_lock_wait_timeout = {lock_seconds} /*M!100101 , max_statement_time = {seconds}.{:03} */ \
-         /*!80000 , max_execution_time = {milliseconds} */",
+        "SET SESSION innodb_lock_wait_timeout = {lock_seconds}, lock_wait_timeout = {lock_seconds} /*M!100101 , \
+         max_statement_time = {seconds}.{:03} */ /*!80000 , max_execution_time = {milliseconds} */",
         milliseconds % 1000
     )
+}
+
+/// Takes the limits of statements away again, and those for locks if they have come with them.
+fn unlimit_statements(locks_limited: bool, sql: &mut String) -> fmt::Result {
+    let locks = if locks_limited { LOCKS_OF_BRANCH } else { LOCKS_UNLIMITED };
+    write!(sql, "{locks}{STATEMENTS_UNLIMITED}")
 }
 
 const DURABILITY: &str = "a confirmed commit could be lost by a crash, on one database alone";

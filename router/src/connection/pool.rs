@@ -1,9 +1,10 @@
 //! The pool of one database.
 
+use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection, TransactionManager};
 use diesel::r2d2::{self, ManageConnection, PooledConnection};
@@ -20,6 +21,7 @@ use super::instrument::{SharedInstrumentation, panic_text};
 use super::link::Link;
 use super::migrations::{Migrations, Ran};
 use super::named::named;
+use super::queue::Queue;
 use super::right_of_way::RightOfWay;
 use super::settings::Settings;
 use super::survey::{Survey, Surveyor};
@@ -33,9 +35,10 @@ use crate::site::Site;
 use crate::testing::Idle;
 use crate::transaction_id::TransactionId;
 
-/// How long a thread that already holds a connection waits for another one.
+/// How long a thread that already holds a connection waits for another one at most; at least it is half of that.
 ///
-/// Short, because whoever holds the other pool's last connection may be waiting for this thread's.
+/// Short, because the thread with the other pool's last connection may be waiting for this one's. Not the same for all, so that
+/// of several threads that wait for each other one gives up first, and the others go on.
 pub const WAIT_WHILE_HOLDING: Duration = Duration::from_secs(2);
 /// The threads that open and replace connections, for all pools together.
 pub const POOL_THREADS: usize = 3;
@@ -48,6 +51,7 @@ pub struct Pool<B: Dialect> {
     /// Whether the server prepares transactions, once it was asked.
     prepares: OnceLock<bool>,
     births: Arc<Births>,
+    queue: Queue,
 }
 
 impl<B: Dialect> Pool<B> {
@@ -77,7 +81,7 @@ impl<B: Dialect> Pool<B> {
                 births: Arc::clone(&births),
                 _backend: std::marker::PhantomData,
             });
-        Self { r2d2, settings, holders, prepares: OnceLock::new(), births }
+        Self { r2d2, settings, holders, prepares: OnceLock::new(), births, queue: Queue::default() }
     }
 
     /// What the pool was made from.
@@ -155,6 +159,7 @@ impl<B: Dialect> Pool<B> {
         let connected = self.births.beside().open::<B>(&self.settings).map_err(|problem| self.unreachable(&problem));
         let asked = connected.and_then(|mut raw| {
             let born = self.births.of::<B>(&mut raw)?;
+            limit_session::<B>(&mut raw)?;
             decision::probe::<B>(&mut raw, &born, id).map_err(Error::from)
         });
         asked.unwrap_or_else(|error| {
@@ -174,9 +179,7 @@ impl<B: Dialect> Pool<B> {
             let mut raw = connecting.wait().map_err(|problem| pool.unreachable(&problem))?;
             // Asked before its session is made another one.
             let born = pool.births.of::<B>(&mut raw)?;
-            if !B::SURVEY.is_empty() {
-                raw.batch_execute(B::SURVEY)?;
-            }
+            limit_session::<B>(&mut raw)?;
             Ok(Box::new(Surveyor::<B>::new(raw, born, &pool.settings)))
         }))
     }
@@ -198,6 +201,11 @@ impl<B: Dialect> Pool<B> {
     fn rights(&self) -> impl Iterator<Item = &RightOfWay> {
         let alone = self.settings.files.is_empty().then_some(&*self.settings.right_of_way);
         alone.into_iter().chain(self.settings.files.iter().map(|file| &*file.right_of_way))
+    }
+
+    /// How many threads wait for a connection.
+    pub fn waiting(&self) -> u32 {
+        self.queue.waiting()
     }
 
     /// How many connections are open, and how many of them idle.
@@ -247,7 +255,8 @@ impl<B: Dialect> Pool<B> {
             });
         }
         // An idle one is there most of the time, and then no clock needs to be read.
-        let link = match self.r2d2.try_get() {
+        let gives_way = self.queue.has_holders() && !Holder::is_holding();
+        let link = match if gives_way { None } else { self.r2d2.try_get() } {
             Some(link) => link,
             None => self.wait()?,
         };
@@ -263,12 +272,48 @@ impl<B: Dialect> Pool<B> {
             let database = self.settings.alias.clone();
             return Err(Error::Busy { database, reason: super::rehearsal::ONLY_ONE });
         }
-        let full = self.settings.pool.connection_timeout;
-        let wait = if Holder::is_holding() { full.min(WAIT_WHILE_HOLDING) } else { full };
-        let mut link = self.r2d2.get_timeout(wait).map_err(|error| self.exhausted_or_unreachable(&error, wait))?;
+        let (full, holds) = (self.settings.pool.connection_timeout, Holder::is_holding());
+        let wait = if holds { full.min(spread(WAIT_WHILE_HOLDING, RandomState::new().hash_one(()))) } else { full };
+        if self.is_exhausted() {
+            self.queue.note_short();
+        }
+        let mut link = self.queue_up(holds, wait)?;
         // Not where it is opened: there a refusal would be tried again until the time is over.
         link.examine()?;
         Ok(link)
+    }
+
+    /// Waits for so long, behind those that hold a connection of another pool.
+    fn queue_up(&self, holds: bool, wait: Duration) -> Result<PooledConnection<Manager<B>>> {
+        let until = Instant::now() + wait;
+        let _waiting = self.queue.join(holds);
+        loop {
+            if !holds {
+                self.queue.give_way(until);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let link = self.r2d2.get_timeout(left).map_err(|error| self.exhausted_or_unreachable(&error, wait))?;
+            if holds || !self.queue.has_holders() || Instant::now() >= until {
+                return Ok(link);
+            }
+            // It goes back, and to one of those.
+        }
+    }
+
+    /// Takes a connection ahead of the first statement, if the pool was short of them not long ago.
+    pub fn lease_if_short(&self, site: Site) -> Result<Option<Lease<B>>> {
+        if !self.queue.is_short() {
+            return Ok(None);
+        }
+        if !self.is_exhausted() {
+            self.queue.note_calm();
+        }
+        match self.lease(site) {
+            Ok(lease) => Ok(Some(lease)),
+            Err(error @ Error::PoolExhausted { .. }) => Err(error),
+            // It may never be needed.
+            Err(_) => Ok(None),
+        }
     }
 
     /// Takes a connection for a handle outside of any scope.
@@ -318,9 +363,8 @@ impl<B: Dialect> Pool<B> {
     }
 
     fn exhausted_or_unreachable(&self, error: &r2d2::PoolError, waited: Duration) -> Error {
-        let (connections, idle) = self.state();
         let size = self.settings.pool.max_size;
-        if connections >= size && idle == 0 {
+        if self.is_exhausted() {
             let database = self.settings.alias.clone();
             let remedy = "raise `pool.max_size`, or hold connections for less time";
             // There it has one connection, whatever the configuration says.
@@ -332,11 +376,29 @@ impl<B: Dialect> Pool<B> {
         }
     }
 
+    /// Whether all connections are out.
+    fn is_exhausted(&self) -> bool {
+        let (connections, idle) = self.state();
+        connections >= self.settings.pool.max_size && idle == 0
+    }
+
     fn unreachable(&self, problem: &str) -> Error {
         let url = &self.settings.url;
         let problem = format!("{} (at `{}`)", crate::databases::mask_in(problem, url), crate::databases::mask(url));
         Error::Pool { database: self.settings.alias.clone(), problem }
     }
+}
+
+/// At least half of it, and not more than all.
+fn spread(most: Duration, random: u64) -> Duration {
+    let half = most / 2;
+    let nanoseconds = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX - 1);
+    half + Duration::from_nanos(random % (nanoseconds + 1))
+}
+
+/// Makes a connection that is none of the pool's wait for nothing without a limit.
+fn limit_session<B: Dialect>(raw: &mut B::Raw) -> QueryResult<()> {
+    if B::SURVEY.is_empty() { Ok(()) } else { raw.batch_execute(B::SURVEY) }
 }
 
 /// Why the library's tables can't be made.
@@ -446,5 +508,19 @@ impl r2d2::HandleError<ConnectionError> for Report {
         // A driver's error may quote the URL, or a part of it.
         let (alias, error) = (&self.0.alias, crate::databases::mask_in(&error.to_string(), &self.0.url));
         tracing::warn!(target: crate::telemetry::TARGET, %alias, %error, "a connection could not be opened");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{WAIT_WHILE_HOLDING, spread};
+
+    #[test]
+    fn who_holds_a_connection_waits_for_half_of_the_limit_or_more_and_not_longer() {
+        for random in [0, 1, u64::MAX / 3, u64::MAX] {
+            let waits = spread(WAIT_WHILE_HOLDING, random);
+            assert!(waits >= WAIT_WHILE_HOLDING / 2 && waits <= WAIT_WHILE_HOLDING, "{waits:?}");
+        }
+        assert_ne!(spread(WAIT_WHILE_HOLDING, 1 << 20), spread(WAIT_WHILE_HOLDING, 0));
     }
 }

@@ -208,10 +208,10 @@ impl Dialect for Postgres {
         let written = match control {
             Control::Begin(start) => begin(start, sql),
             Control::Across(name) => across(name, sql),
-            Control::Narrow(limits) => {
-                let read_only = if limits.read_only { "SET TRANSACTION READ ONLY" } else { "" };
-                let separator = if limits.read_only && limits.timeout.is_some() { "; " } else { "" };
-                write!(sql, "{read_only}{separator}").and_then(|()| limit_statements(limits.timeout, sql))
+            Control::Narrow { to, .. } => {
+                let read_only = if to.read_only { "SET TRANSACTION READ ONLY" } else { "" };
+                let separator = if to.read_only && to.timeout.is_some() { "; " } else { "" };
+                write!(sql, "{read_only}{separator}").and_then(|()| limit_statements(to.timeout, sql))
             }
             // The end of a level undoes READ ONLY, and ROLLBACK TO undoes everything.
             Control::Widen { undone: true, .. } => Ok(()),

@@ -170,7 +170,7 @@ impl<B: Dialect> Link<B> {
                     if limits != Limits::NONE {
                         self.note_limits();
                         text.push_str("; ");
-                        B::write(Control::Narrow(limits), &mut text);
+                        B::write(Control::Narrow { to: limits, locks_limited: start.limits_locks() }, &mut text);
                     }
                 }
                 Control::Commit(start) | Control::Rollback(start) => {
@@ -182,7 +182,8 @@ impl<B: Dialect> Link<B> {
                     text.push_str(if undone { ROLLBACK } else { COMMIT });
                     if start.characteristics.limits != Limits::NONE {
                         text.push_str("; ");
-                        B::write(Control::Widen { to: Limits::NONE, undone }, &mut text);
+                        let locks_limited = start.limits_locks();
+                        B::write(Control::Widen { to: Limits::NONE, undone, locks_limited }, &mut text);
                     }
                 }
                 // Nobody will ask what became of it.

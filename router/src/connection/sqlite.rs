@@ -106,9 +106,9 @@ impl Dialect for Sqlite {
     fn write(control: Control<'_>, sql: &mut String) {
         let written = match control {
             Control::Begin(start) => begin(start, sql),
-            Control::Narrow(limits) if limits.read_only => sql.write_str("PRAGMA query_only = 1"),
+            Control::Narrow { to, .. } if to.read_only => sql.write_str("PRAGMA query_only = 1"),
             // It already has the only lock that it could wait for, and nothing to check later.
-            Control::Narrow(_) | Control::Across(_) | Control::Decide(_) => Ok(()),
+            Control::Narrow { .. } | Control::Across(_) | Control::Decide(_) => Ok(()),
             Control::Widen { to, .. } => write!(sql, "PRAGMA query_only = {}", u8::from(to.read_only)),
             Control::Savepoint(level) => write!(sql, "SAVEPOINT {}", savepoint(level)),
             Control::Release(level) => write!(sql, "RELEASE {}", savepoint(level)),

@@ -146,13 +146,19 @@ impl<B: Dialect> Surveyor<B> {
         B::load_own(&mut self.raw, &self.born, sql, binds)
     }
 
-    /// Runs a statement for many ids.
+    /// Runs a statement for many ids. It touches their rows alone: those between them belong to branches that are prepared, and
+    /// that its own thread may be about to commit.
     fn for_all(&mut self, sql: &str, ids: &[TransactionId]) -> QueryResult<()> {
         let _first = self.right_of_way.claim();
-        for ids in ids.chunks(BATCH) {
-            self.execute(&format!("{sql}({})", listed(ids)), &[])?;
-        }
-        Ok(())
+        let Some([by_key, freely]) = B::BY_KEY else { return self.for_each_batch(sql, ids) };
+        self.raw.batch_execute(by_key)?;
+        let done = self.for_each_batch(sql, ids);
+        let freed = self.raw.batch_execute(freely);
+        done.and(freed)
+    }
+
+    fn for_each_batch(&mut self, sql: &str, ids: &[TransactionId]) -> QueryResult<()> {
+        ids.chunks(BATCH).try_for_each(|ids| self.execute(&format!("{sql}({})", listed(ids)), &[]).map(drop))
     }
 
     fn transaction(&mut self, work: impl FnOnce(&mut Self) -> QueryResult<()>) -> QueryResult<()> {

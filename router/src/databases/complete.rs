@@ -32,6 +32,12 @@ pub(crate) struct Batch {
 impl Complete {
     /// Takes note of one. Gives a batch, once there is one that no thread will take.
     pub(crate) fn add(&self, id: TransactionId, databases: impl Iterator<Item = usize>) -> Option<Batch> {
+        self.note(id, databases);
+        self.take_full()
+    }
+
+    /// Takes note of one.
+    pub(crate) fn note(&self, id: TransactionId, databases: impl Iterator<Item = usize>) {
         let mut waiting = self.waiting();
         waiting.ids.push(id);
         for database in databases {
@@ -39,6 +45,11 @@ impl Complete {
                 waiting.databases.push(database);
             }
         }
+    }
+
+    /// A batch, once there is one that no thread will take.
+    pub(crate) fn take_full(&self) -> Option<Batch> {
+        let mut waiting = self.waiting();
         let limit = if waiting.threads > 0 { QUEUE_LIMIT } else { BATCH };
         (waiting.ids.len() >= limit).then(|| waiting.take())
     }

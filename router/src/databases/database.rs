@@ -14,6 +14,7 @@ use crate::connection::control::Start;
 use crate::connection::decision;
 use crate::connection::gate::Gate;
 use crate::connection::identity;
+use crate::connection::link::Link;
 use crate::connection::migrations::{Migrations, Ran};
 use crate::connection::pool::{PendingSurvey, Pool};
 use crate::connection::settings::Settings;
@@ -84,7 +85,7 @@ pub(crate) trait Driver: Send + Sync {
     fn migrate(&self, source: Option<&dyn Migrations>) -> Result<Ran>;
     /// Writes what the database is, if nobody has before.
     fn install(&self, environment: &str) -> Result<()>;
-    /// Runs a statement on the library's own tables in autocommit.
+    /// Runs a statement on the library's own tables in autocommit, with a limit for lock waits.
     fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize>;
     fn check(&self) -> Result<()>;
     /// Begins to open a connection beside the pool, for recovery.
@@ -130,7 +131,8 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
 
     fn state(&self) -> PoolState {
         let (connections, idle_connections) = Pool::state(self);
-        PoolState { connections, idle_connections, max_size: self.settings().pool.max_size }
+        let (max_size, waiting) = (self.settings().pool.max_size, self.waiting());
+        PoolState { connections, idle_connections, max_size, waiting }
     }
 
     fn migrate(&self, source: Option<&dyn Migrations>) -> Result<Ran> {
@@ -138,7 +140,11 @@ impl<B: Dialect> Driver for Arc<Pool<B>> {
     }
 
     fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize> {
-        Ok(self.run(OWN, None, |link| link.own(|raw, born| B::execute_own(raw, born, sql, binds)))?)
+        let run = |link: &mut Link<B>| {
+            link.limit_locks()?;
+            link.own(|raw, born| B::execute_own(raw, born, sql, binds))
+        };
+        Ok(self.run(OWN, None, run)?)
     }
 
     fn install(&self, environment: &str) -> Result<()> {
@@ -195,6 +201,8 @@ pub struct PoolState {
     pub idle_connections: u32,
     /// The most that there may be.
     pub max_size: u32,
+    /// How many threads wait for one.
+    pub waiting: u32,
 }
 
 impl Database {

@@ -30,7 +30,8 @@ pub use current::Entered;
 pub(crate) use database::Driver;
 pub(crate) use database::Kind;
 pub use database::{Database, PoolState};
-pub use handed_over::HANDED_OVER_LIMIT;
+pub(crate) use handed_over::Work;
+pub use handed_over::{HANDED_OVER_LIMIT, Unapplied};
 #[cfg(feature = "sqlite")]
 pub(crate) use identity::file_of;
 pub use migrate::MigrationReport;

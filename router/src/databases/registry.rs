@@ -299,6 +299,11 @@ impl Databases {
         a == b || self.0.same[a] == self.0.same[b]
     }
 
+    /// The place of a database in the order in which pools are taken: the same under each alias.
+    pub(crate) fn rank(&self, index: usize) -> usize {
+        self.0.same[index]
+    }
+
     /// The index of a configured alias.
     pub(crate) fn find(&self, alias: &str) -> Option<usize> {
         self.0.databases.iter().position(|database| database.alias == alias)

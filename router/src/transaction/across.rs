@@ -12,7 +12,7 @@ use super::terms::Terms;
 use super::{Verdict, leave};
 use crate::alias::Alias;
 use crate::connection::characteristics::Characteristics;
-use crate::connection::control::{Gid, Joint, Start};
+use crate::connection::control::{Gid, Start};
 use crate::connection::gate::Gate;
 use crate::connection::slot::AnySlot;
 use crate::databases::{CrossDatabase, Database, Databases};
@@ -114,16 +114,21 @@ impl Open {
 /// Makes a database a part of the innermost transaction.
 #[cold]
 fn enlist(databases: &Databases, enlisting: &Enlisting<'_>) -> Result<Arc<dyn AnySlot>> {
-    join(databases, enlisting, false)
+    join(databases, enlisting, None)
 }
 
-/// The same; `listed` by the scope that opens the transaction, so that it was decided already whether it may.
-fn join(databases: &Databases, enlisting: &Enlisting<'_>, listed: bool) -> Result<Arc<dyn AnySlot>> {
+/// The same; `listed` by the scope that opens the transaction, so that it was decided already whether it may, and it has its
+/// slot.
+fn join(
+    databases: &Databases,
+    enlisting: &Enlisting<'_>,
+    listed: Option<Arc<dyn AnySlot>>,
+) -> Result<Arc<dyn AnySlot>> {
     let open = top(Open::of).ok_or_else(|| Error::no_scope(enlisting.site.to_string()))?;
     let database = databases.at(enlisting.database);
     let may_write = || !open.is_atomic() || Ability::of(database) == Ability::Prepares;
     let reader = !open.only_reads() && enlisting.reads && !may_write();
-    if !open.only_reads() && !reader && !listed {
+    if !open.only_reads() && !reader && listed.is_none() {
         may_join(databases, enlisting, &open)?;
     }
     if open.number > BRANCHES_LIMIT {
@@ -141,8 +146,19 @@ fn join(databases: &Databases, enlisting: &Enlisting<'_>, listed: bool) -> Resul
     let mut characteristics = open.terms.characteristics;
     characteristics.limits.read_only |= reader;
     let limited = open.limits(database).then_some(&name);
-    let slot = new_slot(database, enlisting.site, &open.gate, characteristics, limited)?;
+    let is_listed = listed.is_some();
+    let slot = match listed {
+        Some(slot) => slot,
+        None => new_slot(database, enlisting.site, &open.gate, characteristics)?,
+    };
+    if let Some(name) = limited.filter(|_| !characteristics.limits.read_only) {
+        slot.go_across(name, None)?;
+    }
     let Open { branches, id, number, .. } = &open;
+    if !is_listed {
+        let all = branches.iter().map(|branch| (branch.database, &branch.slot));
+        arrange(databases, &open.gate, all.chain([(enlisting.database, &slot)]));
+    }
     if sends && open.names(database) {
         let home = branches.first().map_or(&slot, |home| &home.slot);
         name_branch(databases, id, &**home, &name, *number, &*slot)?;
@@ -159,20 +175,41 @@ fn join(databases: &Databases, enlisting: &Enlisting<'_>, listed: bool) -> Resul
     Ok(slot)
 }
 
+/// The order in which the transaction takes connections, if it must wait for them: that of the registry, whatever the order of
+/// its statements.
+fn arrange<'a>(databases: &Databases, gate: &Gate, slots: impl Iterator<Item = (usize, &'a Arc<dyn AnySlot>)>) {
+    gate.arrange(slots.map(|(database, slot)| (databases.rank(database), slot)));
+}
+
+/// Slots for the databases that a scope lists after home. If a branch begins with its name, home and that database are asked at
+/// once what they are, so their connections are taken now.
+fn prepare(databases: &Databases, others: &[usize], site: Site) -> Result<Vec<Arc<dyn AnySlot>>> {
+    let Some(open) = top(Open::of) else { return Ok(Vec::new()) };
+    let slot = |database: &usize| new_slot(databases.at(*database), site, &open.gate, open.terms.characteristics);
+    let slots = others.iter().map(slot).collect::<Result<Vec<_>>>()?;
+    let first = open.branches.iter().map(|branch| (branch.database, &branch.slot));
+    let mut all: Vec<_> = first.chain(others.iter().copied().zip(&slots)).collect();
+    arrange(databases, &open.gate, all.iter().copied());
+    let home = all.first().map(|(home, _)| *home);
+    if !open.only_reads() && all.iter().any(|(database, _)| open.names(databases.at(*database))) {
+        all.retain(|(database, _)| Some(*database) == home || open.names(databases.at(*database)));
+        all.sort_by_key(|(database, _)| databases.rank(*database));
+        all.iter().try_for_each(|(_, slot)| slot.take_ahead(false))?;
+    }
+    Ok(slots)
+}
+
 /// A slot for a further branch, which begins with the transaction's options.
 fn new_slot(
     database: &Database,
     site: Site,
     gate: &Arc<Gate>,
     characteristics: Characteristics,
-    limited: Option<&Arc<str>>,
 ) -> Result<Arc<dyn AnySlot>> {
     if let Some(option) = database.driver().lacks(&characteristics) {
         return Err(database.unsupported(option, site.to_string()));
     }
-    let joint = |name| Box::new(Joint { name: Arc::clone(name), xa: None });
-    let across = limited.filter(|_| !characteristics.limits.read_only).map(joint);
-    let start = Start { tripwire: true, lock_limit: true, characteristics, across };
+    let start = Start { tripwire: true, lock_limit: true, characteristics, across: None };
     Ok(database.driver().slot(None, gate, &start))
 }
 
@@ -237,11 +274,13 @@ pub(crate) fn begin_across(
     };
     // In a test whose work is rolled back each file has a connection of its own.
     let held = top(|open| home.iter().filter(|file| open.branch(**file).is_none()).copied().collect::<Vec<_>>());
-    let others = held.unwrap_or_default().into_iter().chain(groups.into_iter().flatten());
-    let enlisted = others.into_iter().try_for_each(|database| {
-        let target = databases.at(database).alias();
-        let enlisting = Enlisting { site, target, database, reads: only_reads };
-        join(databases, &enlisting, true).map(drop)
+    let others: Vec<usize> = held.unwrap_or_default().into_iter().chain(groups.into_iter().flatten()).collect();
+    let enlisted = prepare(databases, &others, site).and_then(|slots| {
+        others.iter().zip(slots).try_for_each(|(database, slot)| {
+            let target = databases.at(*database).alias();
+            let enlisting = Enlisting { site, target, database: *database, reads: only_reads };
+            join(databases, &enlisting, Some(slot)).map(drop)
+        })
     });
     let pinned = enlisted.and_then(|()| {
         on.iter().try_for_each(|(subject, database)| subject.map_or(Ok(()), |subject| super::pin(subject, *database)))

@@ -411,6 +411,7 @@ fn open(mut transaction: Box<Transaction>, site: Site, kind: Kind, terms: &Terms
 
 /// Keeps an ended transaction for its allocations.
 pub(super) fn retire(mut transaction: Box<Transaction>) {
+    transaction.gate.disarrange();
     transaction.spare_slot = transaction
         .branches
         .pop()

@@ -1,5 +1,6 @@
 //! The second phase of a decided transaction: by its coordinator, or on a thread, after its function has returned.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -11,7 +12,7 @@ use super::cleaning;
 use super::protocol::Answer;
 use crate::connection::control::Gid;
 use crate::connection::slot::Prepared;
-use crate::databases::Databases;
+use crate::databases::{Databases, Work};
 use crate::fault;
 use crate::telemetry::TARGET;
 use crate::transaction_id::TransactionId;
@@ -56,13 +57,18 @@ impl Rest {
         for branch in &self.branches {
             branch.prepared.hand_over();
         }
-        let databases = self.databases.clone();
-        if let Err(work) = databases.handed_over().offer(Box::new(move || self.apply())) {
-            work();
+        let (databases, id) = (self.databases.clone(), self.id.clone());
+        let run = Box::new(move || self.apply());
+        if let Err(work) = databases.handed_over().offer(Work { id, run }) {
+            (work.run)();
+            if let Some(batch) = databases.complete().take_full() {
+                cleaning::clean(&databases, &batch);
+            }
         }
     }
 
-    fn apply(self) {
+    /// Whether all of it is applied. Deletes no rows: what comes after it in the queue holds locks meanwhile.
+    fn apply(self) -> bool {
         let Self { databases, id, branches, on } = self;
         let mut complete = true;
         for branch in branches {
@@ -73,8 +79,9 @@ impl Rest {
         }
         fault::point("apply.all_done");
         if complete {
-            cleaning::complete(&databases, id, on.into_iter());
+            databases.complete().note(id, on.into_iter());
         }
+        complete
     }
 }
 
@@ -87,15 +94,20 @@ pub(super) struct Applier {
 }
 
 impl Applier {
-    pub(super) fn start(databases: &Databases) -> Self {
+    /// `recovers` is disconnected when the thread has ended that recovers, and deletes rows.
+    pub(super) fn start(databases: &Databases, recovers: Receiver<Infallible>) -> Self {
         let mut serving = databases.handed_over().serve();
         let stopped = Arc::new(AtomicBool::new(false));
         let (runs, ended) = mpsc::channel();
-        let own = Arc::clone(&stopped);
+        let (own, databases) = (Arc::clone(&stopped), databases.clone());
         let thread = std::thread::Builder::new().name("multidb-apply".into()).spawn(move || {
             let _runs = runs;
-            while let Some(work) = serving.next(&own) {
-                work();
+            while serving.work(&own) {}
+            drop(serving);
+            // Not between two of them: what waits holds locks. And the other thread may still take the rows.
+            let _ = recovers.recv();
+            if let Some(batch) = databases.complete().take_full() {
+                cleaning::clean(&databases, &batch);
             }
         });
         let thread = thread.inspect_err(|error| {

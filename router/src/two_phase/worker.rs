@@ -1,6 +1,7 @@
 //! Recovery as a function, and as a thread of a service.
 
 use std::fmt;
+use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use super::report::RecoveryReport;
 use super::{cleaning, recovery};
 use crate::databases::Databases;
 use crate::error::Result;
+use crate::transaction_id::TransactionId;
 
 /// How long the thread waits between two passes. It saves work; nothing is decided by it.
 pub const RECOVERY_INTERVAL: Duration = Duration::from_secs(10);
@@ -25,6 +27,9 @@ impl Databases {
     /// None so far: what went wrong stands in the report.
     pub fn recover(&self) -> Result<RecoveryReport> {
         let report = recovery::recover(self);
+        let is_seen = report.problems().is_empty();
+        let is_left = |id: &TransactionId| !is_seen || report.left().iter().any(|left| left.id == *id);
+        self.handed_over().recovered(|id| !report.committed().contains(id) && is_left(id));
         cleaning::clean(self, &self.complete().take());
         Ok(report)
     }
@@ -36,9 +41,14 @@ impl Databases {
     pub fn start_recovery(&self) -> RecoveryHandle {
         let shared = Arc::new(Shared::default());
         let (databases, own) = (self.clone(), Arc::clone(&shared));
-        let applier = Applier::start(&databases);
+        let (runs, ended) = mpsc::channel();
+        let applier = Applier::start(&databases, ended);
         let of = databases.clone();
-        let thread = std::thread::Builder::new().name("multidb-recovery".into()).spawn(move || own.run(&databases));
+        let run = move || {
+            let _runs = runs;
+            own.run(&databases);
+        };
+        let thread = std::thread::Builder::new().name("multidb-recovery".into()).spawn(run);
         let thread = thread.inspect_err(|error| {
             tracing::error!(target: crate::telemetry::TARGET, %error, "the recovery thread could not be started");
         });
@@ -103,7 +113,7 @@ impl RecoveryHandle {
     }
 
     /// Stops its threads, and waits until the current pass has ended and all is applied that was handed over, the latter for
-    /// [`DRAIN_LIMIT`](crate::DRAIN_LIMIT) at most.
+    /// [`DRAIN_LIMIT`](crate::DRAIN_LIMIT) at most. [`Databases::wait_until_applied`] returns afterwards what is left.
     pub fn stop(mut self) {
         self.end();
     }

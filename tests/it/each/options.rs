@@ -39,7 +39,9 @@ fn limits(conn: &mut H) -> String {
             Kind::Postgres => {
                 "SELECT current_setting('statement_timeout') || ' ' || current_setting('transaction_read_only') AS value"
             }
-            Kind::Mysql => "SELECT CONCAT(@@max_statement_time, ' ', @@innodb_lock_wait_timeout) AS value",
+            Kind::Mysql => {
+                "SELECT CONCAT_WS(' ', @@max_statement_time, @@innodb_lock_wait_timeout, @@lock_wait_timeout) AS value"
+            }
             Kind::Sqlite => {
                 "SELECT CAST(timeout AS TEXT) || ' ' || query_only AS value FROM pragma_busy_timeout, pragma_query_only"
             }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diesel::prelude::*;
 use multidb::{
@@ -13,10 +13,14 @@ use multidb::{
 
 use super::in_doubt::{COMMIT_PREPARED, Far, PREPARE};
 use super::*;
+use crate::fixture::Kind;
 use crate::support::proxy::{Loses, Moment, Then};
 
 /// When a test is over that would hang.
 const LIMIT: Duration = Duration::from_mins(1);
+
+/// How long stopping would take, with time to spare, if it did not wait.
+const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// Puts a row into each database, and counts its hooks.
 #[transactional(Item, Record, acknowledge = decided)]
@@ -126,8 +130,6 @@ fn the_function_returns_and_its_hooks_run_once_it_is_decided_and_a_thread_does_t
 
 #[test]
 fn stopping_waits_for_what_was_handed_over() {
-    /// How long it would take, with time to spare, if it did not wait.
-    const AT_ONCE: Duration = Duration::from_millis(500);
     let Some(Served { far, handle, _entered }) = served(2) else { return };
     let held = hold(&far);
     put_quietly(1).unwrap();
@@ -327,6 +329,118 @@ fn its_status_is_committed_from_the_decision_on() {
     assert_eq!(far.status(&named), TransactionStatus::Committed);
     held.end();
     handle.stop();
+}
+
+#[test]
+fn stopping_leaves_nothing_prepared_whose_rows_stand_between_those_that_are_to_be_deleted() {
+    /// More than those after which rows are deleted.
+    const COMPLETE: i64 = 110;
+    const FIRST: i64 = 201;
+    const HELD: i64 = FIRST + COMPLETE;
+    let queued = i64::try_from(HANDED_OVER_LIMIT).unwrap();
+    let Some(Served { far, handle, _entered }) = served(u32::try_from(HANDED_OVER_LIMIT).unwrap() + 4) else { return };
+    for id in FIRST..HELD {
+        put_quietly(id).unwrap();
+    }
+    assert!(far.databases.wait_until_applied(LIMIT).is_empty());
+    let held = hold(&far);
+    put_quietly(HELD).unwrap();
+    held.until_begun();
+    for id in HELD + 1..HELD + queued {
+        put_quietly(id).unwrap();
+    }
+    // Meanwhile the thread that recovers ends, so that the other one has to delete the rows.
+    let (stops, stopped) = channel();
+    let stopping = std::thread::spawn(move || {
+        handle.stop();
+        let _ = stops.send(());
+    });
+    assert!(stopped.recv_timeout(AT_ONCE).is_err(), "it has not waited");
+    held.end();
+    stopped.recv_timeout(LIMIT).expect("stopping hangs");
+    assert_eq!(far.prepared(), 0);
+    stopping.join().unwrap();
+    assert!((FIRST..HELD + queued).all(|id| has(&far, "other", id)));
+    assert!(far.fixture.own_rows().iter().all(|rows| *rows < 10), "{:?}", far.fixture.own_rows());
+    assert!(far.agree(HELD, "stopped"));
+}
+
+#[test]
+fn rows_are_deleted_while_a_branch_is_prepared_whose_row_stands_between_them() {
+    /// So many that MariaDB reads the whole table to find them, if it may.
+    const MANY: std::ops::Range<i64> = 201..311;
+    let Some(Served { far, handle, _entered }) = served(4) else { return };
+    for id in 1..=5 {
+        put_quietly(id).unwrap();
+    }
+    assert!(far.databases.wait_until_applied(LIMIT).is_empty());
+    let held = hold(&far);
+    let between = put_named(6);
+    held.until_begun();
+    // What comes later is applied by its function, since it is asked not to be handed over.
+    for id in MANY {
+        atomic_many::<(Item, Record)>().run(|_| put(id, 10).and_then(|()| put_record(id, 20))).unwrap();
+    }
+    assert_eq!(far.databases.wait_until_applied(Duration::ZERO).waiting, [between]);
+    far.databases.recover().unwrap();
+    // On PostgreSQL any session may commit it, and its rows go with the next pass.
+    let left = if KIND == Kind::Mysql { ([1, 0], 1) } else { ([1, 1], 0) };
+    assert_eq!((far.fixture.own_rows(), far.prepared()), left);
+    held.end();
+    handle.stop();
+    assert!(far.agree(6, "between"));
+}
+
+#[test]
+fn who_waits_for_what_was_handed_over_learns_what_is_left() {
+    let Some(Served { far, handle, _entered }) = served(4) else { return };
+    assert!(far.databases.wait_until_applied(LIMIT).is_empty(), "nothing was handed over");
+    let held = hold(&far);
+    let named = [1, 2].map(put_named);
+    held.until_begun();
+    let left = far.databases.wait_until_applied(Duration::from_millis(10));
+    assert_eq!((&left.waiting[..], left.failed.is_empty(), left.is_empty()), (&named[..], true, false));
+    let text = left.to_string();
+    assert!(text.contains(&named[0].to_string()) && text.contains(&named[1].to_string()), "{text}");
+    let waits = {
+        let databases = far.databases.clone();
+        std::thread::spawn(move || databases.wait_until_applied(LIMIT))
+    };
+    held.end();
+    assert!(waits.join().unwrap().is_empty());
+    assert!(has(&far, "other", 1) && has(&far, "other", 2));
+    // What comes later is not waited for.
+    let held = hold(&far);
+    put_quietly(3).unwrap();
+    held.until_begun();
+    handle.resume();
+    assert_eq!(far.databases.wait_until_applied(Duration::ZERO).waiting.len(), 1);
+    held.end();
+    handle.stop();
+    assert!(far.databases.wait_until_applied(Duration::ZERO).is_empty());
+    assert!(far.agree(3, "waited"));
+}
+
+#[test]
+fn what_the_thread_could_not_apply_is_named_until_recovery_has_finished_it() {
+    let Some(Served { far, handle, _entered }) = served(4) else { return };
+    far.proxies[1].lose_and_then(COMMIT_PREPARED, Loses::Request, Then::Refuses);
+    let named = put_named(1);
+    let left = far.databases.wait_until_applied(LIMIT);
+    assert_eq!((left.waiting.len(), &left.failed[..]), (0, &[named.clone()][..]));
+    assert!(left.to_string().contains("recovery"), "{left}");
+    // It doesn't reach the database.
+    far.databases.recover().unwrap();
+    assert_eq!(far.databases.wait_until_applied(LIMIT).failed, [named]);
+    far.proxies[1].clear();
+    let begin = Instant::now();
+    while !far.databases.wait_until_applied(LIMIT).is_empty() {
+        assert!(begin.elapsed() < LIMIT, "it is named for ever");
+        far.databases.recover().unwrap();
+    }
+    assert!(has(&far, "other", 1));
+    handle.stop();
+    assert!(far.agree(1, "recovered"));
 }
 
 #[test]

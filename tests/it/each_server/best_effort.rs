@@ -120,13 +120,13 @@ fn a_lock_is_waited_for_and_held_no_longer_than_in_an_atomic_transaction() {
     let databases = fixture.builder(1).build().unwrap();
     let _entered = databases.enter();
     let query = if KIND == Kind::Mysql {
-        "SELECT CONCAT(@@innodb_lock_wait_timeout, ' ', @@wait_timeout) AS value"
+        "SELECT CONCAT(@@innodb_lock_wait_timeout, ' ', @@wait_timeout, ' ', @@lock_wait_timeout) AS value"
     } else {
         "SELECT current_setting('lock_timeout') || ' ' || current_setting('idle_in_transaction_session_timeout') AS value"
     };
     let limits = |conn: &mut H| diesel::sql_query(query).get_result::<Setting>(conn).unwrap().value;
     let before = limits(&mut connection::<Item, H>().unwrap());
-    let expected = if KIND == Kind::Mysql { "5 60" } else { "5s 1min" };
+    let expected = if KIND == Kind::Mysql { "5 60 5" } else { "5s 1min" };
     let listed = atomic_many::<(Item, Record)>().commit(CommitMode::BestEffort).run(|scope| {
         for mut conn in [scope.conn::<Item, H>()?, scope.conn::<Record, H>()?] {
             assert_eq!(limits(&mut conn), expected);

@@ -17,6 +17,7 @@ use crate::connection::link::Link;
 use crate::connection::named::named;
 use crate::connection::own::{TextRow, explained};
 use crate::connection::pool::Lease;
+use crate::connection::text::Syntax;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
 use crate::telemetry::TARGET;
@@ -35,13 +36,13 @@ impl<B: Dialect> Slot<B> {
             // A cursor has outlived its level. The level can't be ended, so the transaction must not be committed.
             self.doom(1, Failure::new(FailureClass::Other, error.to_string()));
         })?;
-        let State { phase: Phase::Open(lease), levels, .. } = &mut *state else {
+        let State { phase: Phase::Open(lease), levels, start, .. } = &mut *state else {
             return Ok(());
         };
         let ending = ending(levels);
         self.open.store(depth, Ordering::Relaxed);
         let undone = matches!(ending, Ending::RollbackTo(_));
-        let widen = widen.map(|to| Control::Widen { to, undone });
+        let widen = widen.map(|to| Control::Widen { to, undone, locks_limited: start.limits_locks() });
         // Limits are not undone by a RELEASE that waits.
         let defers = B::DEFERS_RELEASE && widen.is_none();
         let (first, second) = match ending {
@@ -255,13 +256,18 @@ impl<B: Dialect> AnySlot for Slot<B> {
 
     fn limit_locks(&self, limited: bool) -> Result<()> {
         let Some([limit, free]) = B::LOCAL_LOCK_LIMIT else { return Ok(()) };
-        let kept = |state: &State<B>| state.start.lock_limit || state.start.across.is_some();
-        if self.lock().is_ok_and(|state| kept(&state)) {
+        // It comes with a scope's `timeout` there, and goes with it.
+        let by_timeout = B::SYNTAX == Syntax::Mysql && self.gate.limits().0.timeout.is_some();
+        if by_timeout || self.lock().is_ok_and(|state| state.start.limits_locks()) {
             // It has one for as long as it is open, and must keep it.
             return Ok(());
         }
         let sql = if limited { limit } else { free };
-        self.run(|link| link.raw().batch_execute(sql)).map_err(Error::from)
+        let set = |link: &mut Link<B>| {
+            link.note_limits();
+            link.raw().batch_execute(sql)
+        };
+        self.run(set).map_err(Error::from)
     }
 
     fn execute_own(&self, sql: &str, binds: &[&str]) -> Result<usize> {
@@ -278,6 +284,21 @@ impl<B: Dialect> AnySlot for Slot<B> {
 
     fn load_own_in(&self, file: usize, sql: &str, binds: &[&str]) -> Result<Vec<TextRow>> {
         self.run(|link| link.own(|raw, born| B::load_own_in(raw, born, file, sql, binds))).map_err(Error::from)
+    }
+
+    fn take_ahead(&self, only_if_short: bool) -> Result<()> {
+        // One that is in use has its connection.
+        let Ok(mut state) = self.state.try_lock() else { return Ok(()) };
+        if !matches!(state.phase, Phase::Lazy) {
+            return Ok(());
+        }
+        if !only_if_short {
+            return self.take_connection(&mut state);
+        }
+        if let Some(lease) = self.pool().lease_if_short(self.gate.site())? {
+            state.open_on(lease);
+        }
+        Ok(())
     }
 
     fn reopen(&self) {

@@ -88,6 +88,8 @@ pub trait AnySlot: Any + Send + Sync {
     fn execute_own_in(&self, file: usize, sql: &str, binds: &[&str]) -> Result<usize>;
     /// The same in one of the files that the connection holds: its place in their order. Servers have one alone.
     fn load_own_in(&self, file: usize, sql: &str, binds: &[&str]) -> Result<Vec<TextRow>>;
+    /// Takes a connection ahead of the first statement, and begins nothing: always, or if the pool was `only_if_short` of them.
+    fn take_ahead(&self, only_if_short: bool) -> Result<()>;
     /// Makes an ended slot ready for another transaction.
     fn reopen(&self);
     /// What the database is. Takes the connection, if there is none yet, and begins nothing.
@@ -185,6 +187,14 @@ impl<B: Dialect> State<B> {
     /// Takes note of a cursor, and whether Diesel keeps its statement.
     pub fn note_cursor(&mut self, is_kept: bool) {
         self.loose |= !is_kept || self.cache.is_some();
+    }
+
+    /// Takes over its connection.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a connection is large to move")]
+    fn open_on(&mut self, lease: Lease<B>) {
+        self.phase = Phase::Open(lease);
+        self.furnish();
     }
 
     /// Sets on a fresh connection what a handle has asked for before there was one.
@@ -299,6 +309,7 @@ impl<B: Dialect> Slot<B> {
     fn limit_waits(&self, state: &mut State<B>) -> Result<()> {
         let Some([limit, _]) = B::LOCAL_LOCK_LIMIT else { return Ok(()) };
         let link = state.link();
+        link.note_limits();
         let result = link.raw().batch_execute(limit);
         self.settle(link, result.as_ref().err())?;
         Ok(result?)
@@ -466,8 +477,9 @@ impl<B: Dialect> Slot<B> {
             let sent = if depth == 1 {
                 lease.control_alone(Control::Begin(start))
             } else if self.gate.is_watched() {
-                let limits = self.gate.limited_levels(1);
-                lease.control(controls.flat_map(|control| [Some(control), narrowing(control, &limits)]).flatten())
+                let (limits, locks_limited) = (self.gate.limited_levels(1), start.limits_locks());
+                let narrow = |control| narrowing(control, &limits, locks_limited);
+                lease.control(controls.flat_map(|control| [Some(control), narrow(control)]).flatten())
             } else {
                 lease.control(controls)
             };
@@ -503,9 +515,20 @@ impl<B: Dialect> Slot<B> {
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "a connection is large to move")]
     fn take_connection(&self, state: &mut State<B>) -> Result<()> {
-        state.phase = Phase::Open(self.pool().lease(self.gate.site())?);
-        state.furnish();
+        if self.gate.is_arranged() {
+            self.take_those_before()?;
+        }
+        let lease = self.pool().lease(self.gate.site())?;
+        state.open_on(lease);
         Ok(())
+    }
+
+    /// Takes the connections that come before this one in the order of all databases, if their pools are short: a thread that
+    /// waits for one then holds none that comes after it, so that no two wait for each other.
+    #[cold]
+    fn take_those_before(&self) -> Result<()> {
+        let before = self.gate.before(std::ptr::from_ref(self).cast());
+        before.iter().try_for_each(|slot| slot.take_ahead(true))
     }
 
     /// A control statement failed: nothing of this transaction can be committed.
@@ -564,8 +587,8 @@ impl<B: Dialect> Drop for Slot<B> {
 }
 
 /// The control statement that tells the server of the limits of a level that has just been opened.
-fn narrowing<'a>(opened: Control<'_>, limits: &[(u32, Limits)]) -> Option<Control<'a>> {
+fn narrowing<'a>(opened: Control<'_>, limits: &[(u32, Limits)], locks_limited: bool) -> Option<Control<'a>> {
     let Control::Savepoint(level) = opened else { return None };
     let found = limits.iter().find(|(own, _)| *own == level);
-    found.map(|(_, limits)| Control::Narrow(*limits))
+    found.map(|(_, limits)| Control::Narrow { to: *limits, locks_limited })
 }
