@@ -40,6 +40,6 @@ pub(crate) use named::missing;
 pub use registry::Databases;
 #[cfg(feature = "testing")]
 pub(crate) use rehearsed::FaultsByAlias;
-#[cfg(test)]
+#[cfg(all(test, feature = "postgres", feature = "mysql", feature = "testing"))]
 pub(crate) use url::{instead_of, kind_of};
 pub(crate) use url::{mask, mask_in};
