@@ -24,6 +24,8 @@ impl Echo {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (mut stream, sender) = (stream.unwrap(), sender.clone());
+                // A client of another test may come here, where its own proxy had this port, and would wait for a greeting.
+                stream.set_read_timeout(Some(LIMIT)).unwrap();
                 thread::spawn(move || {
                     let mut all = Vec::new();
                     let mut buffer = [0; 4096];

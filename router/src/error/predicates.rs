@@ -95,7 +95,7 @@ impl Error {
         let Self::ImplicitCommit { database, failing: None } = self else { return Some(self) };
         let failing = format!("{failing:?}");
         let told = format!("{} `{database}`", super::text::ENDED);
-        if failing.contains("ImplicitCommit {") || failing.contains(&told) {
+        if failing.contains(&format!("ImplicitCommit {{ database: {database:?}")) || failing.contains(&told) {
             return None;
         }
         Some(Self::ImplicitCommit { database, failing: Some(failing) })
