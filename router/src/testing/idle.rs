@@ -1,4 +1,4 @@
-//! A door for the library's own tests: the connections that nobody holds, as they lie in their pools.
+//! A door for the library's own tests: the idle connections, as they lie in their pools.
 
 use std::any::Any;
 use std::sync::OnceLock;

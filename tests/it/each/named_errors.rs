@@ -60,7 +60,7 @@ fn an_error_that_a_database_has_reported_names_it_and_keeps_its_words() {
             assert_eq!(error.to_string(), format!("database `{alias}`: {words}"), "{way}");
             let source = std::error::Error::source(&error).unwrap();
             assert_eq!(source.to_string(), words, "{way}");
-            // In a scope likewise, and in the error of the doom.
+            // The same in a scope, and in the error of the doom.
             let run = multidb::atomic_on(alias).run(|conn: &mut H| {
                 let error = Error::from(refused(conn).unwrap_err());
                 assert_eq!(error.to_string(), format!("database `{alias}`: {words}"), "{way}");

@@ -97,7 +97,7 @@ pub(super) enum Came {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Says {
     Nothing,
-    /// Nobody knows, or it is done in part.
+    /// It is unknown, or done in part.
     InDoubt,
     /// A statement has ended the transaction.
     Ended,

@@ -48,7 +48,7 @@ pub(super) enum Action {
     Kill(usize),
     /// From here on the instrumentation of the connection panics at a moment. A row is put.
     Explode(usize, Moment),
-    /// Somebody else holds a lock on the table while the steps run.
+    /// A session of another program holds a lock on the table while the steps run.
     Wait(usize, Relief, Vec<Step>),
 }
 
@@ -119,7 +119,7 @@ pub(super) enum Mark {
     Put,
     /// It is not there afterwards.
     Gone,
-    /// Nobody can know.
+    /// It may be either.
     Unsure,
     /// The text fails: it returns no `Ok`.
     Fails,

@@ -60,7 +60,7 @@ struct Number {
     id: i64,
 }
 
-/// A session of somebody else's that holds a lock. Dropped, it gives it back.
+/// A session of another program that holds a lock. Dropped, it gives it back.
 pub(super) struct Holder {
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
