@@ -6,11 +6,12 @@ use std::rc::Rc;
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sql_types::Text;
-use multidb::{Error, FailureClass, atomic, schema, scope};
+use multidb::{Error, FailureClass, atomic, atomic_many, schema, scope};
 
 use super::lost::COMMIT;
 use super::witness::behind_proxy;
 use super::*;
+use crate::fixture::Kind;
 use crate::support::proxy::Loses;
 
 #[derive(QueryableByName)]
@@ -162,4 +163,30 @@ fn a_key_makes_a_lost_commit_safe_to_repeat_whoever_repeats_it() {
         assert_eq!((runs.get(), fixture.rows("default")), (expected, vec![(expected, 0)]));
         assert_eq!(in_use(&databases, "default"), 0);
     }
+}
+
+#[test]
+fn a_verified_commit_whose_connection_is_gone_before_its_proof_is_rolled_back() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.databases();
+    schema::install(&databases).unwrap();
+    let _entered = databases.enter();
+    let undone = Rc::new(Cell::new(0));
+    let [own, end] = match KIND {
+        Kind::Mysql => ["SELECT CAST(CONNECTION_ID() AS CHAR(64)) AS gid", "KILL "],
+        _ => ["SELECT CAST(pg_backend_pid() AS TEXT) AS gid", "SELECT pg_terminate_backend("],
+    };
+    let run = atomic_many::<(Item, Record)>().verify_commit().run(|scope| {
+        let undone = Rc::clone(&undone);
+        scope::on_rollback(move || undone.set(undone.get() + 1));
+        put(1, 10)?;
+        let session: Decision = diesel::sql_query(own).get_result(&mut scope.conn::<Item, H>()?)?;
+        let close = if KIND == Kind::Mysql { "" } else { ")" };
+        fixture.observer("default").batch_execute(&format!("{end}{}{close}", session.gid)).unwrap();
+        Ok::<_, Error>(())
+    });
+    let error = run.unwrap_err();
+    assert!(!error.is_in_doubt(), "{error}");
+    assert_eq!((undone.get(), fixture.rows("default"), decisions(&fixture)), (1, vec![], vec![]), "{error}");
+    assert_eq!((in_use(&databases, "default"), in_use(&databases, "other")), (0, 0));
 }
