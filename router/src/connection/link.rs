@@ -176,12 +176,12 @@ impl<B: Dialect> Link<B> {
         self.let_through
     }
 
-    /// Rolls such a transaction back. Whether there was one.
+    /// Rolls such a transaction back. Whether there was one: if the connection is lost, that can't be known any more.
     pub fn roll_back_what_is_left(&mut self) -> bool {
         self.let_through = false;
         let found = B::finds_leftover(&mut self.raw);
         self.set_outside();
-        found
+        found && self.alive()
     }
 
     /// Whether a DDL may end the transaction, as in Diesel's migrations on MySQL and MariaDB.
@@ -574,6 +574,11 @@ impl<B: Dialect> Link<B> {
         let boxed = instrumentation.clone().map(|shared| Box::new(shared) as Box<dyn Instrumentation>);
         self.raw.set_instrumentation(boxed);
         self.instrumentation = instrumentation;
+    }
+
+    /// Its instrumentation, if it has any.
+    pub fn instrumentation(&self) -> Option<SharedInstrumentation> {
+        self.instrumentation.clone()
     }
 
     /// The first panic of its instrumentation since the last call.

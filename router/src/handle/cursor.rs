@@ -6,6 +6,7 @@
 //! see `copies.rs`.
 
 use std::cell::{Cell, RefCell};
+use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::{Arc, MutexGuard};
 use std::vec;
@@ -21,6 +22,7 @@ use super::copies::Copies;
 use crate::alias::Alias;
 use crate::connection::backend::Dialect;
 use crate::connection::gate::Gate;
+use crate::connection::instrument::{Payload, SharedInstrumentation};
 use crate::connection::link::Link;
 use crate::connection::named::named;
 use crate::connection::pool::Lease;
@@ -74,8 +76,15 @@ impl<B: Dialect> Drop for Hold<'_, B> {
     }
 }
 
-/// The target of a cursor's reports, whether an error will come back on the connection, and the database.
-struct Reports(Report, Rc<Cell<Option<Stale>>>, Alias);
+/// What a cursor reports, and what it needs for that: it can't look into its [`Hold`].
+struct Reports {
+    target: Report,
+    /// Whether an error will come back on the connection.
+    stale: Rc<Cell<Option<Stale>>>,
+    database: Alias,
+    /// That of the connection.
+    instrumentation: Option<SharedInstrumentation>,
+}
 
 /// Where a cursor reports that the database failed to give a row, without looking into its [`Hold`].
 enum Report {
@@ -89,12 +98,27 @@ impl Reports {
     /// Whether the database has failed.
     fn failure(&self, error: &diesel::result::Error) -> bool {
         let Some(failure) = Failure::of(error) else { return false };
-        self.1.set(self.1.get().or_else(|| stale(error)));
-        match &self.0 {
-            Report::Gate(gate, level) => gate.doom(*level, failure.on(&self.2)),
+        self.stale.set(self.stale.get().or_else(|| stale(error)));
+        match &self.target {
+            Report::Gate(gate, level) => gate.doom(*level, failure.on(&self.database)),
             Report::Lease(failed) => failed.set(true),
         }
         true
+    }
+
+    /// A panic of the instrumentation, which the caller passes on. A body that catches it can't commit.
+    fn panic(&self) -> Option<Payload> {
+        let panic = self.instrumentation.as_ref()?.take_panic()?;
+        if let Report::Gate(gate, _) = &self.target {
+            gate.doom(1, Failure::of_instrumentation(&panic).on(&self.database));
+        }
+        Some(panic)
+    }
+}
+
+fn pass_on(panic: Option<Payload>) {
+    if let Some(panic) = panic {
+        resume_unwind(panic);
     }
 }
 
@@ -186,9 +210,11 @@ where
                 (Hold::Pool { lease, failed: Rc::clone(&failed), stale: Rc::clone(&found) }, Report::Lease(failed))
             }
         };
-        let report = Reports(report, found, conn.alias().clone());
+        let database = conn.alias().clone();
         let mut hold = Rc::new(hold);
         let kept = Rc::get_mut(&mut hold).expect("it is not shared yet");
+        let instrumentation = kept.link().instrumentation();
+        let report = Reports { target: report, stale: found, database, instrumentation };
         if let Hold::Slot { state, .. } = kept {
             state.note_cursor(T::HAS_STATIC_QUERY_ID);
         }
@@ -213,13 +239,15 @@ where
         //   'conn is over, with all that borrowed it.
         #[expect(unsafe_code, reason = "the argument stands above")]
         let raw: &'conn mut B::Raw = unsafe { &mut *raw };
-        match raw.load(source) {
+        let loaded = raw.load(source);
+        pass_on(report.panic());
+        match loaded {
             Ok(cursor) => Ok(Self(Rows::Live(Live { cursor, ended: false, report, hold }))),
             Err(error) => {
                 if report.failure(&error) {
                     Rc::get_mut(&mut hold).expect("there is no cursor").link().forget_failed(&error);
                 }
-                Err(named(error, &report.2))
+                Err(named(error, &report.database))
             }
         }
     }
@@ -242,13 +270,19 @@ where
             Some(Ok(row)) => return Some(Ok(StreamRow(OneRow::Live { row, _hold: Rc::clone(&live.hold) }))),
             // The database has no part in it, and the next row may be read.
             Some(Err(error)) if !live.report.failure(&error) => return Some(Err(error)),
-            Some(Err(error)) => Some(Err(named(error, &live.report.2))),
+            Some(Err(error)) => Some(Err(named(error, &live.report.database))),
             None => None,
         };
         live.ended = true;
-        if Rc::strong_count(&live.hold) == 1 {
+        if Rc::strong_count(&live.hold) > 1 {
             // A row may look into what the cursor holds: on MySQL it has its names from there.
-            self.0 = Rows::Copied(Vec::new().into_iter());
+            pass_on(live.report.panic());
+        } else if let Rows::Live(live) = std::mem::replace(&mut self.0, Rows::Copied(Vec::new().into_iter())) {
+            let Live { cursor, report, hold, .. } = live;
+            // On SQLite the query has come back only now.
+            drop(cursor);
+            drop(hold);
+            pass_on(report.panic());
         }
         error
     }

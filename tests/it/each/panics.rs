@@ -44,7 +44,7 @@ fn an_instrumentation_that_panics_leaves_the_pool_clean() {
         Kind::Sqlite | Kind::Postgres => "BEGIN",
     };
     let mut next = 101;
-    for text in [begin, "SAVEPOINT multidb_2", "INSERT", "ROLLBACK TO", "COMMIT"] {
+    for text in [begin, "SAVEPOINT multidb_2", "SELECT", "INSERT", "ROLLBACK TO", "COMMIT"] {
         for after in [false, true] {
             let ran = catch_unwind(AssertUnwindSafe(|| {
                 atomic::<Item>().run(|conn: &mut H| {
@@ -105,6 +105,24 @@ fn an_instrumentation_that_panics_at_the_commit_changes_neither_the_outcome_nor_
     let rows = fixture.rows("default");
     assert_eq!(rows.len(), 4, "{rows:?}");
     assert_eq!(in_use(&databases, "default"), 0);
+}
+
+#[test]
+fn an_instrumentation_that_panics_at_a_query_is_heard_of_at_once_and_dooms_the_scope() {
+    let Some(fixture) = fixture() else { return };
+    let databases = fixture.builder(1).build().unwrap();
+    let _entered = databases.enter();
+    for after in [false, true] {
+        let run = atomic::<Item>().run(|conn: &mut H| {
+            put(1, 10)?;
+            conn.set_instrumentation(Grenade { text: "SELECT", after });
+            let panicked = catch_unwind(AssertUnwindSafe(|| items::table.load::<Item>(conn).map(drop)));
+            assert!(panicked.is_err(), "{after}");
+            Ok::<_, Error>(())
+        });
+        assert!(matches!(run, Err(Error::Doomed { .. })), "{run:?}");
+        assert_eq!((fixture.rows("default"), in_use(&databases, "default")), (vec![], 0));
+    }
 }
 
 #[test]

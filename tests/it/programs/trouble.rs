@@ -15,7 +15,8 @@ use super::site::Site;
 use crate::fixture::{self, Kind};
 
 /// Words that statements begin with at which an instrumentation panics.
-pub(super) const MOMENTS: [&str; 10] = [
+pub(super) const MOMENTS: [&str; 11] = [
+    "SELECT",
     "BEGIN",
     "START TRANSACTION",
     "SAVEPOINT",

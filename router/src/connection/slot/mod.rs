@@ -15,7 +15,7 @@ use super::characteristics::Limits;
 use super::control::{Control, Gid, Start};
 use super::gate::Gate;
 use super::identity::Identity;
-use super::instrument::{Payload, SharedInstrumentation, panic_text};
+use super::instrument::{Payload, SharedInstrumentation};
 use super::levels::Levels;
 use super::link::Link;
 use super::named::named;
@@ -270,8 +270,7 @@ impl<B: Dialect> Slot<B> {
     #[cold]
     fn pass_on(&self, state: MutexGuard<'_, State<B>>, panic: Payload) -> ! {
         drop(state);
-        let text = format!("the instrumentation panicked at a statement: {}", panic_text(&panic));
-        self.doom(1, Failure::new(FailureClass::Other, text));
+        self.doom(1, Failure::of_instrumentation(&panic));
         resume_unwind(panic)
     }
 
