@@ -7,29 +7,9 @@ use diesel::connection::{DefaultLoadingMode, SimpleConnection};
 use diesel::prelude::*;
 use multidb::{Error, Propagation, atomic, connection_on, scope};
 
+use super::retry::{stumbling, with_stumbling};
 use super::*;
 use crate::fixture::Kind;
-
-/// A statement that fails as if the database had asked to run the transaction again.
-fn stumble(conn: &mut H) -> Result<(), Error> {
-    Ok(match KIND {
-        Kind::Postgres => conn
-            .batch_execute("DO $$ BEGIN RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001'; END $$"),
-        Kind::Mysql => conn.batch_execute(
-            "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found when trying to get lock'",
-        ),
-        Kind::Sqlite => conn.batch_execute("UPDATE items SET value = -1 WHERE id = -1"),
-    }?)
-}
-
-fn with_stumbling(fixture: &Fixture) {
-    if KIND == Kind::Sqlite {
-        let trigger = "CREATE TRIGGER stumble BEFORE UPDATE ON items WHEN NEW.value = -1
-                       BEGIN SELECT RAISE(ABORT, 'database is locked'); END;
-                       INSERT INTO items VALUES (-1, 0)";
-        fixture.observer("default").batch_execute(trigger).unwrap();
-    }
-}
 
 /// Runs a scope with `retry` that fails in a way that may pass, after `independent` has run in it. Gives the attempts.
 fn attempts(independent: impl Fn(i64) -> Result<(), Error>) -> i64 {
@@ -38,7 +18,7 @@ fn attempts(independent: impl Fn(i64) -> Result<(), Error>) -> i64 {
         runs.set(runs.get() + 1);
         put(runs.get(), 0)?;
         independent(runs.get())?;
-        stumble(conn)
+        Ok::<_, Error>(conn.batch_execute(stumbling())?)
     });
     assert!(run.is_err(), "{run:?}");
     runs.get()

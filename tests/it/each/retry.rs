@@ -12,7 +12,7 @@ use super::*;
 use crate::fixture::Kind;
 
 /// Makes a statement that fails as if the database had asked to run the transaction again.
-fn with_stumbling(fixture: &Fixture) {
+pub(super) fn with_stumbling(fixture: &Fixture) {
     if KIND == Kind::Sqlite {
         let trigger = "CREATE TRIGGER stumble BEFORE UPDATE ON items WHEN NEW.value = -1
                        BEGIN SELECT RAISE(ABORT, 'database is locked'); END;
@@ -25,7 +25,7 @@ fn stumble(conn: &mut H) -> Result<(), Mishap> {
     Ok(conn.batch_execute(stumbling())?)
 }
 
-fn stumbling() -> &'static str {
+pub(super) fn stumbling() -> &'static str {
     match KIND {
         Kind::Postgres => "DO $$ BEGIN RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001'; END $$",
         Kind::Mysql => {

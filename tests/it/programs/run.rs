@@ -151,12 +151,11 @@ impl Run<'_> {
     }
 
     fn explode(&self, site: usize, moment: Moment) -> Ran {
-        let Moment { words, after } = moment;
         let id = self.id();
         let sql = self.ground.sites[site].fill("INSERT INTO {t} (id) VALUES ({0})", &[id]);
         self.sent(site, &sql, true, vec![(id, Mark::Put)], || {
             handle!(self, site, conn => {
-                conn.set_instrumentation(Grenade { words, after });
+                conn.set_instrumentation(Grenade(moment));
                 conn.batch_execute(&sql)?;
             });
             Ok(())

@@ -9,7 +9,7 @@ use diesel::prelude::*;
 use diesel::sql_types::BigInt;
 use diesel::{MysqlConnection, PgConnection, SqliteConnection};
 
-use super::program::Relief;
+use super::program::{Moment, Relief};
 use super::run::OnPurpose;
 use super::site::Site;
 use crate::fixture::{self, Kind};
@@ -29,21 +29,18 @@ pub(super) const MOMENTS: [&str; 11] = [
     "COMMIT PREPARED",
 ];
 
-/// Panics at each statement with these words, before it is sent or after it has come back.
+/// Panics at a moment.
 #[derive(Clone, Copy)]
-pub(super) struct Grenade {
-    pub(super) words: &'static str,
-    pub(super) after: bool,
-}
+pub(super) struct Grenade(pub(super) Moment);
 
 impl Instrumentation for Grenade {
     fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
         let seen = match event {
-            InstrumentationEvent::StartQuery { query, .. } if !self.after => query.to_string(),
-            InstrumentationEvent::FinishQuery { query, .. } if self.after => query.to_string(),
+            InstrumentationEvent::StartQuery { query, .. } if !self.0.after => query.to_string(),
+            InstrumentationEvent::FinishQuery { query, .. } if self.0.after => query.to_string(),
             _ => return,
         };
-        if seen.contains(self.words) {
+        if seen.contains(self.0.words) {
             std::panic::resume_unwind(Box::new(OnPurpose));
         }
     }
