@@ -8,8 +8,7 @@ use std::fmt;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
 use crate::alias::Alias;
-use crate::connection::instrument::{Payload, panic_text};
-use crate::connection::named::alias_of;
+use crate::reported::alias_of;
 
 /// The class of a failed statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,11 +75,6 @@ pub struct Failure {
 impl Failure {
     pub(crate) fn new(class: FailureClass, message: impl Into<String>) -> Self {
         Self { class, database: None, message: message.into() }
-    }
-
-    /// The failure of a transaction whose instrumentation has panicked at a statement.
-    pub(crate) fn of_instrumentation(panic: &Payload) -> Self {
-        Self::new(FailureClass::Other, format!("the instrumentation panicked at a statement: {}", panic_text(panic)))
     }
 
     /// The failure of this database, unless it is known to be another's.

@@ -22,6 +22,7 @@ pub mod fault;
 mod fault;
 mod handle;
 mod model;
+mod reported;
 mod routing;
 pub mod schema;
 pub mod scope;

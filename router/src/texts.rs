@@ -8,9 +8,9 @@ use std::time::Duration;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
 use crate::alias::Alias;
-use crate::connection::named::named;
 use crate::error::Error;
 use crate::failure::{Failure, FailureClass};
+use crate::reported::named;
 use crate::transaction_id::TransactionId;
 
 /// The samples of every variant, and a match that a new variant doesn't compile with until it has some here.

@@ -10,7 +10,7 @@ use diesel::result::QueryResult;
 
 use super::stale::{Stale, stale};
 use super::text::{self, Effect, SessionEffect, Syntax};
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureClass};
 
 /// What a panic carries.
 pub type Payload = Box<dyn Any + Send>;
@@ -62,6 +62,11 @@ impl Instrumentation for SharedInstrumentation {
             panic.get_or_insert(payload);
         }
     }
+}
+
+/// The failure of a transaction whose instrumentation has panicked at a statement.
+pub fn failure_of(panic: &Payload) -> Failure {
+    Failure::new(FailureClass::Other, format!("the instrumentation panicked at a statement: {}", panic_text(panic)))
 }
 
 /// The text of a panic.

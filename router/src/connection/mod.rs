@@ -23,7 +23,6 @@ pub mod link;
 pub mod migrations;
 #[cfg(feature = "mysql")]
 pub mod mysql;
-pub mod named;
 pub mod own;
 pub mod pieces;
 pub mod pool;

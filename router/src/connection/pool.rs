@@ -20,7 +20,6 @@ use super::holders::{Holder, Holders};
 use super::instrument::{SharedInstrumentation, panic_text};
 use super::link::Link;
 use super::migrations::{Migrations, Ran};
-use super::named::named;
 use super::queue::Queue;
 use super::right_of_way::RightOfWay;
 use super::settings::Settings;
@@ -28,6 +27,7 @@ use super::survey::{Survey, Surveyor};
 use super::text::Syntax;
 use crate::error::{Error, Result};
 use crate::failure::classify;
+use crate::reported::named;
 #[cfg(feature = "testing")]
 use crate::site::Function;
 use crate::site::Site;

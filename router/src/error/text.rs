@@ -5,8 +5,8 @@ use std::fmt;
 use diesel::result::Error as DieselError;
 
 use crate::alias::Alias;
-use crate::connection::named::alias_of;
 use crate::failure::FailureClass;
+use crate::reported::alias_of;
 
 /// The database and the key, as far as they are known.
 pub(super) struct At<'a>(pub(super) &'a Option<Alias>, pub(super) &'a Option<String>);

@@ -22,13 +22,13 @@ use super::copies::Copies;
 use crate::alias::Alias;
 use crate::connection::backend::Dialect;
 use crate::connection::gate::Gate;
-use crate::connection::instrument::{Payload, SharedInstrumentation};
+use crate::connection::instrument::{Payload, SharedInstrumentation, failure_of};
 use crate::connection::link::Link;
-use crate::connection::named::named;
 use crate::connection::pool::Lease;
 use crate::connection::slot::State;
 use crate::connection::stale::{Stale, stale};
 use crate::failure::{Failure, FailureClass};
+use crate::reported::named;
 
 /// Keeps a connection for as long as a cursor or one of its rows lives.
 enum Hold<'conn, B: Dialect> {
@@ -110,7 +110,7 @@ impl Reports {
     fn panic(&self) -> Option<Payload> {
         let panic = self.instrumentation.as_ref()?.take_panic()?;
         if let Report::Gate(gate, _) = &self.target {
-            gate.doom(1, Failure::of_instrumentation(&panic).on(&self.database));
+            gate.doom(1, failure_of(&panic).on(&self.database));
         }
         Some(panic)
     }

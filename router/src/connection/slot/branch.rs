@@ -14,12 +14,12 @@ use crate::connection::control::{Control, Gid, Joint, Start};
 use crate::connection::identity::Identity;
 use crate::connection::levels::{Ending, Levels};
 use crate::connection::link::Link;
-use crate::connection::named::named;
 use crate::connection::own::{TextRow, explained};
 use crate::connection::pool::Lease;
 use crate::connection::text::Syntax;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
+use crate::reported::named;
 use crate::telemetry::TARGET;
 
 /// Ends a transaction without a tripwire.

@@ -15,10 +15,9 @@ use super::characteristics::Limits;
 use super::control::{Control, Gid, Start};
 use super::gate::Gate;
 use super::identity::Identity;
-use super::instrument::{Payload, SharedInstrumentation};
+use super::instrument::{Payload, SharedInstrumentation, failure_of};
 use super::levels::Levels;
 use super::link::Link;
-use super::named::named;
 use super::own::TextRow;
 use super::pool::{Lease, Pool};
 use super::question::Breach;
@@ -27,6 +26,7 @@ use crate::alias::Alias;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, FailureClass};
 use crate::fault;
+use crate::reported::named;
 
 /// How the end of a transaction on one database came out.
 #[derive(Debug)]
@@ -270,7 +270,7 @@ impl<B: Dialect> Slot<B> {
     #[cold]
     fn pass_on(&self, state: MutexGuard<'_, State<B>>, panic: Payload) -> ! {
         drop(state);
-        self.doom(1, Failure::of_instrumentation(&panic));
+        self.doom(1, failure_of(&panic));
         resume_unwind(panic)
     }
 
