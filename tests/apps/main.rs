@@ -17,3 +17,4 @@ mod launch;
 
 mod layouts;
 mod swaps;
+mod watched;
